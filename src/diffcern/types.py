@@ -1,0 +1,178 @@
+"""The values that flow through the library: what goes into a prior, what comes out, and what a method answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+KINDS = ("eps", "x0", "v", "flow")  # what a denoiser's raw output estimates
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a prior is told about an image; all fields None means unconditional.
+
+    classes: `[B, K]` on the simplex (a class is a point on it; a one-hot row is an ordinary label).
+    tokens:  `[B, L, D]` prompt embeddings.
+    spatial: `[B, C, h, w]` maps concatenated to the noisy latent.
+    """
+
+    classes: Tensor | None = None
+    tokens: Tensor | None = None
+    spatial: Tensor | None = None
+
+    @property
+    def parts(self) -> dict[str, Tensor]:
+        """The fields that are present, by name."""
+        named = {"classes": self.classes, "tokens": self.tokens, "spatial": self.spatial}
+        return {name: value for name, value in named.items() if value is not None}
+
+    def __len__(self) -> int:
+        """Batch size; 0 when unconditional."""
+        return next((len(value) for value in self.parts.values()), 0)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Condition:
+        """The condition with `function` applied to every field that is present."""
+        return Condition(**{name: function(value) for name, value in self.parts.items()})
+
+    def __getitem__(self, index: Any) -> Condition:
+        """Rows of the batch, by slice or index tensor."""
+        return self.map(lambda value: value[index])
+
+    def detach(self) -> Condition:
+        return self.map(Tensor.detach)
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """A denoiser's raw output with what is needed to read it as eps or x0.
+
+    output: `[B, ...]`, the network's estimate of `kind`; x_t: the noisy latent it saw, same shape.
+    alpha, sigma: fp32, broadcastable to `x_t`, with x_t = alpha * x0 + sigma * eps.
+    """
+
+    output: Tensor
+    kind: str
+    x_t: Tensor
+    alpha: Tensor
+    sigma: Tensor
+
+    @property
+    def eps(self) -> Tensor:
+        """Estimated noise, from the raw output where that already is the noise."""
+        a, s, out = self.alpha, self.sigma, self.output.float()
+        if self.kind == "eps":
+            return out
+        if self.kind == "x0":
+            return (self.x_t - a * out) / s
+        if self.kind == "v":  # v = a eps - s x0, a^2 + s^2 = 1
+            return s * self.x_t + a * out
+        return (self.x_t + a * out) / (a + s)  # flow: u = eps - x0
+
+    @property
+    def x0(self) -> Tensor:
+        """Estimated clean latent."""
+        a, s, out = self.alpha, self.sigma, self.output.float()
+        if self.kind == "eps":
+            return (self.x_t - s * out) / a
+        if self.kind == "x0":
+            return out
+        if self.kind == "v":
+            return a * self.x_t - s * out
+        return (self.x_t - s * out) / (a + s)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A batch as a method sees it: images and ids, never a target.
+
+    images: `[B, 3, H, W]` float32 in [0, 1]; ids: one string per image, the key of its random numbers.
+    """
+
+    images: Tensor
+    ids: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: slice) -> Inputs:
+        return Inputs(self.images[index], self.ids[index])
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an answer cost, per image: denoiser evaluations, forward and of those how many were differentiated."""
+
+    nfe_forward: int = 0
+    nfe_backward: int = 0
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a method answers for a batch.
+
+    output: `[B, K]` logits (or scores whose softmax is the method's probability).
+    costs: one per image. trace: per image, the loss at each step. notes: per image, named numbers worth keeping
+    (for example the margin's z value).
+    """
+
+    output: Tensor
+    costs: Sequence[Cost] = ()
+    trace: Sequence[Sequence[float]] = ()
+    notes: Sequence[dict[str, float]] = ()
+
+    @property
+    def probabilities(self) -> Tensor:
+        """`[B, K]`, softmax of the output in fp32."""
+        return torch.softmax(self.output.float(), dim=-1)
+
+
+def concatenate(predictions: Sequence[Prediction]) -> Prediction:
+    """One prediction for the concatenated batches."""
+    return Prediction(
+        output=torch.cat([p.output for p in predictions]),
+        costs=[cost for p in predictions for cost in p.costs],
+        trace=[trace for p in predictions for trace in p.trace],
+        notes=[note for p in predictions for note in p.notes],
+    )
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row of a run: what one method entry answered for one sample of one shift.
+
+    entry names the configured method (a table row), method its registered name. severity is 0 for shift "clean",
+    target -1 where none is known. Time and memory are kept apart (`Timing`): a record is a function of the
+    specification alone, so that a resumed run ends with identical records.
+    """
+
+    entry: str
+    method: str
+    dataset: str
+    shift: str
+    severity: int
+    id: str
+    index: int
+    target: int
+    prediction: int
+    probabilities: list[float]
+    nfe_forward: int
+    nfe_backward: int
+    loss_trace: list[float] = field(default_factory=list)
+    notes: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Wall-clock seconds and peak memory (MiB) spent on one sample; measured, so never the same twice."""
+
+    entry: str
+    shift: str
+    severity: int
+    id: str
+    seconds: float
+    peak_memory_mb: float
