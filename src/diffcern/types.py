@@ -73,6 +73,16 @@ class Denoised:
             return s * self.x_t + a * out
         return (self.x_t + a * out) / (a + s)  # flow: u = eps - x0
 
+    def target(self, latents: Tensor, noise: Tensor) -> Tensor:
+        """What the raw output should have been, for clean latents and noise of the same shape."""
+        if self.kind == "eps":
+            return noise
+        if self.kind == "x0":
+            return latents
+        if self.kind == "v":
+            return self.alpha * noise - self.sigma * latents
+        return noise - latents
+
     @property
     def x0(self) -> Tensor:
         """Estimated clean latent."""

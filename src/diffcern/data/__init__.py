@@ -1,0 +1,104 @@
+"""Data sets by name: images with ids and, where known, targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from diffcern.data import digits
+from diffcern.data.base import Dataset, Sample, Subset, readable, subset
+from diffcern.data.folder import ImageFolder
+from diffcern.data.hub import HubImages
+from diffcern.data.images import UnreadableImage, check_pixels, decode, encode_png, is_image
+from diffcern.data.parquet import ParquetImages
+from diffcern.errors import DiffcernError, UsageError, unknown
+
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "HubImages",
+    "ImageFolder",
+    "ParquetImages",
+    "Sample",
+    "Subset",
+    "UnreadableImage",
+    "check_pixels",
+    "decode",
+    "encode_png",
+    "is_image",
+    "load_dataset",
+    "readable",
+    "subset",
+]
+
+Names = Sequence[str] | None
+EMBEDDED = {"digits": "test", **{f"digits/{split}": split for split in digits.SPLITS}}
+
+
+def load_dataset(name: str, class_names: Names = None, max_side: int | None = None) -> Dataset:
+    """The data set that `name` stands for: one of the forms in `DATASETS`, or an existing path.
+
+    A path to a folder or an image is read without labels, a path that ends in .parquet as a table.
+    class_names and max_side: as for the class that `DATASETS` leads to. Raises `UsageError` for an unknown
+    name, `DiffcernError` for data that are missing or cannot be used.
+    """
+    prefix, colon, rest = name.partition(":")
+    if colon and prefix in DATASETS:
+        if not rest:
+            raise UsageError(f"nothing follows {prefix!r} in the data set name; the form is {FORMS[prefix]}.")
+        return DATASETS[prefix](rest, class_names, max_side)
+    path = Path(name).expanduser()
+    if path.suffix == ".parquet":
+        return ParquetImages(path, class_names, max_side=max_side)
+    if path.exists():
+        return ImageFolder(path, max_side, class_names=class_names)
+    if path.is_absolute() or name.startswith((".", "~")):
+        raise DiffcernError(f"no such file or folder: {name}.")
+    raise unknown("data set", name, [*(f"embedded:{known}" for known in EMBEDDED), *FORMS.values(), "PATH"])
+
+
+def _embedded(rest: str, class_names: Names, max_side: int | None) -> Dataset:
+    if rest not in EMBEDDED:
+        raise unknown("embedded data set", rest, EMBEDDED)
+    if class_names is not None:
+        raise UsageError(f"embedded:{rest} has its own class names; give none.")
+    return digits.digits(EMBEDDED[rest])  # 16 x 16 pixels: nothing to shrink to max_side
+
+
+def _imagefolder(rest: str, class_names: Names, max_side: int | None) -> Dataset:
+    return ImageFolder(rest, max_side, labelled=True, class_names=class_names)
+
+
+def _folder(rest: str, class_names: Names, max_side: int | None) -> Dataset:
+    return ImageFolder(rest, max_side, class_names=class_names)
+
+
+def _parquet(rest: str, class_names: Names, max_side: int | None) -> Dataset:
+    return ParquetImages(Path(rest).expanduser(), class_names, max_side=max_side)
+
+
+def _hub(rest: str, class_names: Names, max_side: int | None) -> Dataset:
+    where, _, split = rest.partition(":")
+    if not where or not split:
+        raise UsageError(
+            f"hf:{rest} names no split; the form is {FORMS['hf']}, as in hf:uoft-cs/cifar10:test."
+        )
+    parts = where.split("/", 2)  # owner/name/configuration
+    config = parts[2] if len(parts) > 2 else None
+    return HubImages("/".join(parts[:2]), split, config, class_names, max_side)
+
+
+DATASETS: dict[str, Callable[[str, Names, int | None], Dataset]] = {
+    "embedded": _embedded,
+    "imagefolder": _imagefolder,
+    "folder": _folder,
+    "parquet": _parquet,
+    "hf": _hub,
+}
+FORMS = {
+    "embedded": "embedded:digits/SPLIT",
+    "imagefolder": "imagefolder:PATH",
+    "folder": "folder:PATH",
+    "parquet": "parquet:PATH",
+    "hf": "hf:OWNER/NAME[/CONFIG]:SPLIT",
+}

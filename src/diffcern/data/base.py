@@ -1,0 +1,127 @@
+"""What a data set is, and how a smaller one is chosen from it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+from torch import Tensor
+
+from diffcern.data.images import UnreadableImage
+from diffcern.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its name.
+
+    id: unique in its data set, the key of the sample's random numbers. image: `[3, H, W]` float32 in [0, 1].
+    target: index into the data set's `class_names`, -1 where unknown.
+    """
+
+    id: str
+    image: Tensor
+    target: int
+
+
+class Dataset(Protocol):
+    """An ordered collection of samples; ids and targets are known without decoding an image.
+
+    class_names is empty where the data set has no classes. `dataset[i]` takes negative indices, raises
+    IndexError past the end and `UnreadableImage` where the image cannot be decoded.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+    @property
+    def ids(self) -> Sequence[str]: ...
+    @property
+    def targets(self) -> Sequence[int]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+@dataclass(frozen=True)
+class Subset:
+    """The rows `indices` of `source`, under its name and classes."""
+
+    source: Dataset
+    indices: Sequence[int]
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.source.class_names
+
+    @cached_property
+    def ids(self) -> Sequence[str]:
+        ids = self.source.ids
+        return [ids[i] for i in self.indices]
+
+    @cached_property
+    def targets(self) -> Sequence[int]:
+        targets = self.source.targets
+        return [targets[i] for i in self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.source[self.indices[index]]
+
+
+def subset(dataset: Dataset, count: int | None, seed: int) -> Dataset:
+    """A seeded, class-stratified choice of `count` samples, in the data set's order.
+
+    All samples when count is None or no less than there are. Which ones are chosen is a function of (ids,
+    targets, seed): the order of rows plays no part. Without targets the choice is uniform.
+
+    Raises `UsageError` for a count below 1.
+    """
+    if count is not None and count < 1:
+        raise UsageError(f"a subset needs at least 1 sample, not {count}.")
+    if count is None or count >= len(dataset):
+        return dataset
+    return Subset(dataset, stratified(dataset.ids, dataset.targets, count, seed))
+
+
+def stratified(ids: Sequence[str], targets: Sequence[int], count: int, seed: int) -> list[int]:
+    """Ascending rows of a choice with every class at its share, to within one sample (largest remainders)."""
+    by_class: dict[int, list[int]] = {}
+    for row, target in enumerate(targets):
+        by_class.setdefault(target, []).append(row)
+
+    shares = {target: divmod(count * len(rows), len(ids)) for target, rows in by_class.items()}
+    quota = {target: whole for target, (whole, _) in shares.items()}
+    # equal remainders are ranked by hash, lest the first classes always get the odd sample
+    ranked = sorted(shares, key=lambda target: (-shares[target][1], _rank(seed, "class", str(target))))
+    for target in ranked[: count - sum(quota.values())]:
+        quota[target] += 1
+
+    chosen: list[int] = []
+    for target, rows in by_class.items():
+        rows.sort(key=lambda row: _rank(seed, "sample", ids[row]))
+        chosen += rows[: quota[target]]
+    return sorted(chosen)
+
+
+def _rank(seed: int, *key: str) -> bytes:
+    """A pseudo-random sort key: the same on every machine and with every version of torch or NumPy."""
+    return hashlib.blake2b("\x1f".join([str(seed), *key]).encode(), digest_size=16).digest()
+
+
+def readable(dataset: Dataset) -> Iterator[Sample | UnreadableImage]:
+    """Every sample in order, or its error where it cannot be decoded: for callers that skip and count."""
+    for index in range(len(dataset)):
+        try:
+            yield dataset[index]
+        except UnreadableImage as error:
+            yield error

@@ -1,0 +1,96 @@
+"""Which columns of a Hugging Face style table hold images, labels and ids, and what the classes are called.
+
+`features` is the plain form of `datasets.Features`, `{"label": {"_type": "ClassLabel", "names": [...]}}`;
+empty where a table carries no such description.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from diffcern.errors import DiffcernError
+
+IMAGE_COLUMNS = ("image", "img", "jpg", "png", "picture", "photo")
+LABEL_COLUMNS = ("label", "fine_label", "labels", "target", "class", "cls")
+
+Features = Mapping[str, Any]
+
+
+def image_column(columns: Sequence[str], features: Features, wanted: str | None, where: str) -> str:
+    """The column `wanted`, else one of the usual names, else the only one described as an image.
+
+    Raises `DiffcernError`, listing the columns there are.
+    """
+    if wanted is not None:
+        return _require(wanted, columns, where)
+    described = [c for c in columns if _type(features, c) == "Image"]
+    for column in IMAGE_COLUMNS:
+        if column in (described or columns):
+            return column
+    if len(described) == 1:
+        return described[0]
+    raise DiffcernError(
+        f"{where} has no image column: looked for {', '.join(IMAGE_COLUMNS)}; it has {', '.join(columns)}. "
+        "Give image_column."
+    )
+
+
+def label_column(columns: Sequence[str], features: Features, wanted: str | None, where: str) -> str | None:
+    """The column `wanted`, else one of the usual names, else the only one described as a label, else None."""
+    if wanted is not None:
+        return _require(wanted, columns, where)
+    described = [c for c in columns if _type(features, c) == "ClassLabel"]
+    for column in LABEL_COLUMNS:
+        if column in (described or columns):
+            return column
+    return described[0] if len(described) == 1 else None
+
+
+def class_names(
+    given: Sequence[str] | None, features: Features, label: str | None, targets: Sequence[int], where: str
+) -> tuple[str, ...]:
+    """The names given, else those of the features, else "0".."K-1" up to the largest target seen.
+
+    Raises `DiffcernError` where a target has no name, or the names given are not as many as the features'.
+    """
+    feature = features.get(label) if label is not None else None
+    known = feature.get("names") if isinstance(feature, Mapping) else None
+    highest = max(targets, default=-1)
+    if given is not None and known and len(given) != len(known):
+        raise DiffcernError(f"{where} names {len(known)} classes, class_names {len(given)}.")
+    names = tuple(given or known or map(str, range(highest + 1)))
+    if highest >= len(names):
+        raise DiffcernError(f"{where} has the label {highest}, but only {len(names)} class names.")
+    if min(targets, default=-1) < -1:
+        raise DiffcernError(f"{where} has the label {min(targets)}; labels count from 0, -1 means unknown.")
+    return names
+
+
+def integers(values: Iterable[Any], column: str, where: str) -> list[int]:
+    """Labels as integers; null means unknown, -1. Raises `DiffcernError` for anything else."""
+    targets = [-1 if value is None else value for value in values]
+    odd = next((value for value in targets if not isinstance(value, int)), None)
+    if odd is not None:
+        raise DiffcernError(f"{where}: column {column!r} must hold integer labels, but holds {odd!r}.")
+    return [int(value) for value in targets]
+
+
+def unique(ids: Sequence[str], where: str) -> Sequence[str]:
+    """The ids; `DiffcernError` where one occurs twice: two samples would share random numbers and records."""
+    if len(set(ids)) < len(ids):
+        twice, times = Counter(ids).most_common(1)[0]
+        raise DiffcernError(f"{where}: ids must be unique, but {twice!r} occurs {times} times.")
+    return ids
+
+
+def _require(wanted: str, columns: Sequence[str], where: str) -> str:
+    if wanted not in columns:
+        raise DiffcernError(f"{where} has no column {wanted!r}; it has {', '.join(columns)}.")
+    return wanted
+
+
+def _type(features: Features, column: str) -> str | None:
+    feature = features.get(column)
+    return feature.get("_type") if isinstance(feature, Mapping) else None  # a list feature is a plain list

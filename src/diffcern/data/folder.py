@@ -1,0 +1,115 @@
+"""A folder of images as it lies on a disk: nested, of mixed formats and sizes, other files in between."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from diffcern.data.base import Sample
+from diffcern.data.images import SUFFIXES, decode, is_image
+from diffcern.errors import DiffcernError
+
+
+class ImageFolder:
+    """All images below `root` (or the one image that `root` is), in natural order of their relative paths.
+
+    ids: relative POSIX paths. Hidden files and folders and files with other suffixes are passed over; linked
+    folders are followed. max_side: see `images.decode`.
+
+    labelled: the first-level folder is the class; class_names are those folders' names in plain string order
+    (as in torchvision: "10" before "2"), or the ones given, which must hold every folder's name. Unlabelled,
+    all targets are -1 and class_names are the ones given.
+
+    Raises `DiffcernError` for a missing path, a folder without images, and images outside a class folder.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        max_side: int | None = None,
+        labelled: bool = False,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        place = Path(root).expanduser()
+        if not place.exists():
+            raise DiffcernError(f"no such file or folder: {place}.")
+        if place.is_file() and not is_image(place):
+            raise DiffcernError(f"{place} is not an image: its suffix is none of {', '.join(SUFFIXES)}.")
+        self.name = place.absolute().name
+        self._base = place.parent if place.is_file() else place
+        self._max_side = max_side
+        self._paths = [Path(place.name)] if place.is_file() else _find(place)
+        if not self._paths:
+            raise DiffcernError(f"no images below {place}: looked for {', '.join(SUFFIXES)}, in any case.")
+        self.ids: Sequence[str] = [_id(path) for path in self._paths]
+        self.class_names = tuple(class_names or ())
+        self.targets: Sequence[int] = [-1] * len(self._paths)
+        if labelled:
+            folders = _class_folders(self._paths, place)
+            self.class_names = self.class_names or tuple(sorted(set(folders)))
+            index = {name: i for i, name in enumerate(self.class_names)}
+            strange = sorted(set(folders) - index.keys())
+            if strange:
+                raise DiffcernError(
+                    f"{place} has folders that are not among the class names: {_some(strange)}; "
+                    f"the class names are {_some(self.class_names)}."
+                )
+            self.targets = [index[folder] for folder in folders]
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> Sample:
+        row = range(len(self))[index]
+        image = decode(self._base / self._paths[row], self.ids[row], self._max_side)
+        return Sample(self.ids[row], image, self.targets[row])
+
+
+def _find(root: Path) -> list[Path]:
+    """Relative paths of the images below `root`, in natural order."""
+    try:
+        return sorted((path.relative_to(root) for path in _walk(root)), key=_natural)
+    except OSError as error:  # passing over a folder in silence would change results
+        raise DiffcernError(f"cannot list {error.filename}: {error.strerror}.") from error
+
+
+def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    real = folder.resolve()
+    if real in above:  # a link back up, which would be walked for ever
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from _walk(folder / entry.name, (*above, real))
+            elif is_image(Path(entry.name)):
+                yield folder / entry.name
+
+
+def _natural(path: Path) -> tuple[list[tuple[int, int, str]], str]:
+    """Sort key with numbers in numeric order; the plain path decides between "1" and "01"."""
+    text = path.as_posix()
+    parts = re.split(r"([0-9]+)", text)
+    return [(1, int(p), "") if i % 2 else (0, 0, p) for i, p in enumerate(parts)], text
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join([*names[:8], "…"] if len(names) > 8 else names)
+
+
+def _id(path: Path) -> str:
+    """The POSIX path; bytes that are no UTF-8 are escaped, since an id is hashed and written to records."""
+    return path.as_posix().encode("utf-8", "backslashreplace").decode()
+
+
+def _class_folders(paths: Sequence[Path], root: Path) -> list[str]:
+    stray = [path for path in paths if len(path.parts) < 2]
+    if stray:
+        raise DiffcernError(
+            f"{len(stray)} images lie directly in {root} (first: {stray[0]}), where the first-level folder "
+            f"is to be the class. Move them into class folders, or read them without labels: folder:{root}."
+        )
+    return [path.parts[0] for path in paths]

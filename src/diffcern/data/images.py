@@ -1,0 +1,204 @@
+"""From image files and bytes to float tensors and back: an odd file decodes correctly, or says why it cannot.
+
+Knows nothing about data sets, labels or models. Colour profiles are not applied: pixels are taken as stored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import threading
+import warnings
+from pathlib import Path, PurePath
+from typing import IO
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from diffcern.errors import DiffcernError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm")
+# Named one by one, so that Pillow never hands a file to an interpreter (EPS starts Ghostscript).
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "MPO")
+MAX_PIXELS = 64_000_000  # at full size: 768 MB as a float32 tensor
+MAX_PIXELS_REDUCED = 1_000_000_000  # with max_side: Pillow itself needs up to 4 bytes per stored pixel
+BAND_PIXELS = 4_000_000  # converted to float32 at a time when shrinking
+
+_PIXEL_LIMIT = threading.Lock()
+# EXIF orientation -> quarter turns counter-clockwise, then the axes of [C, H, W] to flip
+_UPRIGHT = {2: (0, [2]), 3: (2, []), 4: (0, [1]), 5: (-1, [2]), 6: (-1, []), 7: (1, [2]), 8: (1, [])}
+
+
+class UnreadableImage(DiffcernError):
+    """An image that cannot be decoded; `name` says which one, `reason` why."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot read image {self.name!r}: {self.reason}"
+
+
+def is_image(path: PurePath) -> bool:
+    """Whether the suffix, in any case, is one of `SUFFIXES`."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def decode(source: Path | bytes, name: str, max_side: int | None = None) -> Tensor:
+    """Decode an image to `[3, H, W]`, float32 in [0, 1], upright.
+
+    An 8-bit value k becomes exactly k/255, a 16-bit grey value k/65535. Grey is repeated to three channels,
+    transparency is composited over white, EXIF rotation is applied, of an animation the first frame is taken.
+
+    max_side: no side of the result is longer, in pixels; a larger image is averaged down while it is loaded,
+    in bands, so that memory stays near that of Pillow's own copy (up to 4 bytes per stored pixel). Without
+    max_side, an image of more than `MAX_PIXELS` is refused; above `MAX_PIXELS_REDUCED`, always.
+
+    Raises `UnreadableImage`, which names the image and the reason; `DiffcernError` for a max_side below 1.
+    """
+    if max_side is not None and max_side < 1:
+        raise DiffcernError(f"max_side must be at least 1, not {max_side}.")
+    try:
+        with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as stream:
+            return _decode(stream, name, max_side)
+    except UnreadableImage:
+        raise
+    except FileNotFoundError as error:
+        raise UnreadableImage(name, "no such file") from error
+    except PermissionError as error:
+        raise UnreadableImage(name, "permission denied") from error
+    except OSError as error:  # a directory, a failing disk
+        raise UnreadableImage(name, error.strerror or str(error)) from error
+
+
+def _decode(stream: IO[bytes], name: str, max_side: int | None) -> Tensor:
+    if not stream.read(1):
+        raise UnreadableImage(name, "the file is empty")
+    stream.seek(0)
+    try:
+        image = _open(stream)
+    except UnidentifiedImageError as error:
+        raise UnreadableImage(name, f"not an image of a known format ({', '.join(FORMATS)})") from error
+    except Exception as error:  # Pillow's parsers raise whatever a damaged header makes them
+        raise UnreadableImage(name, f"damaged header ({_describe(error)})") from error
+    with image:
+        _refuse_if_too_large(image.size, name, max_side)
+        try:
+            if max_side is not None:
+                # JPEG only: decodes at 1/2, 1/4 or 1/8, yet twice as large as needed to lose no detail
+                image.draft(None, _fit(image.size, 2 * max_side))
+            image.load()
+        except Exception as error:
+            raise UnreadableImage(name, f"truncated or damaged ({_describe(error)})") from error
+        try:
+            return _orient(_shrink(image, max_side), _orientation(image)).contiguous()
+        except ValueError as error:  # a colour space that Pillow cannot convert
+            raise UnreadableImage(name, f"pixels that cannot be converted to RGB ({error})") from error
+
+
+def _open(stream: IO[bytes]) -> Image.Image:
+    """Open (header only) without Pillow's pixel limit, which is global and lower than ours."""
+    with _PIXEL_LIMIT, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(stream, formats=FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _describe(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _refuse_if_too_large(size: tuple[int, int], name: str, max_side: int | None) -> None:
+    pixels, shape = size[0] * size[1], f"{size[0]} x {size[1]} pixels"
+    if pixels > MAX_PIXELS_REDUCED:
+        raise UnreadableImage(name, f"{shape}: above {MAX_PIXELS_REDUCED:,}, taken for a decompression bomb")
+    if max_side is None and pixels > MAX_PIXELS:
+        what = f"{shape}: above the {MAX_PIXELS:,} that are decoded at full size"
+        raise UnreadableImage(name, f"{what}; give max_side (for example 1024) to shrink it while loading")
+
+
+def _shrink(image: Image.Image, max_side: int | None) -> Tensor:
+    """`[3, H, W]` with no side above `max_side`: box average by an integer, then antialiased bilinear."""
+    width, height = image.size
+    long = max(width, height)
+    if max_side is None or long <= max_side:
+        return _expand(_pixels(image, image.format))
+    factor = long // max_side
+    rows = factor * max(1, BAND_PIXELS // (width * factor))
+    bands = []
+    for top in range(0, height, rows):
+        band = _pixels(image.crop((0, top, width, min(top + rows, height))), image.format)
+        bands.append(F.avg_pool2d(band, factor, ceil_mode=True))  # edge cells average the pixels they have
+    small = torch.cat(bands, dim=1)  # [1 or 3, h, w]
+    small = F.interpolate(small[None], _fit((height, width), max_side), mode="bilinear", antialias=True)[0]
+    return _expand(small.clamp_(0, 1))  # rounding may leave 1 + 1e-7
+
+
+def _fit(size: tuple[int, int], max_side: int) -> tuple[int, int]:
+    """The size scaled so that its longer side is `max_side`."""
+    scale = max_side / max(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _expand(pixels: Tensor) -> Tensor:
+    return pixels if len(pixels) == 3 else pixels.repeat(3, 1, 1)
+
+
+def _pixels(image: Image.Image, file_format: str | None) -> Tensor:
+    """`[1 or 3, H, W]` float32 in [0, 1] for any mode; a crop no longer knows its file's format."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and file_format in {"PNG", "PPM"}):
+        # Pillow's convert("L") would clip 16 bits at 255
+        return torch.from_numpy(np.asarray(image).astype(np.float32))[None].div_(65535)
+    if image.mode in {"I", "F"}:
+        raise ValueError("32-bit pixels have no fixed range; save the image with 8 or 16 bits per channel")
+    if image.has_transparency_data:
+        rgba = _bytes(image, "RGBA")
+        colour, opacity = rgba[:3], rgba[3:]
+        return colour * opacity + (1 - opacity)
+    return _bytes(image, "L" if image.mode in {"1", "L"} else "RGB")
+
+
+def _bytes(image: Image.Image, mode: str) -> Tensor:
+    """`[C, H, W]`, exactly k/255, of the image in an 8-bit mode."""
+    array = np.array(image if image.mode == mode else image.convert(mode)).reshape(
+        image.height, image.width, -1
+    )
+    return torch.from_numpy(array).permute(2, 0, 1).contiguous().float().div_(255)
+
+
+def _orientation(image: Image.Image) -> int:
+    with contextlib.suppress(Exception):  # damaged EXIF does not make the picture unreadable
+        return int(image.getexif().get(0x0112, 1))
+    return 1
+
+
+def _orient(pixels: Tensor, orientation: int) -> Tensor:
+    """Turn and mirror `[C, H, W]` as the EXIF orientation 1-8 says; other values mean upright."""
+    turns, axes = _UPRIGHT.get(orientation, (0, []))
+    return torch.rot90(pixels, turns, (1, 2)).flip(axes)
+
+
+def check_pixels(image: Tensor, name: str) -> None:
+    """Raise `DiffcernError`, naming the sample, unless all pixels are finite and in [0, 1]."""
+    if not torch.isfinite(image).all():
+        raise DiffcernError(f"image {name!r} holds NaN or infinite pixels.")
+    if image.numel() and (image.min() < 0 or image.max() > 1):
+        low, high = image.min().item(), image.max().item()
+        raise DiffcernError(f"image {name!r} has pixels in [{low:.3g}, {high:.3g}]; they must lie in [0, 1].")
+
+
+def encode_png(image: Tensor) -> bytes:
+    """Lossless PNG of `[3, H, W]` in [0, 1], rounded to the nearest k/255; `DiffcernError` outside it."""
+    check_pixels(image, "to be encoded")
+    array = image.detach().cpu().float().mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,175 @@
+"""Images in Parquet files, in the Hugging Face convention: `image: {bytes, path}`, `label`, optionally `id`.
+
+Only the row groups that are asked for are read; labels and ids are read once, without the images.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import re
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from diffcern.data import columns
+from diffcern.data.base import Sample
+from diffcern.data.images import UnreadableImage, decode
+from diffcern.errors import DiffcernError
+
+CACHE_BYTES = 256 * 2**20  # of encoded images per data set, lest random access reread row groups
+SPLIT_WORDS = {"train": "train", "test": "test", "val": "validation", "valid": "validation"}
+SPLIT_WORDS |= {"validation": "validation", "dev": "validation"}
+
+
+class ParquetImages:
+    """A labelled or unlabelled image table; `path` is a file, a folder of `*.parquet` or a glob pattern.
+
+    image_column, label_column: found from the schema unless given. ids: the column `id` where there is one,
+    else the row number. class_names: given, else those in the schema's Hugging Face metadata, else
+    "0".."K-1". max_side: see `images.decode`.
+
+    Raises `DiffcernError` for a missing, damaged or empty file, a missing column (listing those there are),
+    ids that are not unique, and a folder that holds several splits.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        class_names: Sequence[str] | None = None,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        max_side: int | None = None,
+    ) -> None:
+        files = _files(str(path))
+        self._max_side = max_side
+        self.name = _name(Path(path))
+        where = str(path)
+        with _open(files[0]) as first:
+            schema = first.schema_arrow
+        features = _features(schema)
+        self._image = columns.image_column(schema.names, features, image_column, where)
+        label = columns.label_column(schema.names, features, label_column, where)
+        cheap = [column for column in (label, "id" if "id" in schema.names else None) if column]
+
+        self._groups: list[tuple[Path, int]] = []
+        self._starts: list[int] = []  # first row of each group
+        tables = []
+        rows = 0
+        for part in files:
+            with _open(part) as file:
+                _check_columns(file, [self._image, *cheap], part)
+                for group in range(file.num_row_groups):
+                    self._groups.append((part, group))
+                    self._starts.append(rows)
+                    rows += file.metadata.row_group(group).num_rows
+                tables.append(_read(file, cheap, part))
+        if not rows:
+            raise DiffcernError(f"{where} holds no rows.")
+        self._length = rows
+        values = {c: [v for table in tables for v in table[c].to_pylist()] for c in cheap}
+        self.targets: Sequence[int] = columns.integers(values[label], label, where) if label else [-1] * rows
+        ids = [str(value) for value in values["id"]] if "id" in values else [str(row) for row in range(rows)]
+        self.ids = columns.unique(ids, where)
+        self.class_names = columns.class_names(class_names, features, label, self.targets, where)
+        self._cache: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Sample:
+        row = range(self._length)[index]
+        group = bisect_right(self._starts, row) - 1
+        value = self._row_group(group)[row - self._starts[group]].as_py()
+        data = value.get("bytes") if isinstance(value, dict) else value
+        if not isinstance(data, bytes):
+            raise UnreadableImage(self.ids[row], f"column {self._image!r} holds no image bytes in this row")
+        return Sample(self.ids[row], decode(data, self.ids[row], self._max_side), self.targets[row])
+
+    def _row_group(self, group: int) -> pa.ChunkedArray:
+        """The image column of one row group, kept while `CACHE_BYTES` allow (always at least the latest)."""
+        with self._lock:
+            if group not in self._cache:
+                path, number = self._groups[group]
+                with _open(path) as file:
+                    self._cache[group] = _read(file, [self._image], path, number)[self._image]
+                while len(self._cache) > 1 and sum(a.nbytes for a in self._cache.values()) > CACHE_BYTES:
+                    self._cache.popitem(last=False)
+            self._cache.move_to_end(group)
+            return self._cache[group]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For worker processes: everything but the cache, which each of them fills for itself."""
+        return {**self.__dict__, "_cache": OrderedDict(), "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
+
+def _files(path: str) -> list[Path]:
+    place = Path(path)
+    if place.is_file():
+        return [place]
+    if place.is_dir():
+        files = sorted(place.glob("*.parquet"))
+        splits = {split for file in files if (split := _split(file.stem))}
+        if len(splits) > 1:
+            hint = f"name one, for example {place / (files[0].stem.split('-')[0] + '*.parquet')}"
+            raise DiffcernError(f"{path} holds several splits ({', '.join(sorted(splits))}); {hint}.")
+    else:
+        # not Path.glob, which takes no absolute pattern
+        files = [Path(match) for match in sorted(glob.glob(path, recursive=True))]  # noqa: PTH207
+    if not files:
+        raise DiffcernError(f"no Parquet file at {path}: give a file, a folder of *.parquet or a pattern.")
+    return files
+
+
+def _split(stem: str) -> str | None:
+    """The split a file name speaks of: `train-00000-of-00002` is part of "train"."""
+    words = re.split(r"[^a-z]+", stem.lower())
+    return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
+
+
+def _name(path: Path) -> str:
+    """A short name: `cifar10/test` for `.../cifar10/test.parquet`, the folder's name for a folder."""
+    path = path.absolute()
+    return path.name if path.is_dir() else f"{path.parent.name}/{path.stem}"
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DiffcernError(f"cannot read {path}: truncated or not a Parquet file ({error}).") from error
+
+
+def _read(file: pq.ParquetFile, names: list[str], path: Path, group: int | None = None) -> pa.Table:
+    # one thread: Arrow's pool does not survive a fork into loader workers
+    try:
+        if group is None:
+            return file.read(columns=names, use_threads=False)
+        return file.read_row_group(group, columns=names, use_threads=False)
+    except (OSError, pa.ArrowException) as error:
+        raise DiffcernError(f"cannot read {path}: damaged ({error}).") from error
+
+
+def _check_columns(file: pq.ParquetFile, needed: list[str], path: Path) -> None:
+    there = file.schema_arrow.names
+    missing = [column for column in needed if column not in there]
+    if missing:
+        raise DiffcernError(f"{path} has no column {', '.join(missing)}; it has {', '.join(there)}.")
+
+
+def _features(schema: pa.Schema) -> columns.Features:
+    """The Hugging Face description of the columns, {} where the file carries none."""
+    text = (schema.metadata or {}).get(b"huggingface")
+    if text is None:
+        return {}
+    return json.loads(text).get("info", {}).get("features") or {}

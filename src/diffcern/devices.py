@@ -1,0 +1,24 @@
+"""Which device to compute on."""
+
+from __future__ import annotations
+
+import torch
+
+from diffcern.errors import UsageError
+
+
+def device_named(name: str) -> torch.device:
+    """The device for "auto" (CUDA, then MPS, then CPU) or for "cpu", "cuda[:N]", "mps".
+
+    Raises UsageError for another name or a device that this machine lacks.
+    """
+    available = [
+        "cpu",
+        *(["cuda"] if torch.cuda.is_available() else []),
+        *(["mps"] if torch.backends.mps.is_available() else []),
+    ]
+    if name == "auto":
+        return torch.device(next((d for d in ("cuda", "mps") if d in available), "cpu"))
+    if name.partition(":")[0] not in available:
+        raise UsageError(f"device {name!r} is not to be had here; available: auto, {', '.join(available)}")
+    return torch.device(name)

@@ -1,0 +1,118 @@
+"""How timesteps and noise are drawn for a denoising error.
+
+A strategy turns M into M times in [0, 1); every sample has its own generator (see `rng`). All strategies but
+"even" and "fixed-bank" are unbiased for the uniform integral over t: each single time is marginally uniform.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from diffcern.errors import UsageError, unknown
+from diffcern.rng import generator
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Timesteps `[B, M]` (integers) and noise `[B, M, C, h, w]` for each of B samples."""
+
+    timesteps: Tensor
+    noise: Tensor
+
+    @property
+    def count(self) -> int:
+        """M, the number of draws per sample."""
+        return self.timesteps.shape[1]
+
+    def __getitem__(self, index: slice | Tensor) -> Draws:
+        """The draws `index` of every sample."""
+        return Draws(self.timesteps[:, index], self.noise[:, index])
+
+
+def uniform(count: int, rng: Generator) -> Tensor:
+    """Independent times (the published choice of Diffusion-TTA)."""
+    return torch.rand(count, generator=rng, dtype=torch.float64)
+
+
+def stratified(count: int, rng: Generator) -> Tensor:
+    """One time in each of M equal strata: the variance between noise levels is gone."""
+    return (torch.arange(count) + uniform(count, rng)) / count
+
+
+def antithetic(count: int, rng: Generator) -> Tensor:
+    """Stratified times, each used twice: `draw` gives the second use the negated noise."""
+    half = stratified((count + 1) // 2, rng)
+    return torch.cat([half, half])[:count]
+
+
+def van_der_corput(count: int, rng: Generator) -> Tensor:
+    """Bit-reversed times 1/2, 1/4, 3/4, 1/8 ... with one random shift: every prefix is near-uniform."""
+    return (radical_inverse(count) + uniform(1, rng)) % 1.0
+
+
+def even(count: int, rng: Generator) -> Tensor:
+    """The midpoints of M equal strata, no randomness: t = T//M//2, T//M//2 + T//M ... (Diffusion Classifier)."""
+    return (torch.arange(count, dtype=torch.float64) + 0.5) / count
+
+
+def radical_inverse(count: int) -> Tensor:
+    """The van der Corput sequence in base 2, `[count]` float64, starting at 1/2."""
+    index = torch.arange(1, count + 1)
+    value = torch.zeros(count, dtype=torch.float64)
+    for bit in range(count.bit_length()):
+        value += ((index >> bit) & 1) * 0.5 ** (bit + 1)
+    return value
+
+
+STRATEGIES: dict[str, Callable[[int, Generator], Tensor]] = {
+    "uniform": uniform,
+    "stratified": stratified,
+    "antithetic": antithetic,
+    "van-der-corput": van_der_corput,
+    "even": even,
+    "fixed-bank": even,  # and the same noise for every sample, see `draw`
+}
+
+
+def draw(
+    strategy: str,
+    count: int,
+    latents: Tensor,
+    ids: Sequence[str],
+    *,
+    seed: int,
+    num_timesteps: int,
+    update: int = 0,
+    span: tuple[float, float] = (0.0, 1.0),
+) -> Draws:
+    """Draws for each sample, keyed by (seed, id, update) whatever the batch.
+
+    latents: `[B, C, h, w]`, for shape, dtype and device. span: the part of [0, 1] that times are drawn from;
+    (0.1, 0.1) means t = 0.1 * num_timesteps only. update tells apart the draws of successive updates.
+    Raises UsageError for an unknown strategy, a count below 1 or a span outside [0, 1].
+    """
+    if strategy not in STRATEGIES:
+        raise unknown("draw strategy", strategy, STRATEGIES)
+    low, high = span
+    if count < 1 or not 0 <= low <= high <= 1:
+        raise UsageError(f"draws need count >= 1 and 0 <= low <= high <= 1, not count={count}, span={span}")
+    times, noises = [], []
+    for id in ids:
+        key = ("bank",) if strategy == "fixed-bank" else ("draws", id, update)
+        rng = generator(seed, *key)
+        times.append(STRATEGIES[strategy](count, rng))
+        noises.append(_noise(strategy, count, latents.shape[1:], rng))
+    time = low + (high - low) * torch.stack(times)
+    timesteps = (time * num_timesteps).floor().long().clamp(max=num_timesteps - 1)
+    return Draws(timesteps.to(latents.device), torch.stack(noises).to(latents.device, latents.dtype))
+
+
+def _noise(strategy: str, count: int, shape: torch.Size, rng: Generator) -> Tensor:
+    if strategy == "antithetic":
+        half = torch.randn((count + 1) // 2, *shape, generator=rng)
+        return torch.cat([half, -half])[:count]
+    return torch.randn(count, *shape, generator=rng)

@@ -1,0 +1,199 @@
+"""How well a condition explains an image: the denoising error, its mean per hypothesis, its gradient.
+
+    error(z, c; t, eps) = w(t) * mean_pixels (eps - eps_hat(alpha z + sigma eps, t, c))^2
+
+Both functions take their draws from outside, visit them in chunks of `rows` network rows, and reduce in fp32.
+Knows nothing about predictors or methods.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from diffcern.draws import Draws
+from diffcern.errors import UsageError
+from diffcern.priors.base import Prior
+from diffcern.types import Condition, Denoised
+from diffcern.weightings import weighting as weighting_named
+
+
+def denoising_error(
+    denoised: Denoised, latents: Tensor, noise: Tensor, time: Tensor, weighting: str = "eps", norm: str = "l2"
+) -> Tensor:
+    """Weighted error of one network call, `[B]` fp32.
+
+    The residual is taken in the network's own prediction kind and rescaled by w / w_kind: a round trip through
+    another kind would lose digits where alpha or sigma is small. time: t / T in [0, 1], `[B]`. norm "l1" takes the
+    mean absolute residual (times the square root of the ratio), as published for some data sets.
+    """
+    alpha, sigma = denoised.alpha.flatten(), denoised.sigma.flatten()
+    ratio = weighting_named(weighting)(alpha, sigma, time)
+    if weighting != denoised.kind:
+        ratio = ratio / weighting_named(denoised.kind)(alpha, sigma, time)
+    else:
+        ratio = torch.ones_like(ratio)
+    residual = (denoised.output.float() - denoised.target(latents.float(), noise.float())).flatten(1)
+    if norm == "l1":
+        return residual.abs().mean(1) * ratio.sqrt()
+    if norm == "l2":
+        return residual.square().mean(1) * ratio
+    raise UsageError(f"norm is 'l1' or 'l2', not {norm!r}")
+
+
+def _errors(
+    prior: Prior,
+    latents: Tensor,
+    condition: Condition,
+    timesteps: Tensor,
+    noise: Tensor,
+    weighting: str,
+    norm: str,
+    parameters: dict[str, Tensor] | None = None,
+) -> Tensor:
+    """Errors `[R]` of R rows that are already lined up."""
+    x_t = prior.add_noise(latents, timesteps, noise)
+    if parameters is None:
+        denoised = prior(x_t, timesteps, condition)
+    else:
+        denoised = functional_call(prior, parameters, (x_t, timesteps, condition))
+    time = timesteps.float() / prior.num_timesteps
+    return denoising_error(denoised, latents, noise, time, weighting, norm)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Denoising errors per hypothesis, `[B, K, M]` fp32: the same M draws for all K hypotheses of a sample."""
+
+    errors: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """`[B, K]`; the smallest explains the image best."""
+        return self.errors.mean(-1)
+
+    @property
+    def count(self) -> int:
+        return self.errors.shape[-1]
+
+    def margin(self) -> tuple[Tensor, Tensor]:
+        """Mean of (runner-up - best) and its standard error, each `[B]`, from paired differences.
+
+        The draws are shared, so that the differences vary far less than the errors themselves.
+        """
+        order = self.mean.argsort(-1)[:, :2]
+        best, second = self.errors.gather(1, order[..., None].expand(-1, -1, self.count)).unbind(1)
+        difference = second - best
+        return difference.mean(-1), difference.std(
+            -1, correction=1 if self.count > 1 else 0
+        ) / self.count**0.5
+
+
+@torch.no_grad()
+def score(
+    prior: Prior,
+    latents: Tensor,
+    hypotheses: Condition,
+    draws: Draws,
+    *,
+    candidates: Tensor | None = None,
+    weighting: str = "eps",
+    norm: str = "l2",
+    rows: int = 256,
+) -> Score:
+    """Denoising error of every hypothesis on every image (Diffusion Classifier, arXiv 2303.16203, eq. 6).
+
+    latents: `[B, C, h, w]`; hypotheses: a condition with leading size K, shared by the images;
+    candidates: `[B, k]` indices into the hypotheses, to score just some of them. Returns errors `[B, K or k, M]`.
+    """
+    batch = len(latents)
+    if candidates is None:
+        candidates = torch.arange(len(hypotheses), device=latents.device).expand(batch, -1)
+    kept, count = candidates.shape[1], draws.count
+    errors = torch.empty(batch * kept * count, device=latents.device)
+    index = torch.arange(batch * kept * count, device=latents.device)
+    for chunk in index.split(rows):
+        b, k, m = chunk // (kept * count), chunk // count % kept, chunk % count
+        condition = hypotheses[candidates[b, k]]
+        errors[chunk] = _errors(
+            prior, latents[b], condition, draws.timesteps[b, m], draws.noise[b, m], weighting, norm
+        )
+    return Score(errors.view(batch, kept, count))
+
+
+@dataclass(frozen=True)
+class ConditionGradient:
+    """The mean denoising error and its derivative.
+
+    losses: `[B, M]` per draw. gradient: d mean-loss / d condition, shaped like the condition.
+    per_draw: d loss_m / d condition for each draw, `[B, M, ...]` (its mean over M is `gradient`).
+    parameters: d batch-mean-loss / d prior parameter, by name, where asked for.
+    """
+
+    losses: Tensor
+    gradient: Condition
+    per_draw: Condition
+    parameters: dict[str, Tensor]
+
+    @property
+    def loss(self) -> Tensor:
+        """`[B]`, mean over the draws."""
+        return self.losses.mean(1)
+
+
+def condition_gradient(
+    prior: Prior,
+    latents: Tensor,
+    condition: Condition,
+    draws: Draws,
+    *,
+    weighting: str = "eps",
+    norm: str = "l2",
+    rows: int = 256,
+    parameters: dict[str, Tensor] | None = None,
+) -> ConditionGradient:
+    """Mean denoising error and d loss / d condition, with the graph cut at the condition.
+
+    latents `[B, C, h, w]` and condition (B rows) are treated as constants; whoever made the condition
+    back-propagates `gradient` through it afterwards, once, whatever the number of draws. Each draw sees a leaf
+    copy of its condition, so the per-draw gradients, and with them the sampling noise, come at no extra cost.
+    parameters: prior parameters (by name) to differentiate too; none by default, and then no weight gradient is
+    computed.
+    """
+    batch, count = draws.timesteps.shape
+    index = torch.arange(batch * count, device=latents.device)
+    losses = torch.empty(batch * count, device=latents.device)
+    names = list(condition.parts)
+    pieces: dict[str, list[Tensor]] = {name: [] for name in names}
+    totals = {name: torch.zeros_like(value) for name, value in (parameters or {}).items()}
+    leaves = {name: value.detach().requires_grad_() for name, value in (parameters or {}).items()}
+    for chunk in index.split(rows):
+        b, m = chunk // count, chunk % count
+        leaf = condition.map(lambda value, b=b: value.detach()[b].requires_grad_())  # type: ignore[misc]
+        with torch.enable_grad():
+            error = _errors(
+                prior,
+                latents[b],
+                leaf,
+                draws.timesteps[b, m],
+                draws.noise[b, m],
+                weighting,
+                norm,
+                leaves or None,
+            )
+            gradients = torch.autograd.grad(error.sum(), [*leaf.parts.values(), *leaves.values()])
+        losses[chunk] = error.detach()
+        for name, value in zip(names, gradients[: len(names)], strict=True):
+            pieces[name].append(value)
+        for total, value in zip(totals.values(), gradients[len(names) :], strict=True):
+            total += value / (batch * count)
+    per_draw = Condition(**{name: torch.cat(p).unflatten(0, (batch, count)) for name, p in pieces.items()})
+    return ConditionGradient(
+        losses=losses.view(batch, count),
+        gradient=per_draw.map(lambda value: value.mean(1)),
+        per_draw=per_draw,
+        parameters=totals,
+    )

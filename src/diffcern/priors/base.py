@@ -1,0 +1,79 @@
+"""What every diffusion prior offers. Knows nothing about predictors, tasks or methods."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from diffcern.types import Condition, Denoised
+
+
+class Prior(nn.Module, ABC):
+    """A frozen diffusion model: image <-> latent, a noise schedule, and a conditional denoiser.
+
+    Subclasses set the attributes below and implement `encode`, `decode` and `denoise`; `forward` is the only path
+    into the network and is not overridden.
+
+    kind: what the raw output estimates ("eps", "x0", "v", "flow"). class_names: the label space, empty if none.
+    latent_shape: (C, h, w). alphas, sigmas: fp32 tables `[T]`, computed in fp64, with
+    x_t = alphas[t] * x0 + sigmas[t] * eps.
+    """
+
+    kind: str
+    class_names: tuple[str, ...]
+    latent_shape: tuple[int, int, int]
+    alphas: Tensor
+    sigmas: Tensor
+
+    def set_schedule(self, alphas: Tensor, sigmas: Tensor) -> None:
+        """Registers the schedule (any float dtype; kept in fp32 whatever the network's dtype)."""
+        self.register_buffer("alphas", alphas.double().float(), persistent=False)
+        self.register_buffer("sigmas", sigmas.double().float(), persistent=False)
+
+    @property
+    def num_timesteps(self) -> int:
+        return len(self.alphas)
+
+    @property
+    def device(self) -> torch.device:
+        return self.alphas.device
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Tensor:
+        """Images `[B, 3, H, W]` in [0, 1], any H and W -> latents `[B, *latent_shape]`, deterministic."""
+
+    @abstractmethod
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents -> images `[B, 3, H, W]` in [0, 1] at the prior's own resolution."""
+
+    @abstractmethod
+    def denoise(self, x_t: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+        """The network: noisy latents `[B, C, h, w]`, integer timesteps `[B]` -> raw output, same shape."""
+
+    def alpha_sigma(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """Schedule coefficients at integer timesteps `[B]`, each fp32 `[B, 1, 1, 1]`."""
+        shape = (-1, *[1] * len(self.latent_shape))
+        return self.alphas[timesteps].view(shape), self.sigmas[timesteps].view(shape)
+
+    def add_noise(self, latents: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
+        """x_t = alpha x0 + sigma eps, in fp32."""
+        alpha, sigma = self.alpha_sigma(timesteps)
+        return alpha * latents.float() + sigma * noise.float()
+
+    def forward(self, x_t: Tensor, timesteps: Tensor, condition: Condition) -> Denoised:
+        """One denoiser evaluation; unconditional where the condition is empty."""
+        alpha, sigma = self.alpha_sigma(timesteps)
+        return Denoised(self.denoise(x_t, timesteps, condition), self.kind, x_t, alpha, sigma)
+
+    def hypotheses(self) -> Condition:
+        """One condition row per class of the label space, `[K, K]`."""
+        return Condition(classes=torch.eye(len(self.class_names), device=self.device))
+
+    def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
+        """Moves like any module, but .half() and .bfloat16() leave the schedule alone (they would round it)."""
+        alphas, sigmas = self.alphas, self.sigmas
+        module = super()._apply(fn, recurse)
+        self.alphas, self.sigmas = alphas.to(self.alphas.device), sigmas.to(self.sigmas.device)
+        return module

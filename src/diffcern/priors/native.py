@@ -1,0 +1,189 @@
+"""Our own small class-conditional priors: a DiT or a U-Net from diffusers, in pixel space, with soft labels.
+
+Saved as a folder: `prior.json` (objective, label space, image size), `denoiser/` and `scheduler/` (diffusers'
+own formats: JSON and safetensors), readable by diffusers itself. Trained by `diffcern train prior`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler, DiTTransformer2DModel, UNet2DModel
+from diffusers.models.embeddings import LabelEmbedding
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diffcern.errors import DiffcernError, unknown
+from diffcern.priors.base import Prior
+from diffcern.types import Condition
+
+ARCHITECTURES = {"dit": DiTTransformer2DModel, "unet": UNet2DModel}
+PREDICTION_TYPES = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}  # ours -> diffusers'
+
+
+@dataclass(frozen=True)
+class NativeConfig:
+    """What `prior.json` holds. channels is 1 for grey priors (images are averaged over their channels)."""
+
+    architecture: str
+    kind: str
+    image_size: int
+    channels: int
+    class_names: tuple[str, ...]
+
+
+class SoftEmbedding(nn.Module):
+    """A label table that takes points on the simplex: weights `[B, K]` @ table `[K, D]`.
+
+    Exactly the table's row for a one-hot weight; in fp32 also under autocast, so that this stays true.
+    """
+
+    def __init__(self, table: nn.Embedding) -> None:
+        super().__init__()
+        self.weight = table.weight
+
+    def forward(self, weights: Tensor) -> Tensor:
+        with torch.autocast(weights.device.type, enabled=False):
+            return weights.to(self.weight.dtype) @ self.weight
+
+
+def soften_labels(denoiser: nn.Module) -> None:
+    """Replaces every class table of a diffusers model by a `SoftEmbedding` (DiT keeps one in each block).
+
+    Parameter names stay, so weights load and save as before. Label dropout moves to whoever trains.
+    """
+    for module in denoiser.modules():
+        if isinstance(module, LabelEmbedding):
+            module.dropout_prob = 0.0
+            module.embedding_table = SoftEmbedding(module.embedding_table)  # type: ignore[assignment]
+    if isinstance(getattr(denoiser, "class_embedding", None), nn.Embedding):
+        denoiser.class_embedding = SoftEmbedding(denoiser.class_embedding)  # type: ignore[arg-type]
+
+
+class NativePrior(Prior):
+    """A pixel-space prior: latent = 2 * resized image - 1.
+
+    Conditions are `[B, K]`, or `[B, K + 1]` with the weight of the null class last (as training drops labels).
+    """
+
+    def __init__(self, config: NativeConfig, denoiser: nn.Module, scheduler: DDPMScheduler) -> None:
+        super().__init__()
+        soften_labels(denoiser)
+        self.config = config
+        self.denoiser = denoiser
+        self.scheduler_config = scheduler.config
+        self.kind = config.kind
+        self.class_names = tuple(config.class_names)
+        self.latent_shape = (config.channels, config.image_size, config.image_size)
+        betas = scheduler.betas.double()
+        alphas_cumprod = torch.cumprod(1 - betas, 0)
+        self.set_schedule(alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt())
+        self.eval().requires_grad_(False)
+
+    def encode(self, images: Tensor) -> Tensor:
+        size = self.config.image_size
+        if images.shape[-2:] != (size, size):
+            images = F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
+        if self.config.channels == 1:
+            images = images.mean(1, keepdim=True)
+        return 2 * images - 1
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return ((latents + 1) / 2).clamp(0, 1).expand(-1, 3, -1, -1)
+
+    def denoise(self, x_t: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+        count = len(self.class_names)
+        if condition.classes is None:
+            weights = F.one_hot(x_t.new_full((len(x_t),), count, dtype=torch.long), count + 1).to(x_t.dtype)
+        else:
+            weights = F.pad(condition.classes, (0, count + 1 - condition.classes.shape[1]))
+        dtype = next(self.denoiser.parameters()).dtype
+        return self.denoiser(x_t.to(dtype), timestep=timesteps, class_labels=weights.to(dtype)).sample
+
+    def save_pretrained(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
+        """Writes the folder this module's docstring describes; weights in `dtype`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        architecture = ARCHITECTURES[self.config.architecture]
+        copy = architecture.from_config(self.denoiser.config)
+        copy.load_state_dict(self.denoiser.state_dict())
+        copy.to(dtype).save_pretrained(folder / "denoiser")
+        DDPMScheduler.from_config(self.scheduler_config).save_pretrained(folder / "scheduler")
+        (folder / "prior.json").write_text(json.dumps(asdict(self.config), indent=1) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> NativePrior:
+        """Reads such a folder (safetensors only), weights in fp32. Raises DiffcernError naming what is wrong."""
+        try:
+            config = NativeConfig(**json.loads((folder / "prior.json").read_text()))
+            if config.architecture not in ARCHITECTURES:
+                raise unknown("architecture", config.architecture, ARCHITECTURES)
+            denoiser = ARCHITECTURES[config.architecture].from_pretrained(
+                folder / "denoiser", use_safetensors=True, low_cpu_mem_usage=False
+            )
+            scheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
+        except DiffcernError:
+            raise
+        except Exception as error:  # whatever reader failed, the user needs to know which folder and why
+            raise DiffcernError(
+                f"cannot load the prior in {folder}: {error}. "
+                "A prior folder holds prior.json, denoiser/*.safetensors and scheduler/; it may be truncated."
+            ) from error
+        return cls(config, denoiser.float(), scheduler)
+
+
+def native_prior(
+    config: NativeConfig,
+    *,
+    width: int,
+    depth: int,
+    heads: int,
+    patch: int,
+    schedule: str = "squaredcos_cap_v2",
+) -> NativePrior:
+    """A new, untrained prior. width: channels (of the first level for a U-Net); depth: blocks (per level)."""
+    count = len(config.class_names)
+    shape: dict[str, Any] = {
+        "sample_size": config.image_size,
+        "in_channels": config.channels,
+        "out_channels": config.channels,
+    }
+    if config.architecture == "dit":
+        denoiser: nn.Module = DiTTransformer2DModel(
+            num_attention_heads=heads,
+            attention_head_dim=width // heads,
+            num_layers=depth,
+            patch_size=patch,
+            num_embeds_ada_norm=count,
+            **shape,
+        )
+        _initialise_dit(denoiser)
+    elif config.architecture == "unet":
+        denoiser = UNet2DModel(
+            block_out_channels=(width, 2 * width, 2 * width),
+            layers_per_block=depth,
+            down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+            attention_head_dim=2 * width // heads,
+            norm_num_groups=min(32, width // 4),
+            num_class_embeds=count + 1,
+            **shape,
+        )
+    else:
+        raise unknown("architecture", config.architecture, ARCHITECTURES)
+    scheduler = DDPMScheduler(beta_schedule=schedule, prediction_type=PREDICTION_TYPES[config.kind])
+    return NativePrior(config, denoiser, scheduler)
+
+
+def _initialise_dit(denoiser: nn.Module) -> None:
+    """adaLN-Zero (Peebles & Xie 2023): modulations and the output start at zero, label tables at std 0.02."""
+    for block in denoiser.transformer_blocks:  # type: ignore[union-attr]
+        nn.init.zeros_(block.norm1.linear.weight)
+        nn.init.zeros_(block.norm1.linear.bias)
+        nn.init.normal_(block.norm1.emb.class_embedder.embedding_table.weight, std=0.02)
+    for layer in (denoiser.proj_out_1, denoiser.proj_out_2):
+        nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
+        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]

@@ -1,0 +1,150 @@
+"""One self-contained report.html: the values its template shows, and the writing of the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from diffcern.report import wording
+from diffcern.report.gallery import BROKEN, FIXED, WRONG, build_gallery
+from diffcern.report.plots import all_plots, marks
+from diffcern.report.records import load
+from diffcern.report.summary import CLEAN, MEAN, SOURCE, save_summary, summarise_run, write_atomically
+from diffcern.report.wording import BETTER, WORSE, Row, headline, names, shift_names, standing
+
+SIGNS = {BETTER: ("▲", "significantly better than source"), WORSE: ("▼", "significantly worse than source")}
+
+
+@dataclass(frozen=True)
+class HeatCell:
+    """One accuracy of a table: `tint` colours it (better, worse, plain) with `strength` in [0, 1]."""
+
+    row: Row | None
+    tint: str = "plain"
+    strength: float = 0.0
+    sign: str = ""
+    meaning: str = ""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Positions, in percent of its width, of a difference's interval on an axis shared by all entries."""
+
+    low: float
+    high: float
+    at: float
+    zero: float
+
+
+def write_report(run_dir: str | Path) -> Path:
+    """Write `report.html` (and the `summary.json` it shows) into a run folder; the path of the page.
+
+    Raises DiffcernError when the folder has no readable records.
+    """
+    run = load(run_dir)
+    summary = summarise_run(run)
+    save_summary(summary, run.path)
+    entries = [entry.name for entry in run.entries]
+    shifts = shift_names(summary)
+    table = headline(summary)
+    page = _template().render(
+        run=run,
+        dataset=summary[0]["dataset"],
+        images=len(set().union(*(cell.ids for cell in run.cells.values()))),
+        summary=summary,
+        table=table,
+        shifts=shifts,
+        columns=[s for s in (CLEAN, *shifts, MEAN) if any((entry, s) in table for entry in entries)],
+        severities=sorted({row["severity"] for row in summary if row["severity"] and row["shift"] != CLEAN}),
+        conditions=run.conditions,
+        cells={(row["entry"], row["shift"], row["severity"]): row for row in summary},
+        scope=MEAN if shifts else CLEAN,
+        has_source=SOURCE in entries and len(entries) > 1,
+        has_targets=any("value" in row for row in summary),
+        verdict=wording.verdict(summary),
+        findings=wording.findings(summary),
+        heat=_heat(table),
+        strips=_strips(summary),
+        marks=marks(entries),
+        plots=[(plot, Markup(plot.svg)) for plot in all_plots(run, summary)],
+        gallery=build_gallery(run, wording.best_entry(summary)),
+    )
+    return write_atomically(run.path / "report.html", page)
+
+
+@cache
+def _template() -> Template:
+    """The page's template; everything that it is given is escaped, apart from the figures' own markup."""
+    environment = Environment(
+        loader=PackageLoader("diffcern.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        percent=wording.percent,
+        points=wording.points,
+        interval=wording.interval,
+        difference=wording.difference,
+        amount=wording.amount,
+        count=wording.count,
+        label=wording.label,
+        names=names,
+        CLEAN=CLEAN,
+        MEAN=MEAN,
+        SOURCE=SOURCE,
+        KINDS={
+            FIXED: "Fixed by",
+            BROKEN: "Broken by",
+            WRONG: "Still wrong under",
+        },
+    )
+    return environment.get_template("template.html.j2")
+
+
+def _heat(table: dict[tuple[str, str], Row]) -> dict[tuple[str, str], HeatCell]:
+    """Cells tinted by their difference to source; by their accuracy where there is nothing to compare with."""
+    known = {key: row for key, row in table.items() if "value" in row}
+    largest = max((abs(row["difference_to_source"] or 0) for row in known.values()), default=0) or 1
+    values = [row["value"] for row in known.values()]
+    heat = {}
+    for key, row in known.items():
+        change = row["difference_to_source"]
+        if change is None:
+            spread = (max(values) - min(values)) or 1
+            heat[key] = HeatCell(row, "plain", (row["value"] - min(values)) / spread)
+        else:
+            sign, meaning = SIGNS.get(standing(row), ("", ""))
+            heat[key] = HeatCell(row, BETTER if change >= 0 else WORSE, abs(change) / largest, sign, meaning)
+    return heat
+
+
+def _strips(summary: Sequence[Row]) -> dict[str, Strip]:
+    """The mean difference of every entry, drawn on one axis."""
+    table = headline(summary)
+    scope = MEAN if shift_names(summary) else CLEAN
+    rows = {entry: table[entry, scope] for entry in names(summary, "entry") if (entry, scope) in table}
+    rows = {entry: row for entry, row in rows.items() if row["difference_low"] is not None}
+    low = min([0.0, *(row["difference_low"] for row in rows.values())])
+    high = max([0.0, *(row["difference_high"] for row in rows.values())])
+    margin = 0.06 * (high - low) or 1.0
+
+    def place(value: Any) -> float:
+        return round(100 * (value - low + margin) / (high - low + 2 * margin), 2)
+
+    return {
+        entry: Strip(
+            place(row["difference_low"]),
+            place(row["difference_high"]),
+            place(row["difference_to_source"]),
+            place(0),
+        )
+        for entry, row in rows.items()
+    }

@@ -1,0 +1,129 @@
+"""The summary as a table for the terminal and as markdown; knows nothing of run folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from diffcern.report.summary import CLEAN, MEAN, SOURCE
+from diffcern.report.wording import (
+    BETTER,
+    DAGGER,
+    WORSE,
+    Row,
+    amount,
+    headline,
+    label,
+    names,
+    percent,
+    shift_names,
+    standing,
+)
+
+STYLES = {BETTER: "bold", WORSE: "dim red"}
+MARKDOWN = {BETTER: "**{}**", WORSE: "{} ▼"}
+WIDTH = 120  # columns of a page
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Texts with their standing (better, same, worse); the first column of `rows` names the row."""
+
+    header: list[str]
+    rows: list[list[tuple[str, str]]]
+    notes: list[str]
+
+    @property
+    def width(self) -> int:
+        """Characters a terminal needs: the widest text of each column, two of padding, one of border."""
+        columns = zip(self.header, *([text for text, _ in row] for row in self.rows), strict=True)
+        return 1 + sum(max(map(len, column)) + 3 for column in columns)
+
+
+def build_grid(summary: Sequence[Row], width: int = WIDTH) -> Grid:
+    """Entries as rows; where that is wider than `width`, shifts as rows and entries as columns."""
+    table, shifts = headline(summary), shift_names(summary)
+    entries = names(summary, "entry")
+    columns = [s for s in (CLEAN, *shifts, MEAN) if any((entry, s) in table for entry in entries)]
+    grid = []
+    for entry in entries:
+        rows = {shift: table[entry, shift] for shift in columns if (entry, shift) in table}
+        some = next(iter(rows.values()))
+        total = rows.get(MEAN, some)
+        texts = [(_accuracy(rows[s]), standing(rows[s])) if s in rows else ("–", "") for s in columns]
+        cost = [(amount(total["seconds_per_image"]), ""), (amount(total["nfe_forward"]), "")]
+        grid.append([(label(some), ""), *texts, *cost])
+    notes = _notes(summary)
+    upright = Grid(["entry", *columns, "s/image", "evaluations"], grid, notes)
+    if upright.width <= width:
+        return upright
+    titles = ["", *columns, "seconds/image", "denoiser evaluations"]
+    turned = [[(titles[i], ""), *(row[i] for row in grid)] for i in range(1, len(titles))]
+    flipped = Grid(["shift", *(row[0][0] for row in grid)], turned, notes)
+    return min(upright, flipped, key=lambda grid: grid.width)
+
+
+def print_table(summary: Sequence[Row], console: Console | None = None) -> None:
+    """Print the summary to the terminal."""
+    console = console or Console()
+    grid = build_grid(summary, console.width)
+    first = summary[0]
+    images = max(row["n"] for row in summary)
+    table = Table(title=escape(f"{first['dataset']}, accuracy in %, {images:,} images"), title_justify="left")
+    table.add_column(Text(grid.header[0]), no_wrap=True)
+    for name in grid.header[1:]:
+        table.add_column(Text(name), justify="right")
+    for row in grid.rows:
+        if row[0][0] == MEAN:
+            table.add_section()
+        table.add_row(*(Text(text, style=STYLES.get(state, "")) for text, state in row))
+        if row[0][0] == MEAN:
+            table.add_section()
+    console.print(table)
+    for note in grid.notes:
+        console.print(Text(note, style="dim"))
+
+
+def markdown_table(summary: Sequence[Row], width: int = WIDTH) -> str:
+    """The same table as markdown: bold where significantly above source, ▼ where significantly below."""
+    grid = build_grid(summary, width)
+    lines = [
+        _line([_plain(name) for name in grid.header]),
+        _line(["---", *["---:"] * (len(grid.header) - 1)]),
+    ]
+    for row in grid.rows:
+        lines.append(_line([MARKDOWN.get(state, "{}").format(_plain(text)) for text, state in row]))
+    notes = [note.replace("dim red:", "▼:") for note in grid.notes]
+    return "\n".join([*lines, "", *(f"{note}  " for note in notes)]).rstrip() + "\n"
+
+
+def _accuracy(row: Row) -> str:
+    """`61.2 ±3.1`: half the interval's width, since most intervals are nearly symmetric."""
+    if "value" not in row:
+        return "–"
+    return f"{percent(row['value'])} ±{percent((row['ci_high'] - row['ci_low']) / 2)}"
+
+
+def _notes(summary: Sequence[Row]) -> list[str]:
+    notes = ["±: half of the 95 % interval."]
+    if any(row["difference_low"] is not None for row in summary):
+        notes[0] += f" Bold: significantly above {SOURCE}; dim red: significantly below (paired bootstrap)."
+    if any(row["needs_batch"] for row in summary):
+        notes.append(f"{DAGGER} needs a batch of images: it cannot answer for one image alone.")
+    if not all(row["complete"] for row in summary):
+        notes.append("Incomplete: some entries have not answered all images (`complete` in summary.json).")
+    return notes
+
+
+def _plain(text: str) -> str:
+    """Text that cannot break out of a markdown cell."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

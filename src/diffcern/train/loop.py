@@ -1,0 +1,152 @@
+"""What every training run shares: a checkpoint to resume from, moving averages, the progress line.
+
+Knows nothing about what is trained: the caller gives a function from a step number to a loss.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from diffusers.optimization import get_cosine_schedule_with_warmup
+from diffusers.training_utils import EMAModel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from diffcern.errors import DiffcernError
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train."""
+
+    images: int  # images to see in all
+    batch_size: int
+    learning_rate: float
+    weight_decay: float = 0.01
+    warmup: float = 0.02  # fraction of the steps
+    ema_decay: float = 0.9999
+    clip: float = 1.0  # gradient norm
+    minutes: float = math.inf  # stop (resumably) after this time
+    checkpoint_seconds: float = 120.0
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        return max(1, math.ceil(self.images / self.batch_size))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where training stopped: finished or at the time limit, and the averaged loss."""
+
+    finished: bool
+    step: int
+    loss: float
+
+
+def train(
+    model: nn.Module,
+    loss_at: Callable[[int], Tensor],
+    schedule: Schedule,
+    folder: Path,
+    settings: dict[str, object],
+) -> Outcome:
+    """Minimises `loss_at(step)` over the model's parameters with AdamW, and leaves the averaged weights in it.
+
+    `loss_at` must draw its batch and noise from the step number (not from a running generator), so that a resumed
+    run sees what an uninterrupted one would have seen. The checkpoint in `folder` is written atomically; running
+    again continues from it, unless `settings` differ: then DiffcernError says which.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, schedule.learning_rate, weight_decay=schedule.weight_decay)
+    warmup = int(schedule.warmup * schedule.steps)
+    rates = get_cosine_schedule_with_warmup(optimizer, warmup, schedule.steps)
+    ema = EMAModel(parameters, decay=schedule.ema_decay, use_ema_warmup=True, power=0.75)
+    checkpoint = folder / "checkpoint.pt"
+    settings = {
+        **settings,
+        **{k: v for k, v in asdict(schedule).items() if k not in ("minutes", "checkpoint_seconds")},
+    }
+    step, average = _resume(checkpoint, settings, model, optimizer, rates, ema)
+
+    def save() -> None:
+        state = {
+            "step": step,
+            "average": average,
+            "settings": json.dumps(settings, sort_keys=True, default=str),
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "rates": rates.state_dict(),
+            "ema": ema.state_dict(),
+        }
+        partial = checkpoint.with_suffix(".partial")
+        torch.save(state, partial)
+        os.replace(partial, checkpoint)
+
+    start = saved = time.monotonic()
+    first = step
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    try:
+        with Progress(*columns) as progress:
+            bar = progress.add_task("training", total=schedule.steps, completed=step)
+            while step < schedule.steps and time.monotonic() - start < 60 * schedule.minutes:
+                loss = loss_at(step)
+                if not torch.isfinite(loss):
+                    raise DiffcernError(f"the loss is {loss.item()} at step {step}: lower --learning-rate")
+                loss.backward()
+                nn.utils.clip_grad_norm_(parameters, schedule.clip)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                rates.step()
+                ema.step(parameters)
+                step += 1
+                if step == 1 or step % 10 == 0:
+                    keep = max(0.99, 1 - 1 / step) if average else 0.0
+                    average = keep * average + (1 - keep) * loss.item()
+                    speed = (step - first) * schedule.batch_size / (time.monotonic() - start)
+                    progress.update(
+                        bar, completed=step, description=f"loss {average:.4f}, {speed:.0f} images/s"
+                    )
+                if time.monotonic() - saved > schedule.checkpoint_seconds:
+                    save()
+                    saved = time.monotonic()
+    finally:
+        if step > first:
+            save()
+    ema.copy_to(parameters)
+    return Outcome(step >= schedule.steps, step, average)
+
+
+def _resume(
+    checkpoint: Path,
+    settings: dict[str, object],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rates: torch.optim.lr_scheduler.LRScheduler,
+    ema: EMAModel,
+) -> tuple[int, float]:
+    """Loads the checkpoint if there is one; returns the step to go on from and the loss so far."""
+    if not checkpoint.exists():
+        return 0, 0.0
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise DiffcernError(f"cannot read {checkpoint}: {error}; delete it to start again") from error
+    before, now = json.loads(state["settings"]), json.loads(json.dumps(settings, default=str))
+    changed = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
+    if changed:
+        what = ", ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in changed)
+        raise DiffcernError(f"{checkpoint} was made with other settings ({what}); use them, or another --out")
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    rates.load_state_dict(state["rates"])
+    ema.load_state_dict(state["ema"])
+    ema.to(device=next(model.parameters()).device)
+    return state["step"], state["average"]
