@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
 import re
@@ -65,9 +66,7 @@ def test_jpeg_is_close() -> None:
 def test_one_bit_and_single_pixel() -> None:
     bits = np.array([[True, False], [False, False]])
     assert exactly(decode(saved(Image.fromarray(bits)), "bits"), expected(bits.astype(np.uint8) * 255))
-    assert exactly(
-        decode(saved(Image.new("RGB", (1, 1), (1, 2, 3))), "one"), expected(np.uint8([[[1, 2, 3]]]))
-    )
+    assert exactly(decode(saved(Image.new("RGB", (1, 1), (1, 2, 3))), "one"), expected(np.uint8([[[1, 2, 3]]])))
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "TIFF", "PPM"])
@@ -88,9 +87,7 @@ def test_transparency_is_composited_over_white() -> None:
     over_white = np.array([[[255, 0, 0], [255, 255, 255], [204, 204, 204]]])  # 51/255 = 0.2 of black
     torch.testing.assert_close(decode(saved(Image.fromarray(rgba)), "rgba"), expected(over_white))
     grey = np.array([[[100, 255], [100, 0]]], dtype=np.uint8)
-    torch.testing.assert_close(
-        decode(saved(Image.fromarray(grey, "LA")), "la"), expected(np.array([[100, 255]]))
-    )
+    torch.testing.assert_close(decode(saved(Image.fromarray(grey, "LA")), "la"), expected(np.array([[100, 255]])))
 
 
 def test_palette_with_and_without_transparency() -> None:
@@ -137,7 +134,7 @@ def test_exif_orientation_is_applied_once(orientation: int, file_format: str) ->
 
 
 def test_exif_orientation_of_a_shrunken_jpeg() -> None:
-    """A wide picture with a bright left half, stored a quarter turn off, comes back wide with a bright left half."""
+    """A wide picture with a bright left half, stored a quarter turn off, comes back as it was."""
     upright = np.zeros((160, 320, 3), dtype=np.uint8)
     upright[:, :160] = 250
     exif = Image.Exif()
@@ -154,6 +151,12 @@ def test_animation_gives_its_first_frame() -> None:
     for file_format, options in [("GIF", {}), ("PNG", {}), ("WEBP", {"lossless": True})]:
         data = saved(frames[0], file_format, save_all=True, append_images=frames[1:], **options)
         assert exactly(decode(data, file_format), expected(np.full((2, 3, 3), (255, 0, 0))))
+
+
+def test_multi_picture_jpeg_of_a_camera() -> None:
+    left, right = (Image.new("RGB", (16, 16), colour) for colour in [(0, 0, 250), (250, 0, 0)])
+    image = decode(saved(left, "MPO", save_all=True, append_images=[right]), "mpo")
+    assert (image - torch.tensor([0, 0, 250 / 255])[:, None, None]).abs().max() < 3 / 255
 
 
 def test_max_side_averages_and_leaves_small_images_alone() -> None:
@@ -257,8 +260,9 @@ def test_each_failure_names_its_reason(tmp_path: Path, monkeypatch: pytest.Monke
     assert "permission" in unreadable(tmp_path / "locked.jpg")
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_flipped_bytes_never_raise_anything_else() -> None:
-    """Pillow's parsers raise many types on damaged files; all of them arrive as UnreadableImage, or as pixels."""
+    """Pillow's parsers raise many types on damaged files; the caller sees UnreadableImage, or pixels."""
     generator = np.random.default_rng(0)
     for file_format in ["JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP"]:
         good = saved(Image.fromarray(RGB), file_format)
@@ -266,10 +270,8 @@ def test_flipped_bytes_never_raise_anything_else() -> None:
             data = bytearray(good)
             for place in generator.integers(0, len(data), 4):
                 data[place] = generator.integers(256)
-            try:
+            with contextlib.suppress(UnreadableImage):
                 check_pixels(decode(bytes(data), "damaged", max_side=64), "damaged")
-            except UnreadableImage as error:
-                assert error.reason
 
 
 def test_is_image_by_suffix() -> None:

@@ -46,7 +46,7 @@ def build_run(
     shifts: Sequence[str] = SHIFTS,
     severities: Sequence[int] = (3,),
     n: int = 40,
-    classes: Sequence[str] = tuple("zero one two three four".split()),
+    classes: Sequence[str] = ("zero", "one", "two", "three", "four"),
     targets: bool = True,
     examples: bool = True,
     seed: int = 0,
@@ -93,9 +93,7 @@ def build_run(
                 timings.append(key | {"seconds": 0.9 if heavy else 0.004, "peak_memory_mb": 512.0})
     write(path / "records" / "0.parquet", records)
     write(path / "timings" / "0.parquet", timings)
-    (path / "entries.json").write_text(
-        json.dumps([{"description": f"the {e['entry']} entry"} | e for e in entries])
-    )
+    (path / "entries.json").write_text(json.dumps([{"description": f"the {e['entry']} entry"} | e for e in entries]))
     (path / "classes.json").write_text(json.dumps(list(classes)))
     (path / "spec.toml").write_text(f'[data]\nname = "digits"\n[shifts]\nnames = {json.dumps(list(shifts))}\n')
     if examples:

@@ -8,6 +8,8 @@ import typer
 from rich.console import Console
 
 from diffcern.cli import train
+from diffcern.cli.bench import bench, demo, report
+from diffcern.cli.listing import listing
 from diffcern.errors import DiffcernError, UsageError
 
 app = typer.Typer(
@@ -16,7 +18,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.command()(demo)
+app.command()(bench)
+app.command()(report)
 app.add_typer(train.app, name="train")
+app.command("list")(listing)
 
 
 def main() -> None:

@@ -80,9 +80,7 @@ def _parquet(rest: str, class_names: Names, max_side: int | None) -> Dataset:
 def _hub(rest: str, class_names: Names, max_side: int | None) -> Dataset:
     where, _, split = rest.partition(":")
     if not where or not split:
-        raise UsageError(
-            f"hf:{rest} names no split; the form is {FORMS['hf']}, as in hf:uoft-cs/cifar10:test."
-        )
+        raise UsageError(f"hf:{rest} names no split; the form is {FORMS['hf']}, as in hf:uoft-cs/cifar10:test.")
     parts = where.split("/", 2)  # owner/name/configuration
     config = parts[2] if len(parts) > 2 else None
     return HubImages("/".join(parts[:2]), split, config, class_names, max_side)

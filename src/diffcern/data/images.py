@@ -22,7 +22,7 @@ from diffcern.errors import DiffcernError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm")
 # Named one by one, so that Pillow never hands a file to an interpreter (EPS starts Ghostscript).
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "MPO")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 MAX_PIXELS = 64_000_000  # at full size: 768 MB as a float32 tensor
 MAX_PIXELS_REDUCED = 1_000_000_000  # with max_side: Pillow itself needs up to 4 bytes per stored pixel
 BAND_PIXELS = 4_000_000  # converted to float32 at a time when shrinking
@@ -133,11 +133,13 @@ def _shrink(image: Image.Image, max_side: int | None) -> Tensor:
         return _expand(_pixels(image, image.format))
     factor = long // max_side
     rows = factor * max(1, BAND_PIXELS // (width * factor))
-    bands = []
+    small = torch.empty(0)
     for top in range(0, height, rows):
         band = _pixels(image.crop((0, top, width, min(top + rows, height))), image.format)
-        bands.append(F.avg_pool2d(band, factor, ceil_mode=True))  # edge cells average the pixels they have
-    small = torch.cat(bands, dim=1)  # [1 or 3, h, w]
+        band = F.avg_pool2d(band, factor, ceil_mode=True)  # edge cells average the pixels they have
+        if top == 0:  # one block for all: small results between large freed bands would fragment the heap
+            small = torch.empty(len(band), -(-height // factor), band.shape[2])
+        small[:, top // factor : top // factor + band.shape[1]] = band
     small = F.interpolate(small[None], _fit((height, width), max_side), mode="bilinear", antialias=True)[0]
     return _expand(small.clamp_(0, 1))  # rounding may leave 1 + 1e-7
 
@@ -168,9 +170,7 @@ def _pixels(image: Image.Image, file_format: str | None) -> Tensor:
 
 def _bytes(image: Image.Image, mode: str) -> Tensor:
     """`[C, H, W]`, exactly k/255, of the image in an 8-bit mode."""
-    array = np.array(image if image.mode == mode else image.convert(mode)).reshape(
-        image.height, image.width, -1
-    )
+    array = np.array(image if image.mode == mode else image.convert(mode)).reshape(image.height, image.width, -1)
     return torch.from_numpy(array).permute(2, 0, 1).contiguous().float().div_(255)
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from diffcern.report.records import Run, probabilities, read_table
+from diffcern.report.columns import probabilities, read_table
+from diffcern.report.records import Run
 from diffcern.report.summary import CLEAN, SOURCE
 
 FIXED, BROKEN, WRONG = "fixed", "broken", "wrong"
@@ -44,7 +45,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Sample:
-    """One shifted image and the answers to it; images are data URIs, `bars` has one list of entries per class."""
+    """One shifted image (a data URI), the answers to it, and every entry's probability of the top classes."""
 
     kind: str
     shift: str
@@ -60,7 +61,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Samples by kind, and how often each kind happens in the whole run (`totals`), against the `focus` entry."""
+    """Samples of each kind, and how often each kind happens in the whole run (`totals`)."""
 
     focus: str
     samples: list[Sample]
@@ -89,7 +90,7 @@ def build_gallery(run: Run, focus: str | None) -> Gallery | None:
 
 
 def _kinds(run: Run, focus: str) -> dict[tuple[str, int, str], str]:
-    """What became of each shifted image that both source and focus answered; "right" where nothing is wrong."""
+    """What became of each shifted image that source and focus answered; "right" where neither failed."""
     kinds = {}
     for shift, severity in run.conditions:
         pair = [run.cells.get((entry, shift, severity)) for entry in (SOURCE, focus)]
@@ -109,7 +110,7 @@ def _kinds(run: Run, focus: str) -> dict[tuple[str, int, str], str]:
 def _choose(
     rows: list[dict[str, Any]], kinds: dict[tuple[str, int, str], str]
 ) -> list[tuple[dict[str, Any], str]]:
-    """Up to `EACH` rows of each kind, in turn from every shift: the choice does not look at how well they show."""
+    """Up to `EACH` rows of each kind, in turn from every shift: the choice is blind to how well they look."""
     chosen = []
     for kind in (FIXED, BROKEN, WRONG):
         by_shift: dict[str, list[dict[str, Any]]] = {}
@@ -119,7 +120,8 @@ def _choose(
         turns = [row for turn in zip_longest(*by_shift.values()) for row in turn if row is not None]
         # An image already shown under another shift comes last.
         shown: set[str] = set()
-        first, again = [], []
+        first: list[dict[str, Any]] = []
+        again: list[dict[str, Any]] = []
         for row in turns:
             (again if row["id"] in shown else first).append(row)
             shown.add(row["id"])
@@ -151,9 +153,9 @@ def _sample(run: Run, row: dict[str, Any], kind: str, known: dict[Any, list[floa
         clean=_embed(row["clean"])[0] if row["clean"] else None,
         pixelated=small,
         truth=class_name(run, target),
-        answers=[(entry, class_name(run, p), p == target) for entry, p in predictions],
+        answers=[(entry, _short(class_name(run, p)), p == target) for entry, p in predictions],
         bars=[
-            (class_name(run, c), c == target, [Bar(entry, float(table[entry][c])) for entry in entries])
+            (_short(class_name(run, c)), c == target, [Bar(entry, float(table[entry][c])) for entry in entries])
             for c in classes
         ],
     )
@@ -177,9 +179,14 @@ def class_name(run: Run, index: int) -> str:
     return run.classes[index] if 0 <= index < len(run.classes) else f"class {index}"
 
 
+def _short(name: str) -> str:
+    """The first of the synonyms that ImageNet's class names list."""
+    return name.split(",")[0]
+
+
 def _embed(data: bytes) -> tuple[str, bool]:
     """An image as a data URI, and whether it is to be enlarged as pixels; reduced where it would be heavy."""
-    image = Image.open(io.BytesIO(data))
+    image: Image.Image = Image.open(io.BytesIO(data))
     small = max(image.size) <= PIXELATED
     kind = "png"
     if max(image.size) > LARGEST or len(data) > HEAVY:

@@ -12,8 +12,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from diffcern.report import wording
+from diffcern.report.drawing import marks
 from diffcern.report.gallery import BROKEN, FIXED, WRONG, build_gallery
-from diffcern.report.plots import all_plots, marks
+from diffcern.report.plots import all_plots
 from diffcern.report.records import load
 from diffcern.report.summary import CLEAN, MEAN, SOURCE, save_summary, summarise_run, write_atomically
 from diffcern.report.wording import BETTER, WORSE, Row, headline, names, shift_names, standing
@@ -52,7 +53,7 @@ def write_report(run_dir: str | Path) -> Path:
     save_summary(summary, run.path)
     entries = [entry.name for entry in run.entries]
     shifts = shift_names(summary)
-    table = headline(summary)
+    table, strips = headline(summary), _strips(summary)
     page = _template().render(
         run=run,
         dataset=summary[0]["dataset"],
@@ -70,7 +71,8 @@ def write_report(run_dir: str | Path) -> Path:
         verdict=wording.verdict(summary),
         findings=wording.findings(summary),
         heat=_heat(table),
-        strips=_strips(summary),
+        strips=strips,
+        zero=next(iter(strips.values())).zero if strips else 50,
         marks=marks(entries),
         plots=[(plot, Markup(plot.svg)) for plot in all_plots(run, summary)],
         gallery=build_gallery(run, wording.best_entry(summary)),
@@ -110,19 +112,19 @@ def _template() -> Template:
 
 
 def _heat(table: dict[tuple[str, str], Row]) -> dict[tuple[str, str], HeatCell]:
-    """Cells tinted by their difference to source; by their accuracy where there is nothing to compare with."""
+    """Cells tinted by their difference to source; by their accuracy where there is none."""
     known = {key: row for key, row in table.items() if "value" in row}
     largest = max((abs(row["difference_to_source"] or 0) for row in known.values()), default=0) or 1
     values = [row["value"] for row in known.values()]
     heat = {}
     for key, row in known.items():
         change = row["difference_to_source"]
-        if change is None:
+        if not change:  # source, no source to compare with, or no difference at all
             spread = (max(values) - min(values)) or 1
-            heat[key] = HeatCell(row, "plain", (row["value"] - min(values)) / spread)
+            heat[key] = HeatCell(row, "plain", 0 if change == 0 else (row["value"] - min(values)) / spread)
         else:
             sign, meaning = SIGNS.get(standing(row), ("", ""))
-            heat[key] = HeatCell(row, BETTER if change >= 0 else WORSE, abs(change) / largest, sign, meaning)
+            heat[key] = HeatCell(row, BETTER if change > 0 else WORSE, abs(change) / largest, sign, meaning)
     return heat
 
 

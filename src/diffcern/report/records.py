@@ -1,47 +1,52 @@
-"""Reading a run folder into arrays; knows files and columns, nothing of what they mean."""
+"""A run folder in memory: its entries, classes, specification and, cell by cell, the answers."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from diffcern.errors import DiffcernError
+from diffcern.report.columns import (
+    RECORDS,
+    TIMINGS,
+    first,
+    padded,
+    parquet_files,
+    read_table,
+    split,
+    unique,
+    with_confidence,
+)
 
 # The order papers print (noise, blur, weather, digital; the extra four last); anything else follows by name.
-SHIFT_ORDER = ["clean", "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression", "speckle_noise", "gaussian_blur", "spatter", "saturate"]
-
-KEY = ("entry", "shift", "severity", "id")
-RECORDS = pa.schema(
-    [
-        ("entry", pa.string()),
-        ("method", pa.string()),
-        ("dataset", pa.string()),
-        ("shift", pa.string()),
-        ("severity", pa.int64()),
-        ("id", pa.string()),
-        ("target", pa.int64()),
-        ("prediction", pa.int64()),
-        ("probabilities", pa.list_(pa.float64())),
-        ("nfe_forward", pa.float64()),
-        ("nfe_backward", pa.float64()),
-        ("loss_trace", pa.list_(pa.float64())),
-    ]
-)
-TIMINGS = pa.schema(
-    [
-        *(RECORDS.field(name) for name in KEY),
-        ("seconds", pa.float64()),
-        ("peak_memory_mb", pa.float64()),
-    ]
-)
+SHIFT_ORDER = [
+    "clean",
+    "gaussian_noise",
+    "shot_noise",
+    "impulse_noise",
+    "defocus_blur",
+    "glass_blur",
+    "motion_blur",
+    "zoom_blur",
+    "snow",
+    "frost",
+    "fog",
+    "brightness",
+    "contrast",
+    "elastic_transform",
+    "pixelate",
+    "jpeg_compression",
+    "speckle_noise",
+    "gaussian_blur",
+    "spatter",
+    "saturate",
+]
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,8 @@ class Entry:
 class Cell:
     """What one entry answered on one shift and severity; arrays of one length, ordered by id.
 
-    confidence is the largest class probability (NaN where none was recorded); seconds and memory hold only the
-    samples that were timed.
+    confidence is the largest class probability (NaN where none was recorded); traces is `[N, steps]`, NaN
+    past the end of a trace; seconds and memory hold only the samples that were timed.
     """
 
     dataset: str
@@ -72,7 +77,7 @@ class Cell:
     confidence: NDArray[Any]
     nfe_forward: NDArray[Any]
     nfe_backward: NDArray[Any]
-    traces: list[list[float]]
+    traces: NDArray[Any]
     seconds: NDArray[Any]
     memory: NDArray[Any]
 
@@ -106,15 +111,15 @@ def load(run_dir: str | Path) -> Run:
     path = Path(run_dir)
     if not path.is_dir():
         raise DiffcernError(f"no run folder {path}: `diffcern bench SPEC.toml --out {path}` makes one.")
-    files = _files(path / "records")
+    files = parquet_files(path / "records")
     if not files:
         raise DiffcernError(
             f"no records in {path / 'records'} yet: `diffcern bench SPEC.toml --out {path}` writes them."
         )
-    records = _unique(pa.concat_tables([_with_confidence(read_table(file, RECORDS)) for file in files]))
-    timed = [read_table(file, TIMINGS) for file in _files(path / "timings")]
-    timings = dict(_split(_unique(pa.concat_tables(timed)))) if timed else {}
-    cells = {key: _cell(rows, timings.get(key)) for key, rows in _split(records)}
+    records = unique(pa.concat_tables([with_confidence(read_table(file, RECORDS)) for file in files]))
+    timed = [read_table(file, TIMINGS) for file in parquet_files(path / "timings")]
+    timings = dict(split(unique(pa.concat_tables(timed)))) if timed else {}
+    cells = {key: _cell(rows, timings.get(key)) for key, rows in split(records)}
     if not cells:
         raise DiffcernError(f"the record files in {path / 'records'} hold no rows: run the benchmark again.")
     spec = path / "spec.toml"
@@ -127,63 +132,6 @@ def load(run_dir: str | Path) -> Run:
     )
 
 
-def probabilities(
-    run_dir: Path, wanted: Iterable[tuple[str, int, str]]
-) -> dict[tuple[str, str, int, str], list[float]]:
-    """Class probabilities by (entry, shift, severity, id) of the few wanted (shift, severity, id)."""
-    wanted = set(wanted)
-    ids = pa.array(sorted({key[2] for key in wanted}), pa.string())
-    found = {}
-    for file in _files(run_dir / "records"):
-        table = read_table(file, pa.schema([*map(RECORDS.field, KEY), RECORDS.field("probabilities")]))
-        for row in table.filter(pa.compute.is_in(table["id"], value_set=ids)).to_pylist():
-            if (row["shift"], row["severity"], row["id"]) in wanted:
-                found[tuple(row[name] for name in KEY)] = row["probabilities"] or []
-    return found
-
-
-def read_table(file: Path, schema: pa.Schema) -> pa.Table:
-    """The columns of `schema` from one parquet file; DiffcernError naming the file when that fails."""
-    try:
-        return pq.read_table(file, columns=schema.names, partitioning=None).select(schema.names).cast(schema)
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise DiffcernError(
-            f"cannot read {file}: {error}. The file is truncated or not one of diffcern's; delete it and run the "
-            "same `diffcern bench` command again, which computes only what is missing."
-        ) from error
-
-
-def _files(folder: Path) -> list[Path]:
-    """Finished parquet files, sorted; a writer's temporary files carry a leading dot or underscore, or `.tmp`."""
-    return sorted(f for f in folder.glob("*.parquet") if f.name[0] not in "._" and ".tmp" not in f.name)
-
-
-def _with_confidence(table: pa.Table) -> pa.Table:
-    """The table with its probabilities, by far the largest column, reduced to their maximum."""
-    column = table["probabilities"].combine_chunks()
-    lengths = pa.compute.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
-    flat = column.flatten().to_numpy(zero_copy_only=False)
-    confidence = np.full(len(lengths), np.nan)
-    starts = np.cumsum(lengths) - lengths
-    if len(flat):
-        confidence[lengths > 0] = np.maximum.reduceat(flat, starts[lengths > 0])
-    return table.drop_columns(["probabilities"]).append_column("confidence", pa.array(confidence))
-
-
-def _unique(table: pa.Table) -> pa.Table:
-    """Rows sorted by key, one for each: a run that was killed between two writes may hold a sample twice."""
-    table = table.sort_by([(name, "ascending") for name in KEY])
-    keys = list(zip(*(table[name].to_pylist() for name in KEY), strict=True))
-    return table.filter(pa.array([i == 0 or key != keys[i - 1] for i, key in enumerate(keys)], pa.bool_()))
-
-
-def _split(table: pa.Table) -> list[tuple[tuple[str, str, int], pa.Table]]:
-    """(entry, shift, severity) and its rows, for a table sorted by key."""
-    keys = list(zip(*(table[name].to_pylist() for name in KEY[:3]), strict=True))
-    starts = [i for i, key in enumerate(keys) if i == 0 or key != keys[i - 1]]
-    return [(keys[a], table.slice(a, b - a)) for a, b in zip(starts, [*starts[1:], len(keys)], strict=True)]
-
-
 def _cell(rows: pa.Table, timing: pa.Table | None) -> Cell:
     def column(name: str) -> NDArray[Any]:
         return rows[name].to_numpy()
@@ -193,22 +141,22 @@ def _cell(rows: pa.Table, timing: pa.Table | None) -> Cell:
         return values[np.isfinite(values)]
 
     return Cell(
-        dataset=rows["dataset"][0].as_py(),
-        method=rows["method"][0].as_py(),
+        dataset=first(rows, "dataset"),
+        method=first(rows, "method"),
         ids=column("id"),
         target=column("target"),
         prediction=column("prediction"),
         confidence=column("confidence"),
         nfe_forward=column("nfe_forward"),
         nfe_backward=column("nfe_backward"),
-        traces=[trace or [] for trace in rows["loss_trace"].to_pylist()],
+        traces=padded(rows["loss_trace"]),
         seconds=measured("seconds"),
         memory=measured("peak_memory_mb"),
     )
 
 
 def _entries(file: Path, cells: dict[tuple[str, str, int], Cell]) -> list[Entry]:
-    """The entries that have records: described ones first, in their order, then any that only records know."""
+    """The entries that have records: described ones first, in their order, then any others."""
     methods = {key[0]: cell.method for key, cell in cells.items()}
     described = [
         Entry(

@@ -1,8 +1,9 @@
 """From records to numbers: accuracy with intervals, paired differences to source, and cost.
 
-Intervals are 95 %. An accuracy in one cell carries Wilson's score interval (Wilson 1927). Means over several cells
-and all differences carry percentile bootstrap intervals over images (Efron 1979): image ids are resampled and an image
-keeps all its shifts, because answers on one image under several shifts are not independent.
+Intervals are 95 %. An accuracy in one cell carries Wilson's score interval (Wilson 1927). Means over several
+cells and all differences carry percentile bootstrap intervals over images (Efron 1979): image ids are
+resampled and an image keeps all its shifts, because answers on one image under several shifts are not
+independent.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
 def summarise(run_dir: str | Path) -> list[dict[str, Any]]:
     """One object for each entry x shift x severity, then one mean over the shifts for each entry.
 
-    With several severities, each entry also has one object per shift with severity null: the mean over severities.
-    `n` counts the labelled images an accuracy rests on; without any, the keys metric, value, ci_low and ci_high are
-    absent and n counts records. `complete` is false where entries of one shift answered different images.
+    With several severities, each entry also has one object per shift with severity null: the mean over them.
+    `n` counts the labelled images an accuracy rests on; without any, the keys metric, value, ci_low and
+    ci_high are absent and n counts images. `complete` is false where entries of one shift answered different
+    images.
     """
     return summarise_run(load(run_dir))
 
@@ -125,7 +127,7 @@ def summarise_run(run: Run) -> list[dict[str, Any]]:
 
 
 def _groups(conditions: list[tuple[str, int]]) -> Iterator[tuple[str, int | None, list[int]]]:
-    """(shift, severity, columns) of every object of an entry: cells, means over severities, the mean over shifts."""
+    """(shift, severity, columns) of an entry's objects: cells, means over severities, mean over shifts."""
     by_shift: dict[str, list[int]] = {}
     for c, (shift, severity) in enumerate(conditions):
         yield shift, severity, [c]
@@ -144,9 +146,9 @@ def _correct(run: Run) -> dict[str, NDArray[Any]]:
     correct = {
         entry.name: np.full((len(conditions), len(ids)), np.nan, dtype=np.float32) for entry in run.entries
     }
-    for (entry, *condition), cell in run.cells.items():
+    for (entry, shift, severity), cell in run.cells.items():
         right = np.where(cell.target >= 0, cell.prediction == cell.target, np.nan)
-        correct[entry][conditions[condition[0], condition[1]], np.searchsorted(ids, cell.ids)] = right
+        correct[entry][conditions[shift, severity], np.searchsorted(ids, cell.ids)] = right
     return correct
 
 

@@ -1,4 +1,4 @@
-"""Numbers into words: how percentages, differences and intervals are written, and the sentence that judges a run."""
+"""Numbers into words: how percentages and intervals are written, and the sentence that judges a run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from diffcern.report.summary import CLEAN, MEAN, SOURCE
 Row = Mapping[str, Any]
 DAGGER = "†"
 WORSE, SAME, BETTER = "worse", "same", "better"
+NARROW = 0.02  # a change whose whole interval is within two points is called none
 
 
 def headline(summary: Sequence[Row]) -> dict[tuple[str, str], Row]:
@@ -79,50 +80,66 @@ def count(n: int, noun: str) -> str:
 
 
 def best_entry(summary: Sequence[Row]) -> str | None:
-    """The adapting entry with the highest mean (clean accuracy where nothing is shifted)."""
-    table = headline(summary)
-    scope = MEAN if any(row["shift"] == MEAN for row in summary) else CLEAN
+    """The adapting entry that gains most on the shifts (on clean images where no shift has targets)."""
+    table, scope = headline(summary), _scope(summary)
     rows = [r for (entry, shift), r in table.items() if shift == scope and entry != SOURCE and "value" in r]
-    return max(rows, key=lambda row: row["value"])["entry"] if rows else None
+
+    def gain(row: Row) -> tuple[bool, float]:
+        # Where an entry is incomplete its mean is over other images than source's; the difference is not.
+        change = row["difference_to_source"]
+        return standing(row) == BETTER, row["value"] if change is None else change
+
+    return max(rows, key=gain)["entry"] if rows else None
+
+
+def _scope(summary: Sequence[Row]) -> str:
+    return MEAN if any(row["shift"] == MEAN and "value" in row for row in summary) else CLEAN
 
 
 def verdict(summary: Sequence[Row]) -> str:
     """One sentence on the best entry, which says so when it does not beat source."""
-    table, best, shifts = headline(summary), best_entry(summary), shift_names(summary)
+    table, best, scope = headline(summary), best_entry(summary), _scope(summary)
+    where = f"over {count(len(shift_names(summary)), 'shift')}" if scope == MEAN else "on clean images"
     if not any("value" in row for row in summary):
         return "No targets are known, so nothing is said about accuracy; answers and their cost are below."
-    scope, where = (MEAN, f"over {count(len(shifts), 'shift')}") if shifts else (CLEAN, "on clean images")
     if best is None:
-        row = table.get((SOURCE, scope)) or table[(SOURCE, CLEAN)]
+        row = table[SOURCE, scope]
         return f"{SOURCE}: {percent(row['value'])} % {where}; there is no other entry to compare it with."
     row = table[best, scope]
     text = f"{label(row)}: {percent(row['value'])} % {where}"
     if row["difference_low"] is None:
         return f"{text}; there is no entry named {SOURCE} to compare it with."
-    text += (
-        f", {points(row['difference_to_source'])} points "
-        + {
-            BETTER: f"over {SOURCE}",
-            SAME: f"from {SOURCE}, which is no significant difference",
-            WORSE: f"against {SOURCE}, which is significantly better",
-        }[standing(row)]
-    )
-    text += f" {interval(row['difference_low'], row['difference_high'])}"
+    prefix, preposition = {
+        BETTER: ("", "over"),
+        SAME: (f"No entry is significantly better than {SOURCE}. ", "to"),
+        WORSE: (f"No entry beats {SOURCE}. ", "to"),
+    }[standing(row)]
+    change = interval(row["difference_low"], row["difference_high"])
+    text = f"{prefix}{text}, {points(row['difference_to_source'])} points {preposition} {SOURCE} {change}"
     clean = table.get((best, CLEAN))
     if scope == CLEAN or clean is None or clean["difference_low"] is None:
         return text + "."
-    word = {BETTER: "improved", SAME: "unchanged", WORSE: "harmed"}[standing(clean)]
-    return f"{text}; clean {word} ({difference(clean)})."
+    return f"{text}; clean {_clean_change(clean)} ({difference(clean)})."
+
+
+def _clean_change(row: Row) -> str:
+    """In one word where the interval allows it: "unchanged" needs a narrow one, not just one around zero."""
+    narrow = max(-row["difference_low"], row["difference_high"]) <= NARROW
+    same = "unchanged" if narrow else "not significantly changed"
+    return {BETTER: "improved", SAME: same, WORSE: "harmed"}[standing(row)]
 
 
 def findings(summary: Sequence[Row]) -> list[str]:
-    """What a reader should not miss beside the verdict: where an entry loses, what it needs, what is missing."""
+    """What a reader should not miss: where an entry loses, what it needs, what is missing."""
     table, shifts, found = headline(summary), shift_names(summary), []
     best = best_entry(summary)
     for entry in names(summary, "entry"):
         rows = [table[entry, s] for s in (CLEAN, *shifts) if (entry, s) in table]
         if worse := [row for row in rows if standing(row) == WORSE]:
-            where = ", ".join(f"{row['shift']} {points(row['difference_to_source'])}" for row in worse)
+            worst = sorted(worse, key=lambda row: row["difference_to_source"])[:3]
+            where = ", ".join(f"{row['shift']} ({points(row['difference_to_source'])})" for row in worst)
+            if len(worse) > len(worst):
+                where = f"{len(worse)} of {len(rows)} conditions, most on {where}"
             found.append(f"{label(worse[0])} is significantly worse than {SOURCE} on {where}.")
         if entry == best and rows and rows[0]["needs_batch"]:
             found.append(f"{label(rows[0])} needs a batch: it cannot answer for one image alone.")
@@ -130,8 +147,8 @@ def findings(summary: Sequence[Row]) -> list[str]:
             s for (e, s), row in table.items() if e == entry and not row["complete"] and s != MEAN
         ]:
             found.append(
-                f"{entry} has not answered the same images as the other entries on {', '.join(missing)}: its means are "
-                "over what is there, its differences over the images it shares with source."
+                f"{entry} has not answered the same images as the others on {', '.join(missing)}: its means "
+                "are over what is there, its differences over the images it shares with source."
             )
         elif not table.get((entry, MEAN), {"complete": True})["complete"]:
             found.append(f"{entry} has no answers on some shifts: its mean is over the others.")

@@ -108,7 +108,7 @@ def train(
                 ema.step(parameters)
                 step += 1
                 if step == 1 or step % 10 == 0:
-                    keep = max(0.99, 1 - 1 / step) if average else 0.0
+                    keep = 0.95 if average else 0.0  # over about 200 steps
                     average = keep * average + (1 - keep) * loss.item()
                     speed = (step - first) * schedule.batch_size / (time.monotonic() - start)
                     progress.update(

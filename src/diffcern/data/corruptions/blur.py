@@ -59,8 +59,7 @@ def glass_blur(image: Tensor, generator: Generator, sigma: float, reach: int, pa
 def displaced(shifts: Tensor, reach: int) -> Tensor:
     """Where each pixel's value comes from after one in-place pass of copies, flat indices `[H * W]`.
 
-    shifts: `[2, H, W]` integers (down, right), used for rows and columns reach + 1 .. size - reach, as
-    published.
+    shifts: `[2, H, W]` integers (down, right); those of rows and columns reach + 1 to size - reach count.
 
     Pixel i copies pixel j: j's new value if j was visited before i, that is if j > i, else j's old value. So
     the sequential pass is a forest of pointers over 2N nodes, N new values that point and N old ones that are
@@ -162,11 +161,9 @@ def smear(array: Array, radius: float, sigma: float, degrees: float) -> Array:
 
 
 def magnify(image: Tensor, zoom: float) -> Tensor:
-    """The middle of `[C, H, W]` enlarged by `zoom` >= 1 to the same size, bilinear, corner pixel on corner
-    pixel.
+    """The middle of `[C, H, W]` enlarged to the same size; zoom >= 1, bilinear, corner upon corner.
 
-    The published code takes both crops from the height and so needs square images; here each axis has its
-    own.
+    The published code crops both axes by the height and so needs squares; here each has its own crop.
     """
     size = image.shape[1:]
     crop = [int(np.ceil(n / zoom)) for n in size]

@@ -67,13 +67,12 @@ def corrupt(
     name: one of `CORRUPTIONS`; severity: 1 to 5.
     generator: on the CPU; the only source of randomness: the image and its state determine the result.
     size: whose published parameters: CIFAR-10-C's (32), Tiny-ImageNet-C's (64) or ImageNet-C's (224). By
-    default that follows the shorter side: up to 48, up to 112, above. Lengths are pixels; they do not scale
-    with the image.
+    default that follows the shorter side: up to 48, up to 112, above. Lengths in them are pixels and do not
+    scale with the image, so resize and crop first, as the published sets did.
     quantize: round the result to the nearest of 256 levels, as a lossless file would hold it. (The published
     sets were truncated to the level below; the 64 and 224 ones were then saved as JPEG of quality 85.)
 
-    Raises UsageError for an unknown name, severity or size, DiffcernError for an image that is not as
-    described.
+    Raises UsageError for an unknown name, severity or size, DiffcernError for any other kind of image.
     """
     if name not in CORRUPTIONS:
         raise unknown("corruption", name, CORRUPTIONS)

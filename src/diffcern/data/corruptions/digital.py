@@ -56,14 +56,13 @@ def saturate(image: Tensor, generator: Generator, factor: float, shift: float) -
     value = image.amax(0, keepdim=True)
     chroma = value - image.amin(0, keepdim=True)
     red = torch.tensor([0.0, 1.0, 1.0])[:, None, None]
-    fall = torch.where(
-        chroma > 0, (value - image) / chroma, red
-    )  # 0 at the largest channel, 1 at the smallest
+    # How far each channel lies below the largest one: 0 for that one, 1 for the smallest.
+    fall = torch.where(chroma > 0, (value - image) / chroma, red)
     saturation = torch.where(value > 0, chroma / value, 0)
     return value * (1 - (saturation * factor + shift).clamp(0, 1) * fall)
 
 
-ELASTIC_TRANSFORM: Table = {  # strength, sigma of the local shifts; greatest shift of an affine corner; pixels
+ELASTIC_TRANSFORM: Table = {  # strength, sigma of the local shifts; furthest shift of an affine corner
     32: [(0, 0, 2.56), (1.6, 6.4, 2.24), (2.56, 1.92, 1.92), (3.2, 1.28, 1.6), (3.2, 0.96, 0.96)],
     64: [(0, 0, 5.12), (3.2, 19.2, 3.84), (6.4, 5.12, 3.84), (6.4, 1.92, 1.92), (10.24, 1.92, 1.28)],
     224: [  # the published factors times 244, a slip of the published code for 224
@@ -111,11 +110,10 @@ PIXELATE: Table = {  # size of the small image relative to the original
 def pixelate(image: Tensor, generator: Generator, ratio: float) -> Tensor:
     """Down and up again with Pillow's box filter; in float32, where the published code rounds to 8 bits."""
     height, width = image.shape[1:]
+    size = (int(width * ratio), int(height * ratio))
 
     def boxed(channel: Tensor) -> Tensor:
-        small = Image.fromarray(channel.numpy()).resize(
-            (int(width * ratio), int(height * ratio)), Image.Resampling.BOX
-        )
+        small = Image.fromarray(channel.numpy()).resize(size, Image.Resampling.BOX)
         return torch.from_numpy(np.array(small.resize((width, height), Image.Resampling.BOX)))
 
     return torch.stack([boxed(channel) for channel in image.contiguous()])

@@ -16,8 +16,7 @@ def plasma(height: int, width: int, decay: float, generator: Generator) -> Tenso
     """Diamond-square fractal `[H, W]`, stretched to [0, 1] before it is cut from the smallest power of two.
 
     It lies on a torus. The amplitude falls by decay ** 2 from one step to the next, because the published
-    code multiplies a wobble by a random number of the same scale. (That code: hendrycks/robustness, after
-    FLHerne/mapgen.)
+    code multiplies a wobble by a random number of the same scale.
     """
     side = 1 << (max(height, width) - 1).bit_length()
     noise = 2 * torch.rand((side, side), generator=generator) - 1  # each point's own random number

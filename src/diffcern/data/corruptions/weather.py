@@ -51,8 +51,8 @@ def snow(
 ) -> Tensor:
     """A whitened image under two layers of falling flakes.
 
-    The flakes are magnified noise above a threshold, smeared within 45 degrees of the vertical; the second layer
-    is the first one turned by 180 degrees. The scene is mixed with its brightened grey version.
+    The flakes are magnified noise above a threshold, smeared within 45 degrees of the vertical; the second
+    layer is the first one turned by 180 degrees. The scene is mixed with its brightened grey version.
     """
     layer = magnify(mean + std * torch.randn((1, *image.shape[1:]), generator=generator), zoom)[0]
     flakes = torch.where(layer < threshold, 0.0, layer).clamp(0, 1).numpy()
@@ -62,7 +62,7 @@ def snow(
     return scene + falling + falling.flip(0, 1)
 
 
-FROST: Table = {  # weight of the image, weight of the frost, scale of the frost
+FROST: Table = {  # weight of the image, weight of the frost, reduction of the frost
     32: [(1, 0.2, 0.2), (1, 0.3, 0.2), (0.9, 0.4, 0.2), (0.85, 0.4, 0.2), (0.75, 0.45, 0.2)],
     64: [(1, 0.3, 0.3), (0.9, 0.4, 0.3), (0.8, 0.45, 0.3), (0.75, 0.5, 0.3), (0.7, 0.55, 0.3)],
     224: [(1, 0.4, 1), (0.8, 0.6, 1), (0.7, 0.7, 1), (0.65, 0.7, 1), (0.6, 0.75, 1)],
@@ -70,16 +70,15 @@ FROST: Table = {  # weight of the image, weight of the frost, scale of the frost
 
 
 def frost(
-    image: Tensor, generator: Generator, image_weight: float, frost_weight: float, scale: float
+    image: Tensor, generator: Generator, image_weight: float, frost_weight: float, reduction: float
 ) -> Tensor:
     """Ice crystals on the lens, added with the published weights.
 
     Deviation: the published code adds a random crop of one of five photographs by third parties, which
-    diffcern does not ship; here the ice is drawn (`ice`), so that results compare with published ones only
-    roughly.
+    diffcern does not ship. Here the ice is drawn (`ice`), so results compare roughly with published ones.
     """
     height, width = image.shape[1:]
-    return image_weight * image + frost_weight * ice(height, width, scale, generator)
+    return image_weight * image + frost_weight * ice(height, width, reduction, generator)
 
 
 FOG: Table = {  # thickness, decay of the roughness from one scale to the next finer one

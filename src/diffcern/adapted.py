@@ -1,0 +1,55 @@
+"""A method as a torch module: `y = adapted(images)` adapts and predicts, `adapted.reset()` forgets."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from diffcern.methods.base import Method
+from diffcern.types import Inputs, Prediction, concatenate
+
+
+class AdaptedModel(nn.Module):
+    """Drops into any evaluation loop that takes a torch module (RobustBench's, timm's, your own).
+
+    online: carry the adapted state from call to call until `reset()`; otherwise every image is an episode of its
+    own (every call, for a method that needs a batch). The state is a value that this module holds; the models given
+    to the method never change. `prediction` keeps the last call's costs and traces.
+    """
+
+    def __init__(self, method: Method, *, online: bool = False, seed: int = 0) -> None:
+        super().__init__()
+        self.method = method
+        self.online = online
+        self.seed = seed
+        self.prediction: Prediction | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets what was adapted: back to the models as given."""
+        self.state = self.method.init()
+
+    def forward(self, images: Tensor, ids: Sequence[str] | None = None) -> Tensor:
+        """Images `[B, 3, H, W]` in [0, 1] -> logits `[B, K]`.
+
+        ids key the random numbers; without them each image's own content does, so that the same image gives the
+        same answer in any batch.
+        """
+        inputs = Inputs(images, [content_id(image) for image in images] if ids is None else ids)
+        if self.online:
+            self.prediction, self.state = self.method.step(self.state, inputs, self.seed)
+        elif self.method.needs_batch:
+            self.prediction, _ = self.method.step(self.method.init(), inputs, self.seed)
+        else:
+            episodes = [inputs[i : i + 1] for i in range(len(inputs))]
+            self.prediction = concatenate(
+                [self.method.step(self.method.init(), episode, self.seed)[0] for episode in episodes]
+            )
+        return self.prediction.output
+
+
+def content_id(image: Tensor) -> str:
+    """A name for an image made of its pixels."""
+    return hashlib.blake2b(image.detach().cpu().contiguous().numpy().tobytes(), digest_size=8).hexdigest()

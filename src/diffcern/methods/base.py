@@ -1,0 +1,125 @@
+"""What every method is: a value with an initial state and a step that answers a batch and returns the next state.
+
+Episodic and online are the same method called with another state: `init()` for every batch, or the one that the
+previous step returned. A step never sees a target, and never changes the models it was given.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from diffcern.errors import DiffcernError, UsageError, unknown
+from diffcern.types import Inputs, Prediction
+
+State = Any  # each method's own; immutable, so that it can be kept, shared and compared
+
+
+class Method(Protocol):
+    """needs_batch: the method reads statistics of the batch, so its answer for one image depends on the others."""
+
+    needs_batch: ClassVar[bool]
+
+    def init(self) -> State:
+        """The state before any image: the models as they were given."""
+        ...
+
+    def step(self, state: State, inputs: Inputs, seed: int) -> tuple[Prediction, State]:
+        """Answers for the inputs, and the state after them; random numbers are keyed by (seed, id)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Adapted weights, by parameter name, and the optimiser's state (torch's state dict; None before a step)."""
+
+    parameters: dict[str, Tensor]
+    optimizer: dict[str, Any] | None = None
+
+
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+}
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """How weights move: a torch optimiser by name. momentum is SGD's only."""
+
+    name: str
+    learning_rate: float
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.name not in OPTIMIZERS:
+            raise unknown("optimizer", self.name, OPTIMIZERS)
+        if not self.learning_rate >= 0:
+            raise UsageError(f"learning_rate must be at least 0, not {self.learning_rate}")
+
+    def start(self, weights: Weights) -> tuple[dict[str, Tensor], torch.optim.Optimizer]:
+        """Leaf copies of the weights and an optimiser over them that goes on where `weights` stopped."""
+        leaves = {name: value.detach().clone().requires_grad_() for name, value in weights.parameters.items()}
+        options: dict[str, Any] = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
+        if self.name == "sgd":
+            options["momentum"] = self.momentum
+        optimizer = OPTIMIZERS[self.name](list(leaves.values()), **options)
+        if weights.optimizer is not None:
+            optimizer.load_state_dict(copy.deepcopy(weights.optimizer))
+        return leaves, optimizer
+
+
+def stop(leaves: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> Weights:
+    """The weights and optimiser state after some updates, as a value."""
+    return Weights({name: value.detach() for name, value in leaves.items()}, optimizer.state_dict())
+
+
+def frozen_copy(model: nn.Module) -> Any:
+    """A private copy in eval mode without gradients: the user's module is never touched."""
+    return copy.deepcopy(model).eval().requires_grad_(False)
+
+
+def call(model: nn.Module, parameters: dict[str, Tensor], images: Tensor) -> Tensor:
+    """The model's finite logits with `parameters` in place of its own.
+
+    Raises DiffcernError when a logit is NaN or infinite.
+    """
+    output = functional_call(model, parameters, (images,))
+    if not torch.isfinite(output).all():
+        raise DiffcernError("the predictor's logits are NaN or infinite: check its weights and normalisation")
+    return output
+
+
+PARAMETER_CHOICES = ("all", "norm", "last")
+
+
+def choose_parameters(model: nn.Module, which: str) -> dict[str, Tensor]:
+    """The parameters to adapt, by name: "all", "norm" (affine of normalisation layers), "last" (last linear layer).
+
+    Raises UsageError for another choice and DiffcernError when the model has none of the kind.
+    """
+    if which not in PARAMETER_CHOICES:
+        raise unknown("parameter choice", which, PARAMETER_CHOICES)
+    chosen = dict(model.named_parameters())
+    if which == "norm":
+        chosen = {
+            f"{name}.{key}": value
+            for name, module in model.named_modules()
+            if "norm" in type(module).__name__.lower()
+            for key, value in module.named_parameters(recurse=False)
+        }
+    elif which == "last":
+        layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+        chosen = {
+            name: value for name, value in chosen.items() if layers and name.startswith(layers[-1] + ".")
+        }
+    if not chosen:
+        raise DiffcernError(f"the predictor has no parameters of the kind {which!r} to adapt")
+    return {name: value.detach().clone() for name, value in chosen.items()}

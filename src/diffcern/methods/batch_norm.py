@@ -1,0 +1,76 @@
+"""BN-adapt: BatchNorm statistics of the test batch, mixed with those of the training data (Schneider et al. 2020).
+
+mean = N/(N+n) * mean_source + n/(N+n) * mean_batch        and alike for the variance
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from diffcern.errors import DiffcernError, UsageError
+from diffcern.methods.base import call, frozen_copy
+from diffcern.predictors import Predictor
+from diffcern.types import Cost, Inputs, Prediction
+
+
+class BatchStatisticsNorm(nn.Module):
+    """A BatchNorm layer that normalises with mixed statistics; n is the batch size, N = source_count.
+
+    Same parameter and buffer names as the layer it replaces; never updates a buffer. Gradients flow through the
+    batch statistics, as in training.
+    """
+
+    def __init__(self, layer: _BatchNorm, source_count: float) -> None:
+        super().__init__()
+        if layer.running_mean is None or layer.running_var is None:
+            raise DiffcernError("BN-adapt needs BatchNorm layers with running statistics")
+        self.weight, self.bias = layer.weight, layer.bias
+        self.register_buffer("running_mean", layer.running_mean)
+        self.register_buffer("running_var", layer.running_var)
+        self.eps = layer.eps
+        self.source_count = source_count
+
+    def forward(self, x: Tensor) -> Tensor:
+        axes = [axis for axis in range(x.ndim) if axis != 1]
+        keep = self.source_count / (self.source_count + len(x))
+        mean = keep * self.running_mean + (1 - keep) * x.mean(axes)
+        variance = keep * self.running_var + (1 - keep) * x.var(axes, correction=0)
+        shape = [1, -1] + [1] * (x.ndim - 2)
+        normal = (x - mean.view(shape)) * torch.rsqrt(variance.view(shape) + self.eps)
+        return normal if self.weight is None else normal * self.weight.view(shape) + self.bias.view(shape)
+
+
+def with_batch_statistics(model: nn.Module, source_count: float = 0.0) -> nn.Module:
+    """A copy of the model whose BatchNorm layers use the statistics of the batch (see the module's equation).
+
+    source_count: N, how many images the training statistics count for; 0 takes the batch's alone. Models without
+    BatchNorm come back as plain copies. Raises UsageError for a negative count.
+    """
+    if source_count < 0:
+        raise UsageError(f"source_count must be at least 0, not {source_count}")
+    model = copy.deepcopy(model)
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, _BatchNorm):
+                setattr(parent, name, BatchStatisticsNorm(child, source_count))
+    return model
+
+
+class BatchNormAdapt:
+    """Predicts with the statistics of the batch; changes no weight and carries no state."""
+
+    needs_batch = True
+
+    def __init__(self, predictor: Predictor, source_count: float = 0.0) -> None:
+        self.predictor = frozen_copy(with_batch_statistics(predictor, source_count))
+
+    def init(self) -> None:
+        return None
+
+    @torch.no_grad()
+    def step(self, state: None, inputs: Inputs, seed: int) -> tuple[Prediction, None]:
+        return Prediction(call(self.predictor, {}, inputs.images), [Cost()] * len(inputs)), None

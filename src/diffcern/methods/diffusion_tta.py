@@ -1,0 +1,202 @@
+"""Diffusion-TTA (Prabhudesai et al. 2023, arXiv 2311.16102): the predictor's own output must explain the image.
+
+    L(theta) = E_{t, eps} w(t) || eps - eps_phi(z_t, t, c_theta) ||^2,    c_theta = sum_k p_k e_k,  p = softmax(f_theta(x))
+
+Each update: one predictor forward, d L / d c from the prior with the graph cut at the condition, one backward into
+the predictor. The gradient is that of the uncut graph; the published loop runs the predictor for every micro-batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffcern.draws import draw
+from diffcern.errors import UsageError
+from diffcern.likelihood import ConditionGradient, condition_gradient
+from diffcern.methods.base import Optimizer, Weights, call, choose_parameters, frozen_copy, stop
+from diffcern.methods.batch_norm import with_batch_statistics
+from diffcern.predictors import Predictor
+from diffcern.priors import Prior
+from diffcern.tasks import Classification
+from diffcern.types import Condition, Cost, Inputs, Prediction
+
+
+@dataclass(frozen=True)
+class TTAState:
+    """The adapted weights of the predictor and, where it is adapted too, of the prior."""
+
+    predictor: Weights
+    prior: Weights | None = None
+
+
+class DiffusionTTA:
+    """Adapts the predictor (and, if asked, the prior) on each batch; `init()` again for an episode of its own.
+
+    Defaults are the paper's for ResNet-18 and ConvNeXt with DiT: 5 steps of 180 uniform draws, Adam 1e-5, w = 1,
+    all parameters. top_k: mix only the k likeliest classes of the first prediction, renormalised. resample: fresh
+    draws at each step.
+
+    Beyond the paper: gate, a z value; an image takes a step only while moving probability from its top class to
+    some rival would lower the loss by more than `gate` standard errors of the sampling noise (per-draw gradients
+    give them for free), so that easy images stop after one evaluation, unchanged. batch_statistics: BatchNorm
+    statistics of the batch (source_count as in BN-adapt) under the diffusion gradient; needs a batch.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        prior: Prior,
+        task: Classification,
+        *,
+        steps: int = 5,
+        draws: int = 180,
+        strategy: str = "uniform",
+        weighting: str = "eps",
+        span: tuple[float, float] = (0.0, 1.0),
+        resample: bool = True,
+        optimizer: str = "adam",
+        learning_rate: float = 1e-5,
+        momentum: float = 0.9,
+        parameters: str = "all",
+        top_k: int | None = None,
+        adapt_prior: bool = False,
+        prior_learning_rate: float | None = None,
+        gate: float | None = None,
+        batch_statistics: bool = False,
+        source_count: float = 0.0,
+        rows: int = 256,
+    ) -> None:
+        if steps < 1:
+            raise UsageError(f"steps must be at least 1, not {steps}")
+        if top_k is not None and not 1 <= top_k <= len(task.class_names):
+            raise UsageError(f"top_k must be between 1 and {len(task.class_names)} classes, not {top_k}")
+        self.needs_batch = batch_statistics
+        self.predictor = frozen_copy(
+            with_batch_statistics(predictor, source_count) if batch_statistics else predictor
+        )
+        self.prior = frozen_copy(prior)
+        self.task = task
+        self.steps, self.draws, self.strategy, self.weighting = steps, draws, strategy, weighting
+        self.span, self.resample, self.parameters, self.top_k = tuple(span), resample, parameters, top_k
+        self.optimizer = Optimizer(optimizer, learning_rate, momentum)
+        rate = learning_rate if prior_learning_rate is None else prior_learning_rate
+        self.prior_optimizer = Optimizer(optimizer, rate, momentum) if adapt_prior else None
+        self.gate, self.rows = gate, rows
+
+    def init(self) -> TTAState:
+        prior = Weights(choose_parameters(self.prior, "all")) if self.prior_optimizer else None
+        return TTAState(Weights(choose_parameters(self.predictor, self.parameters)), prior)
+
+    def step(self, state: TTAState, inputs: Inputs, seed: int) -> tuple[Prediction, TTAState]:
+        latents = self.prior.encode(inputs.images)
+        leaves, optimizer = self.optimizer.start(state.predictor)
+        prior_leaves, prior_optimizer = (
+            self.prior_optimizer.start(state.prior) if self.prior_optimizer and state.prior else ({}, None)
+        )
+        active = torch.ones(len(inputs), dtype=torch.bool, device=latents.device)
+        trace: list[list[float]] = [[] for _ in inputs.ids]
+        keep = None
+        for update in range(self.steps):
+            with torch.enable_grad():
+                output = call(self.predictor, leaves, inputs.images)
+                if self.top_k is not None and keep is None:
+                    keep = output.topk(self.top_k, -1).indices
+                condition = self.task.condition(output, keep)
+            index = active.nonzero().flatten()
+            gradient = self._gradient(latents, condition, inputs, index, update, seed, prior_leaves)
+            for i, loss in zip(index.tolist(), gradient.loss.tolist(), strict=True):
+                trace[i].append(loss)
+            if self.gate is not None:
+                active[index] = rival_z(gradient.per_draw, condition[index].detach()) > self.gate
+                gradient = mask(gradient, active[index])
+                if not active.any():
+                    break
+            self._move(leaves, optimizer, condition, gradient.gradient, index, len(inputs))
+            if prior_optimizer is not None:
+                for name, leaf in prior_leaves.items():
+                    leaf.grad = gradient.parameters[name]
+                prior_optimizer.step()
+        with torch.no_grad():
+            output = call(self.predictor, leaves, inputs.images)
+            if keep is not None:
+                output = torch.full_like(output, -torch.inf).scatter(-1, keep, output.gather(-1, keep))
+        costs = [Cost(self.draws * len(losses), self.draws * len(losses)) for losses in trace]
+        after = TTAState(
+            stop(leaves, optimizer), stop(prior_leaves, prior_optimizer) if prior_optimizer else None
+        )
+        return Prediction(output, costs, trace), after
+
+    def _gradient(
+        self,
+        latents: Tensor,
+        condition: Condition,
+        inputs: Inputs,
+        index: Tensor,
+        update: int,
+        seed: int,
+        prior_leaves: dict[str, Tensor],
+    ) -> ConditionGradient:
+        """d L / d c of the images in `index`."""
+        draws = draw(
+            self.strategy,
+            self.draws,
+            latents,
+            [inputs.ids[i] for i in index.tolist()],
+            seed=seed,
+            num_timesteps=self.prior.num_timesteps,
+            update=update if self.resample else 0,
+            span=self.span,
+        )
+        return condition_gradient(
+            self.prior,
+            latents[index],
+            condition[index],
+            draws,
+            weighting=self.weighting,
+            rows=self.rows,
+            parameters=prior_leaves or None,
+        )
+
+    @staticmethod
+    def _move(
+        leaves: dict[str, Tensor],
+        optimizer: torch.optim.Optimizer,
+        condition: Condition,
+        gradient: Condition,
+        index: Tensor,
+        batch: int,
+    ) -> None:
+        """One optimiser step along d L / d theta = (d L / d c) (d c / d theta), mean over the batch."""
+        gradients = torch.autograd.grad(
+            [value[index] for value in condition.parts.values()],
+            list(leaves.values()),
+            [value / batch for value in gradient.parts.values()],
+            allow_unused=True,
+        )
+        for leaf, value in zip(leaves.values(), gradients, strict=True):
+            leaf.grad = value
+        optimizer.step()
+
+
+def rival_z(per_draw: Condition, condition: Condition) -> Tensor:
+    """How many standard errors the best rival stands out by, `[B]`.
+
+    With g_m = d loss_m / d c, moving mass from the top class to class k lowers the loss at the rate
+    mean_m(g_m[top] - g_m[k]); the draws are shared, so its standard error is that of the paired differences.
+    """
+    assert per_draw.classes is not None
+    assert condition.classes is not None
+    g = per_draw.classes  # [B, M, K]
+    top = condition.classes.argmax(-1)[:, None, None].expand(-1, g.shape[1], 1)
+    rate = g.gather(-1, top) - g
+    error = rate.std(1) / rate.shape[1] ** 0.5
+    return (rate.mean(1) / error.clamp(min=1e-12)).amax(-1)
+
+
+def mask(gradient: ConditionGradient, active: Tensor) -> ConditionGradient:
+    """The gradient with the rows of inactive images set to zero."""
+    zeroed = gradient.gradient.map(lambda value: value * active.view(-1, *[1] * (value.ndim - 1)))
+    return ConditionGradient(gradient.losses, zeroed, gradient.per_draw, gradient.parameters)

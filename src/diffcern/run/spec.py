@@ -1,0 +1,178 @@
+"""What a bench is: a TOML file, read into frozen, validated values. Nothing below `cli` and `run` sees one."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, field
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from diffcern.data.corruptions import COMMON, EXTRA
+from diffcern.data.shifts import SHIFTS
+from diffcern.errors import DiffcernError, UsageError, unknown
+from diffcern.methods import checked_options, method_class
+
+STRICT = ConfigDict(extra="forbid")
+SHIPPED = Path(__file__).parents[1] / "specs"
+GROUPS: dict[str, tuple[str, ...]] = {"common": COMMON, "extra": EXTRA, "small": tuple(SHIFTS)}
+
+
+@dataclass(frozen=True, config=STRICT)
+class Data:
+    """Which images: a data set by name, and how many of them (class-stratified, seeded; None: all)."""
+
+    dataset: str
+    count: int | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
+class Models:
+    """The models by name; the prior may be left out when no entry needs one."""
+
+    predictor: str
+    prior: str | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
+class Shifts:
+    """Which shifts at which severities; a group name (common, extra, small) stands for its members."""
+
+    names: tuple[str, ...] = ("clean",)
+    severities: tuple[int, ...] = (5,)
+
+    @property
+    def cells(self) -> list[tuple[str, int]]:
+        """(shift, severity) pairs in order; "clean" once, at severity 0."""
+        cells = []
+        for name in dict.fromkeys(member for name in self.names for member in GROUPS.get(name, (name,))):
+            cells += [(name, 0)] if name == "clean" else [(name, severity) for severity in self.severities]
+        return cells
+
+
+@dataclass(frozen=True, config=STRICT)
+class Entry:
+    """One row of the table: a method with options, and how it meets the images.
+
+    protocol: "episodic" starts afresh for every batch, "online" carries its state through the images of a shift.
+    """
+
+    method: str
+    protocol: Literal["episodic", "online"] = "episodic"
+    batch_size: int = Field(default=1, ge=1)
+    description: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=STRICT)
+class Spec:
+    """A whole bench."""
+
+    name: str
+    data: Data
+    models: Models
+    entries: dict[str, Entry]
+    shifts: Shifts = field(default_factory=Shifts)
+    seed: int = 0
+
+    def to_toml(self) -> str:
+        """The resolved specification, as written into the run folder."""
+        return tomli_w.dumps(_without_none(asdict(self)))  # type: ignore[call-overload]
+
+
+def read_spec(source: str | Path, overrides: Sequence[str] = ()) -> Spec:
+    """Reads a specification: a path, or the name of one that ships ("digits" or "specs/digits.toml").
+
+    overrides: "a.b=value" with the value in TOML (a bare word is a string). Raises UsageError that says what is
+    wrong and where: nothing is run on a specification with a typing error.
+    """
+    path = Path(source)
+    if not path.is_file():
+        path = SHIPPED / f"{path.stem}.toml"
+    if not path.is_file():
+        raise unknown("specification", str(source), [known.stem for known in SHIPPED.glob("*.toml")])
+    try:
+        table = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML: {error}") from error
+    for assignment in overrides:
+        override(table, assignment)
+    return parse_spec(table)
+
+
+def parse_spec(table: Mapping[str, Any]) -> Spec:
+    """Checks every name and option of a specification. Raises UsageError."""
+    try:
+        spec = TypeAdapter(Spec).validate_python(dict(table))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"specification, at {where or 'the top'}: {first['msg']}") from error
+    if not spec.entries:
+        raise UsageError(
+            'the specification has no entries: add a table [entries.source] with method = "source"'
+        )
+    for name, entry in spec.entries.items():
+        checked_options(entry.method, entry.options)
+        if (
+            entry.protocol == "episodic"
+            and entry.batch_size > 1
+            and not _batches(entry.method, entry.options)
+        ):
+            raise UsageError(
+                f"entry {name!r}: {entry.method} answers single images when episodic; set batch_size = 1 or online"
+            )
+        if not name.replace("-", "").replace("_", "").replace("+", "").isalnum():
+            raise UsageError(f"entry name {name!r}: use letters, digits, '-', '_' and '+' (it names files)")
+    known = ["clean", *COMMON, *EXTRA, *SHIFTS, *GROUPS]
+    for name in spec.shifts.names:
+        if name not in known:
+            raise unknown("shift", name, known)
+    for severity in spec.shifts.severities:
+        if severity not in range(1, 6):
+            raise UsageError(f"severities are 1 to 5, not {severity}")
+    return spec
+
+
+def _batches(method: str, options: Mapping[str, Any]) -> bool:
+    return method == "source" or bool(
+        getattr(method_class(method), "needs_batch", options.get("batch_statistics"))
+    )
+
+
+def override(table: dict[str, Any], assignment: str) -> None:
+    """Sets one value of a nested table: "a.b=value", the value in TOML, a bare word a string."""
+    key, equals, text = assignment.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--set takes a.b=value, not {assignment!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise UsageError(f"--set {assignment!r}: {parent} is not a table")
+    table[last] = value
+
+
+def _without_none(value: Any) -> Any:
+    """TOML has no null: leaves such keys out."""
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def check_same(spec: Spec, folder: Path) -> None:
+    """Raises DiffcernError when the folder holds the records of another specification."""
+    existing = folder / "spec.toml"
+    if existing.is_file() and existing.read_text() != spec.to_toml():
+        raise DiffcernError(
+            f"{folder} holds a run of another specification: give another --out, or run "
+            f"`diffcern bench {existing} --out {folder}` to continue that one"
+        )

@@ -1,0 +1,82 @@
+"""The files of a run folder: every write is whole or not there at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from diffcern.errors import DiffcernError
+from diffcern.types import Record, Timing
+
+RECORD_SCHEMA = pa.schema(
+    [
+        ("entry", pa.string()),
+        ("method", pa.string()),
+        ("dataset", pa.string()),
+        ("shift", pa.string()),
+        ("severity", pa.int32()),
+        ("id", pa.string()),
+        ("index", pa.int64()),
+        ("target", pa.int64()),
+        ("prediction", pa.int64()),
+        ("probabilities", pa.list_(pa.float32())),
+        ("nfe_forward", pa.int64()),
+        ("nfe_backward", pa.int64()),
+        ("loss_trace", pa.list_(pa.float32())),
+        ("notes", pa.string()),  # JSON: named numbers
+    ]
+)
+
+
+class RunFolder:
+    """Where a bench writes: spec.toml, records/, timings/, examples.parquet, entries.json, classes.json."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            for name in ("records", "timings"):
+                (path / name).mkdir(parents=True, exist_ok=True)
+            probe = path / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise DiffcernError(f"cannot write into {path}: {error.strerror}; give another --out") from error
+
+    def write_text(self, name: str, text: str) -> None:
+        atomically(self.path / name, lambda partial: partial.write_text(text))
+
+    def write_json(self, name: str, value: Any) -> None:
+        self.write_text(name, json.dumps(value, indent=1) + "\n")
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        atomically(self.path / name, lambda partial: pq.write_table(table, partial))
+
+    def done(self, unit: str) -> bool:
+        """Whether the records of that unit of work are there."""
+        return (self.path / "records" / f"{unit}.parquet").is_file()
+
+    def write_unit(self, unit: str, records: Sequence[Record], timings: Iterable[Timing]) -> None:
+        """Timings first: a unit counts as done when its records are there."""
+        self.write_table(f"timings/{unit}.parquet", pa.Table.from_pylist([asdict(t) for t in timings]))
+        rows = [{**asdict(r), "notes": json.dumps(r.notes, sort_keys=True)} for r in records]
+        self.write_table(f"records/{unit}.parquet", pa.Table.from_pylist(rows, schema=RECORD_SCHEMA))
+
+
+def atomically(path: Path, write: Any) -> None:
+    """Calls write(temporary path) and renames the result: a kill leaves the old file or none.
+
+    The temporary name carries the process id, so that shards of one run can share a folder.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        write(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
