@@ -87,9 +87,7 @@ class Score:
         order = self.mean.argsort(-1)[:, :2]
         best, second = self.errors.gather(1, order[..., None].expand(-1, -1, self.count)).unbind(1)
         difference = second - best
-        return difference.mean(-1), difference.std(
-            -1, correction=1 if self.count > 1 else 0
-        ) / self.count**0.5
+        return difference.mean(-1), difference.std(-1, correction=1 if self.count > 1 else 0) / self.count**0.5
 
 
 @torch.no_grad()
@@ -118,9 +116,7 @@ def score(
     for chunk in index.split(rows):
         b, k, m = chunk // (kept * count), chunk // count % kept, chunk % count
         condition = hypotheses[candidates[b, k]]
-        errors[chunk] = _errors(
-            prior, latents[b], condition, draws.timesteps[b, m], draws.noise[b, m], weighting, norm
-        )
+        errors[chunk] = _errors(prior, latents[b], condition, draws.timesteps[b, m], draws.noise[b, m], weighting, norm)
     return Score(errors.view(batch, kept, count))
 
 

@@ -387,8 +387,8 @@ def test_frost_adds_ice_with_the_published_weights() -> None:
 @pytest.mark.parametrize(("side", "reduction"), [(32, 0.2), (64, 0.3), (224, 1)])
 def test_ice_is_bluish_and_uneven(side: int, reduction: float) -> None:
     pane = torch.stack([ice(side, side, reduction, generator(key)) for key in range(4)])
-    red, green, blue = pane.mean((0, 2, 3)).tolist()
-    assert 0.3 < red < green < blue < 0.7
+    assert (pane.diff(dim=1) > 0).all()  # red < green < blue
+    assert 0.4 < pane.mean() < 0.6
     assert pane.std() > 0.1
     assert 0 <= pane.min() <= pane.max() <= 1
 
@@ -401,30 +401,32 @@ def test_fog_keeps_the_maximum() -> None:
         assert result.min().item() == pytest.approx(0.64 / (0.8 + thickness), abs=1e-6)
 
 
+def deviations(field: Tensor, step: int) -> Tensor:
+    """What diamond-square adds at one scale: a point minus the mean of its four neighbours on a torus, `[3, n, n]`."""
+    corners = field[::step, ::step]
+    middles, above = field[step // 2 :: step, step // 2 :: step], field[::step, step // 2 :: step]
+    beside = field[step // 2 :: step, ::step]
+    below, right = corners.roll(-1, 0), corners.roll(-1, 1)
+    means = [
+        (corners + below + right + corners.roll((-1, -1), (0, 1))) / 4,
+        (corners + right + middles + middles.roll(1, 0)) / 4,
+        (corners + below + middles + middles.roll(1, 1)) / 4,
+    ]
+    return torch.stack([middles, above, beside]) - torch.stack(means)
+
+
 def test_plasma_is_diamond_square() -> None:
-    """Without roughness at the finest scale, a point there is the mean of its four neighbours on a torus."""
-    field = plasma(32, 32, 30.0, generator(0))
-    assert (field.min(), field.max()) == (0, 1)
-    even = field[::2, ::2]
-    middles = (even + even.roll(-1, 0) + even.roll(-1, 1) + even.roll((-1, -1), (0, 1))) / 4
-    torch.testing.assert_close(field[1::2, 1::2], middles, atol=1e-3, rtol=0)
-    above = (even + even.roll(-1, 1) + middles + middles.roll(1, 0)) / 4
-    torch.testing.assert_close(field[::2, 1::2], above, atol=1e-3, rtol=0)
-    beside = (even + even.roll(-1, 0) + middles + middles.roll(1, 1)) / 4
-    torch.testing.assert_close(field[1::2, ::2], beside, atol=1e-3, rtol=0)
+    smooth = plasma(32, 32, 30.0, generator(0))
+    assert (smooth.min(), smooth.max()) == (0, 1)
+    assert deviations(smooth, 2).abs().max() < 1e-3  # almost nothing is added at the finest scale
 
 
 def test_plasma_roughness_falls_with_the_square_of_the_decay() -> None:
-    """The deviation from the mean of the neighbours is uniform noise, whose amplitude falls by decay^2."""
-
-    def roughness(field: Tensor, step: int) -> float:
-        corners = field[::step, ::step]
-        mean = (corners + corners.roll(-1, 0) + corners.roll(-1, 1) + corners.roll((-1, -1), (0, 1))) / 4
-        return (field[step // 2 :: step, step // 2 :: step] - mean).std().item()
-
     for decay in (1.75, 3.0):
         field = plasma(256, 256, decay, generator(1))
-        assert roughness(field, 4) / roughness(field, 2) == pytest.approx(decay**2, rel=0.05)
+        finer, coarser = deviations(field, 2), deviations(field, 4)
+        assert torch.allclose(coarser.std((1, 2)) / finer.std((1, 2)), torch.tensor(decay**2), rtol=0.05)
+        assert torch.corrcoef(finer.flatten(1)).triu(1).abs().max() < 0.04  # five standard errors
 
 
 def test_spatter_of_water_adds_light_and_mud_covers() -> None:
@@ -523,7 +525,7 @@ def test_pixelate_and_jpeg_are_pillows(severity: int) -> None:
 
 
 def test_pixelate_is_piecewise_constant() -> None:
-    image = natural(224, 224)
+    image = natural(224, 300)
     result = apply(image, "pixelate", 5)  # a quarter: blocks of 4 x 4
     means = torch.nn.functional.avg_pool2d(image, 4)
     assert result.allclose(means.repeat_interleave(4, 1).repeat_interleave(4, 2), atol=1e-6)

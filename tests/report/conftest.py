@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 SHIFTS = ("gaussian_noise", "defocus_blur", "fog", "contrast")
-ENTRIES = [
+ENTRIES: list[dict[str, Any]] = [
     {"entry": "source", "method": "source", "protocol": "episodic", "batch_size": 1, "needs_batch": False},
     {"entry": "tent", "method": "tent", "protocol": "online", "batch_size": 16, "needs_batch": True},
     {

@@ -181,7 +181,7 @@ def test_page_copes_with_bare_records(build: Build) -> None:
 
 def row(entry: str, shift: str, value: float, change: tuple[float, float, float] | None, **more: object) -> dict:
     names = ("difference_to_source", "difference_low", "difference_high")
-    base = {"entry": entry, "method": entry, "shift": shift, "severity": None, "needs_batch": False}
+    base: dict = {"entry": entry, "method": entry, "shift": shift, "severity": None, "needs_batch": False}
     base |= {"complete": True, "value": value, "ci_low": value, "ci_high": value}
     return base | dict(zip(names, change or (None,) * 3, strict=True)) | more
 

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from diffcern.cli import train
 from diffcern.cli.bench import bench, demo, report
+from diffcern.cli.images import adapt, classify
 from diffcern.cli.listing import listing
 from diffcern.errors import DiffcernError, UsageError
 
@@ -19,6 +20,8 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command()(demo)
+app.command()(adapt)
+app.command()(classify)
 app.command()(bench)
 app.command()(report)
 app.add_typer(train.app, name="train")

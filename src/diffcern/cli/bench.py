@@ -27,15 +27,9 @@ def demo(
 
 def bench(
     spec: Annotated[str, typer.Argument(help="a TOML specification, or the name of one that ships: digits")],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="run folder (default: runs/NAME); continues it")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="a.b=value, over the specification")
-    ] = None,
-    shard: Annotated[
-        str, typer.Option(help="I/N: do every N-th unit of work, from the I-th (1 to N)")
-    ] = "1/1",
+    out: Annotated[Path | None, typer.Option("--out", help="run folder (default: runs/NAME); continues it")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="a.b=value, over the specification")] = None,
+    shard: Annotated[str, typer.Option(help="I/N: do every N-th unit of work, from the I-th (1 to N)")] = "1/1",
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
     strict: StrictOption = False,
@@ -57,9 +51,7 @@ def bench(
                 folder,
                 device=device_named(device),
                 shard=_shard(shard),
-                progress=lambda done, total, what: bar.update(
-                    task, completed=done, total=total, description=what
-                ),
+                progress=lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
             )
         except KeyboardInterrupt:
             bar.stop()
@@ -68,9 +60,7 @@ def bench(
     for id, reason in skipped.items():
         console.print(f"skipped {id}: {reason}", markup=False)
     if not complete:
-        console.print(
-            f"this shard is done; {folder} is complete when the others are: then `diffcern report {folder}`"
-        )
+        console.print(f"this shard is done; {folder} is complete when the others are: then `diffcern report {folder}`")
         return
     _present(folder, as_json)
     if skipped:

@@ -14,9 +14,7 @@ from diffcern.errors import unknown
 
 
 def listing(
-    what: Annotated[
-        str, typer.Argument(help="methods, priors, predictors, datasets, corruptions (default: all)")
-    ] = "",
+    what: Annotated[str, typer.Argument(help="methods, priors, predictors, datasets, corruptions (default: all)")] = "",
     as_json: JsonOption = False,
 ) -> None:
     """What exists by name: methods with their options, priors, predictors, data sets, corruptions."""

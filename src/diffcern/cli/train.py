@@ -119,6 +119,5 @@ def predictor(
 def _report(model, outcome, schedule, out: Path, hint: str) -> None:  # type: ignore[no-untyped-def]
     size = sum(p.numel() for p in model.parameters()) / 1e6
     state = "finished" if outcome.finished else "stopped at the time limit; run the same command to go on"
-    typer.echo(
-        f"{state}: {size:.2f} M parameters, step {outcome.step} of {schedule.steps}, loss {outcome.loss:.4f}, in {out} ({hint})"
-    )
+    typer.echo(f"{state}: {size:.2f} M parameters, step {outcome.step} of {schedule.steps}, loss {outcome.loss:.4f}")
+    typer.echo(f"in {out} ({hint})")

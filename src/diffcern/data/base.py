@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -118,9 +118,14 @@ def _rank(seed: int, *key: str) -> bytes:
     return hashlib.blake2b("\x1f".join([str(seed), *key]).encode(), digest_size=16).digest()
 
 
-def readable(dataset: Dataset) -> Iterator[Sample | UnreadableImage]:
-    """Every sample in order, or its error where it cannot be decoded: for callers that skip and count."""
-    for index in range(len(dataset)):
+def readable(dataset: Dataset, skip: Collection[str] = ()) -> Iterator[Sample | UnreadableImage]:
+    """Every sample in order, or its error where it cannot be decoded: for callers that skip and count.
+
+    skip: ids to leave out, without decoding them.
+    """
+    for index, id in enumerate(dataset.ids):
+        if id in skip:
+            continue
         try:
             yield dataset[index]
         except UnreadableImage as error:

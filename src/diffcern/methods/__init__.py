@@ -47,7 +47,7 @@ def method_class(name: str) -> type:
 
 def options_of(cls: type) -> type[BaseModel]:
     """A validator made from a method's keyword arguments: their names, types and defaults."""
-    hints = get_type_hints(cls.__init__)
+    hints = get_type_hints(cls.__dict__["__init__"])
     fields: dict[str, Any] = {
         name: (hints.get(name, Any), parameter.default)
         for name, parameter in inspect.signature(cls).parameters.items()
@@ -71,9 +71,7 @@ def checked_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         return validator(**options).model_dump(include=set(options))
     except ValidationError as error:
         first = error.errors()[0]
-        raise UsageError(
-            f"option {first['loc'][0]!r} of {name}: {first['msg']}, not {first['input']!r}"
-        ) from error
+        raise UsageError(f"option {first['loc'][0]!r} of {name}: {first['msg']}, not {first['input']!r}") from error
 
 
 def build_method(

@@ -117,9 +117,7 @@ def choose_parameters(model: nn.Module, which: str) -> dict[str, Tensor]:
         }
     elif which == "last":
         layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-        chosen = {
-            name: value for name, value in chosen.items() if layers and name.startswith(layers[-1] + ".")
-        }
+        chosen = {name: value for name, value in chosen.items() if layers and name.startswith(layers[-1] + ".")}
     if not chosen:
         raise DiffcernError(f"the predictor has no parameters of the kind {which!r} to adapt")
     return {name: value.detach().clone() for name, value in chosen.items()}

@@ -24,6 +24,9 @@ class BatchStatisticsNorm(nn.Module):
     batch statistics, as in training.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+
     def __init__(self, layer: _BatchNorm, source_count: float) -> None:
         super().__init__()
         if layer.running_mean is None or layer.running_var is None:

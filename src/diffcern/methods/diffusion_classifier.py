@@ -57,7 +57,7 @@ class DiffusionClassifier:
             raise UsageError(f"temperature must be above 0, not {temperature}")
         self.draws = max(self.samples, default=draws)
         self.strategy, self.weighting, self.norm = strategy, weighting, norm
-        self.temperature, self.rows, self.span = temperature, rows, tuple(span)
+        self.temperature, self.rows, self.span = temperature, rows, (span[0], span[1])
 
     def init(self) -> None:
         return None

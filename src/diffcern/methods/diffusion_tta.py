@@ -1,6 +1,6 @@
 """Diffusion-TTA (Prabhudesai et al. 2023, arXiv 2311.16102): the predictor's own output must explain the image.
 
-    L(theta) = E_{t, eps} w(t) || eps - eps_phi(z_t, t, c_theta) ||^2,    c_theta = sum_k p_k e_k,  p = softmax(f_theta(x))
+    L(theta) = E_{t, eps} w(t) || eps - eps_phi(z_t, t, c) ||^2,    c = sum_k p_k e_k,    p = softmax(f_theta(x))
 
 Each update: one predictor forward, d L / d c from the prior with the graph cut at the condition, one backward into
 the predictor. The gradient is that of the uncut graph; the published loop runs the predictor for every micro-batch.
@@ -74,13 +74,11 @@ class DiffusionTTA:
         if top_k is not None and not 1 <= top_k <= len(task.class_names):
             raise UsageError(f"top_k must be between 1 and {len(task.class_names)} classes, not {top_k}")
         self.needs_batch = batch_statistics
-        self.predictor = frozen_copy(
-            with_batch_statistics(predictor, source_count) if batch_statistics else predictor
-        )
+        self.predictor = frozen_copy(with_batch_statistics(predictor, source_count) if batch_statistics else predictor)
         self.prior = frozen_copy(prior)
         self.task = task
         self.steps, self.draws, self.strategy, self.weighting = steps, draws, strategy, weighting
-        self.span, self.resample, self.parameters, self.top_k = tuple(span), resample, parameters, top_k
+        self.span, self.resample, self.parameters, self.top_k = (span[0], span[1]), resample, parameters, top_k
         self.optimizer = Optimizer(optimizer, learning_rate, momentum)
         rate = learning_rate if prior_learning_rate is None else prior_learning_rate
         self.prior_optimizer = Optimizer(optimizer, rate, momentum) if adapt_prior else None
@@ -124,9 +122,7 @@ class DiffusionTTA:
             if keep is not None:
                 output = torch.full_like(output, -torch.inf).scatter(-1, keep, output.gather(-1, keep))
         costs = [Cost(self.draws * len(losses), self.draws * len(losses)) for losses in trace]
-        after = TTAState(
-            stop(leaves, optimizer), stop(prior_leaves, prior_optimizer) if prior_optimizer else None
-        )
+        after = TTAState(stop(leaves, optimizer), stop(prior_leaves, prior_optimizer) if prior_optimizer else None)
         return Prediction(output, costs, trace), after
 
     def _gradient(

@@ -48,9 +48,7 @@ class Dusa:
         if not 0 <= timestep <= 1:
             raise UsageError(f"timestep is a fraction of the prior's range, 0 to 1, not {timestep}")
         if top_k < 1 or random_k < 0 or top_k + random_k > len(task.class_names):
-            raise UsageError(
-                f"top_k + random_k must fit the {len(task.class_names)} classes, top_k at least 1"
-            )
+            raise UsageError(f"top_k + random_k must fit the {len(task.class_names)} classes, top_k at least 1")
         self.predictor, self.prior, self.task = frozen_copy(predictor), frozen_copy(prior), task
         self.timestep, self.top_k, self.random_k, self.scale = timestep, top_k, random_k, scale
         self.optimizer = Optimizer(optimizer, learning_rate, momentum)
@@ -89,12 +87,9 @@ class Dusa:
 
     def _choose(self, logits: Tensor, inputs: Inputs, seed: int) -> Tensor:
         """The top classes and random others of each image, `[B, top_k + random_k]`."""
-        order = logits.argsort(-1, descending=True, stable=True)
+        order = logits.argsort(dim=-1, descending=True, stable=True)
         others = len(self.task.class_names) - self.top_k
-        picks = [
-            torch.randperm(others, generator=generator(seed, "dusa", id))[: self.random_k]
-            for id in inputs.ids
-        ]
+        picks = [torch.randperm(others, generator=generator(seed, "dusa", id))[: self.random_k] for id in inputs.ids]
         random = order[:, self.top_k :].gather(-1, torch.stack(picks).to(order.device))
         return torch.cat([order[:, : self.top_k], random], -1)
 

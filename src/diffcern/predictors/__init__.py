@@ -23,7 +23,5 @@ def load_predictor(name: str) -> Predictor:
     if not folder.exists():
         raise unknown("predictor", name, [f"embedded:{known}" for known in embedded_names("predictor")])
     if not (folder / "predictor.json").is_file():
-        raise DiffcernError(
-            f"{folder} is not a predictor: it has no predictor.json (see `diffcern train predictor`)"
-        )
+        raise DiffcernError(f"{folder} is not a predictor: it has no predictor.json (see `diffcern train predictor`)")
     return read_predictor(folder)

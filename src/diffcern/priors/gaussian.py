@@ -4,7 +4,7 @@ The ground truth of the tests and a playground without any network. Class k is N
 simplex is the mixture sum_k c_k N(mu_k, s^2 I), so that with the log-SNR falling linearly in t the eps-weighted
 denoising error *is* the likelihood (Kong et al. 2023, arXiv 2302.03792):
 
-    -log p(x | c) = (Lambda / 2) * D * E_{t, eps}[mean_pixels (eps - eps_hat)^2] + const,   Lambda = lambda_max - lambda_min
+    -log p(x | c) = (Lambda / 2) D E_{t, eps}[mean_pixels (eps - eps_hat)^2] + const,    Lambda = the log-SNR range
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class GaussianMixturePrior(Prior):
     """
 
     kind = "eps"
+    means: Tensor
 
     def __init__(
         self,
@@ -61,10 +62,12 @@ class GaussianMixturePrior(Prior):
             weights = x.new_full((len(x), len(means)), 1 / len(means))
         variance = alpha**2 * self.std**2 + sigma**2  # of x_t given the class
         distance = (x[:, None] - alpha[..., None] * means).square().sum(-1)  # [B, K]
-        # c_k N(x_t; alpha mu_k, variance), with c_k outside the logarithm: the gradient at c_k = 0 is finite.
-        relative = torch.exp(-(distance - distance.amin(1, keepdim=True)) / (2 * variance))
+        # c_k N(x_t; alpha mu_k, variance) relative to the nearest class with c_k > 0; c_k stays outside the
+        # logarithm, so that the gradient at c_k = 0 is finite (the clamp keeps it so where k is far nearer).
+        nearest = distance.masked_fill(weights <= 0, torch.inf).amin(1, keepdim=True).detach()
+        relative = torch.exp(((nearest - distance) / (2 * variance)).clamp(max=60.0))
         joint = weights * relative
-        responsibility = joint / joint.sum(1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+        responsibility = joint / joint.sum(1, keepdim=True)
         shrink = alpha * self.std**2 / variance
         mean = responsibility @ means
         x0 = mean + shrink * (x - alpha * mean)

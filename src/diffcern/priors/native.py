@@ -59,7 +59,7 @@ def soften_labels(denoiser: nn.Module) -> None:
     for module in denoiser.modules():
         if isinstance(module, LabelEmbedding):
             module.dropout_prob = 0.0
-            module.embedding_table = SoftEmbedding(module.embedding_table)  # type: ignore[assignment]
+            module.embedding_table = SoftEmbedding(module.embedding_table)
     if isinstance(getattr(denoiser, "class_embedding", None), nn.Embedding):
         denoiser.class_embedding = SoftEmbedding(denoiser.class_embedding)  # type: ignore[arg-type]
 
@@ -184,6 +184,6 @@ def _initialise_dit(denoiser: nn.Module) -> None:
         nn.init.zeros_(block.norm1.linear.weight)
         nn.init.zeros_(block.norm1.linear.bias)
         nn.init.normal_(block.norm1.emb.class_embedder.embedding_table.weight, std=0.02)
-    for layer in (denoiser.proj_out_1, denoiser.proj_out_2):
-        nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
-        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    for name, value in denoiser.named_parameters():
+        if name.startswith("proj_out_"):
+            nn.init.zeros_(value)

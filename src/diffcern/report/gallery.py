@@ -97,9 +97,7 @@ def _kinds(run: Run, focus: str) -> dict[tuple[str, int, str], str]:
         if shift == CLEAN or pair[0] is None or pair[1] is None:
             continue
         before, after = (
-            {i: p == t for i, p, t in zip(c.ids, c.prediction, c.target, strict=True) if t >= 0}
-            for c in pair
-            if c
+            {i: p == t for i, p, t in zip(c.ids, c.prediction, c.target, strict=True) if t >= 0} for c in pair if c
         )
         for i in before.keys() & after.keys():
             kind = ("right" if after[i] else BROKEN) if before[i] else (FIXED if after[i] else WRONG)
@@ -107,9 +105,7 @@ def _kinds(run: Run, focus: str) -> dict[tuple[str, int, str], str]:
     return kinds
 
 
-def _choose(
-    rows: list[dict[str, Any]], kinds: dict[tuple[str, int, str], str]
-) -> list[tuple[dict[str, Any], str]]:
+def _choose(rows: list[dict[str, Any]], kinds: dict[tuple[str, int, str], str]) -> list[tuple[dict[str, Any], str]]:
     """Up to `EACH` rows of each kind, in turn from every shift: the choice is blind to how well they look."""
     chosen = []
     for kind in (FIXED, BROKEN, WRONG):

@@ -53,9 +53,7 @@ def accuracy(summary: Sequence[Row], height: float, tall: bool) -> Plot | None:
     with new_figure(height) as (figure, axes):
         for e, entry in enumerate(entries):
             mark = marks(entries)[entry]
-            rows = [
-                (i, table[entry, s]) for i, s in enumerate(shifts) if "value" in table.get((entry, s), {})
-            ]
+            rows = [(i, table[entry, s]) for i, s in enumerate(shifts) if "value" in table.get((entry, s), {})]
             x = np.array([row["value"] for _, row in rows])
             y = np.array([i for i, _ in rows]) + (e - (len(entries) - 1) / 2) * 0.66 / len(entries)
             error = np.abs([[row["ci_low"] for _, row in rows], [row["ci_high"] for _, row in rows]] - x)
@@ -90,14 +88,10 @@ def cost(summary: Sequence[Row], height: float) -> Plot | None:
             mark = marks(entries)[row["entry"]]
             error = [[row["value"] - row["ci_low"]], [row["ci_high"] - row["value"]]]
             x = row["nfe_forward"]
-            axes.errorbar(
-                x, row["value"], np.abs(error), fmt=mark.marker, color=mark.placeholder, ms=6, lw=1.2
-            )
+            axes.errorbar(x, row["value"], np.abs(error), fmt=mark.marker, color=mark.placeholder, ms=6, lw=1.2)
         low, high = axes.get_ylim()
         for row, y in zip(rows, _apart(rows, (high - low) * 0.2 / height), strict=True):
-            axes.annotate(
-                label(row), (row["nfe_forward"], y), xytext=(8, 0), textcoords="offset points", va="center"
-            )
+            axes.annotate(label(row), (row["nfe_forward"], y), xytext=(8, 0), textcoords="offset points", va="center")
         axes.grid(axis="y")
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.set_xlabel("denoiser evaluations per image")

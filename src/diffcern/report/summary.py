@@ -70,9 +70,7 @@ def summarise_run(run: Run) -> list[dict[str, Any]]:
     correct = _correct(run)  # entry -> [C, N]
     source = correct.get(SOURCE)
     differences = {
-        entry.name: correct[entry.name] - source
-        for entry in run.entries
-        if source is not None and entry.name != SOURCE
+        entry.name: correct[entry.name] - source for entry in run.entries if source is not None and entry.name != SOURCE
     }
     names = [*correct, *(f"-{name}" for name in differences)]  # "-x": x minus source
     stack = np.concatenate([*correct.values(), *differences.values()])
@@ -143,9 +141,7 @@ def _correct(run: Run) -> dict[str, NDArray[Any]]:
     """For each entry `[C, N]`: 1 right, 0 wrong, NaN where the image has no answer or no target."""
     conditions = {condition: c for c, condition in enumerate(run.conditions)}
     ids = np.array(sorted(set().union(*(cell.ids for cell in run.cells.values()))), dtype=object)
-    correct = {
-        entry.name: np.full((len(conditions), len(ids)), np.nan, dtype=np.float32) for entry in run.entries
-    }
+    correct = {entry.name: np.full((len(conditions), len(ids)), np.nan, dtype=np.float32) for entry in run.entries}
     for (entry, shift, severity), cell in run.cells.items():
         right = np.where(cell.target >= 0, cell.prediction == cell.target, np.nan)
         correct[entry][conditions[shift, severity], np.searchsorted(ids, cell.ids)] = right

@@ -143,9 +143,7 @@ def findings(summary: Sequence[Row]) -> list[str]:
             found.append(f"{label(worse[0])} is significantly worse than {SOURCE} on {where}.")
         if entry == best and rows and rows[0]["needs_batch"]:
             found.append(f"{label(rows[0])} needs a batch: it cannot answer for one image alone.")
-        if missing := [
-            s for (e, s), row in table.items() if e == entry and not row["complete"] and s != MEAN
-        ]:
+        if missing := [s for (e, s), row in table.items() if e == entry and not row["complete"] and s != MEAN]:
             found.append(
                 f"{entry} has not answered the same images as the others on {', '.join(missing)}: its means "
                 "are over what is there, its differences over the images it shares with source."

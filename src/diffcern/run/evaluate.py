@@ -49,13 +49,8 @@ def units(spec: Spec, count: int) -> list[Unit]:
     result = []
     for shift, severity in spec.shifts.cells:
         for name, entry in spec.entries.items():
-            size = (
-                count if entry.protocol == "online" else max(entry.batch_size, UNIT - UNIT % entry.batch_size)
-            )
-            result += [
-                Unit(name, shift, severity, start, min(start + size, count))
-                for start in range(0, count, size)
-            ]
+            size = count if entry.protocol == "online" else max(entry.batch_size, UNIT - UNIT % entry.batch_size)
+            result += [Unit(name, shift, severity, start, min(start + size, count)) for start in range(0, count, size)]
     return result
 
 
@@ -89,9 +84,7 @@ class Bench:
         """The method of an entry, built once."""
         if name not in self._methods:
             entry = self.spec.entries[name]
-            self._methods[name] = build_method(
-                entry.method, self.predictor, self.prior, self.task, entry.options
-            )
+            self._methods[name] = build_method(entry.method, self.predictor, self.prior, self.task, entry.options)
         return self._methods[name]
 
     def image(self, position: int, shift: str, severity: int) -> Tensor:
@@ -124,8 +117,7 @@ class Bench:
             seconds = (time.perf_counter() - begin) / len(ids)
             records += self._records(unit, entry, positions, ids, prediction)
             timings += [
-                Timing(unit.entry, unit.shift, unit.severity, id, seconds, peak_memory_mb(self.device))
-                for id in ids
+                Timing(unit.entry, unit.shift, unit.severity, id, seconds, peak_memory_mb(self.device)) for id in ids
             ]
         return records, timings
 
@@ -227,8 +219,7 @@ def _entry_row(bench: Bench, name: str) -> dict[str, object]:
         "method": entry.method,
         "protocol": entry.protocol,
         "batch_size": entry.batch_size,
-        "needs_batch": bench.method(name).needs_batch
-        or (entry.protocol == "online" and entry.batch_size > 1),
+        "needs_batch": bench.method(name).needs_batch or (entry.protocol == "online" and entry.batch_size > 1),
         "description": entry.description,
     }
 

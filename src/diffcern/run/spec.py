@@ -49,7 +49,8 @@ class Shifts:
     def cells(self) -> list[tuple[str, int]]:
         """(shift, severity) pairs in order; "clean" once, at severity 0."""
         cells = []
-        for name in dict.fromkeys(member for name in self.names for member in GROUPS.get(name, (name,))):
+        members = [member for name in self.names for member in GROUPS.get(name, (name,))]
+        for name in dict.fromkeys(members):
             cells += [(name, 0)] if name == "clean" else [(name, severity) for severity in self.severities]
         return cells
 
@@ -81,7 +82,7 @@ class Spec:
 
     def to_toml(self) -> str:
         """The resolved specification, as written into the run folder."""
-        return tomli_w.dumps(_without_none(asdict(self)))  # type: ignore[call-overload]
+        return tomli_w.dumps(_without_none(asdict(self)))
 
 
 def read_spec(source: str | Path, overrides: Sequence[str] = ()) -> Spec:
@@ -113,16 +114,10 @@ def parse_spec(table: Mapping[str, Any]) -> Spec:
         where = ".".join(str(part) for part in first["loc"])
         raise UsageError(f"specification, at {where or 'the top'}: {first['msg']}") from error
     if not spec.entries:
-        raise UsageError(
-            'the specification has no entries: add a table [entries.source] with method = "source"'
-        )
+        raise UsageError('the specification has no entries: add a table [entries.source] with method = "source"')
     for name, entry in spec.entries.items():
         checked_options(entry.method, entry.options)
-        if (
-            entry.protocol == "episodic"
-            and entry.batch_size > 1
-            and not _batches(entry.method, entry.options)
-        ):
+        if entry.protocol == "episodic" and entry.batch_size > 1 and not _batches(entry.method, entry.options):
             raise UsageError(
                 f"entry {name!r}: {entry.method} answers single images when episodic; set batch_size = 1 or online"
             )
@@ -139,9 +134,7 @@ def parse_spec(table: Mapping[str, Any]) -> Spec:
 
 
 def _batches(method: str, options: Mapping[str, Any]) -> bool:
-    return method == "source" or bool(
-        getattr(method_class(method), "needs_batch", options.get("batch_statistics"))
-    )
+    return method == "source" or bool(getattr(method_class(method), "needs_batch", options.get("batch_statistics")))
 
 
 def override(table: dict[str, Any], assignment: str) -> None:

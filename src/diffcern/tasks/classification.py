@@ -38,9 +38,7 @@ class Classification:
         """softmax of logits `[B, K]` in fp32; with keep `[B, k]` (indices) only over those, the rest exactly 0."""
         if keep is None:
             return torch.softmax(output.float(), -1)
-        return torch.zeros_like(output.float()).scatter(
-            -1, keep, torch.softmax(output.float().gather(-1, keep), -1)
-        )
+        return torch.zeros_like(output.float()).scatter(-1, keep, torch.softmax(output.float().gather(-1, keep), -1))
 
     def condition(self, output: Tensor, keep: Tensor | None = None) -> Condition:
         """c = sum_k p_k e_k, differentiable in the logits `[B, K]` (Diffusion-TTA, arXiv 2311.16102, eq. 4)."""

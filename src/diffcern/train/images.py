@@ -34,9 +34,7 @@ def read_table(dataset: Dataset, size: int) -> ImageTable:
     if len(targets) == 0 or targets.min() < 0:
         raise DiffcernError(f"{dataset.name} has images without a label; training needs one for each")
     if len(dataset) * 3 * size * size > MEMORY_LIMIT:
-        raise DiffcernError(
-            f"{len(dataset)} images of {size} pixels do not fit {MEMORY_LIMIT >> 30} GiB of memory"
-        )
+        raise DiffcernError(f"{len(dataset)} images of {size} pixels do not fit {MEMORY_LIMIT >> 30} GiB of memory")
     images = torch.empty(len(dataset), 3, size, size, dtype=torch.uint8)
     for i in track(range(len(dataset)), f"reading {dataset.name}", transient=True):
         image = dataset[i].image
@@ -73,9 +71,7 @@ def augment(images: Tensor, names: tuple[str, ...], generator: Generator) -> Ten
         pixels = torch.stack([signed(), signed()], 1) * (side // 8)
         shift = shift + pixels.round() * 2 / side  # whole pixels: no interpolation blur
     mirror = (
-        torch.where(torch.rand(batch, generator=generator) < 0.5, -1.0, 1.0)
-        if "flip" in names
-        else torch.ones(batch)
+        torch.where(torch.rand(batch, generator=generator) < 0.5, -1.0, 1.0) if "flip" in names else torch.ones(batch)
     )
     cos, sin = angle.cos() * scale, angle.sin() * scale
     theta = torch.stack(

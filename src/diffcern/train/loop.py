@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -88,7 +87,7 @@ def train(
         }
         partial = checkpoint.with_suffix(".partial")
         torch.save(state, partial)
-        os.replace(partial, checkpoint)
+        partial.replace(checkpoint)
 
     start = saved = time.monotonic()
     first = step
@@ -111,9 +110,7 @@ def train(
                     keep = 0.95 if average else 0.0  # over about 200 steps
                     average = keep * average + (1 - keep) * loss.item()
                     speed = (step - first) * schedule.batch_size / (time.monotonic() - start)
-                    progress.update(
-                        bar, completed=step, description=f"loss {average:.4f}, {speed:.0f} images/s"
-                    )
+                    progress.update(bar, completed=step, description=f"loss {average:.4f}, {speed:.0f} images/s")
                 if time.monotonic() - saved > schedule.checkpoint_seconds:
                     save()
                     saved = time.monotonic()

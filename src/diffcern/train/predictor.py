@@ -69,7 +69,7 @@ def train_predictor(
     outcome = train(predictor, loss_at, schedule, folder, settings)
     # BatchNorm's running statistics belong to the raw weights: measure them again for the averaged ones.
     batches = ((table.batch(index, device)[0],) for index in torch.arange(len(table.targets)).split(256)[:40])
-    update_bn(batches, predictor, device)  # type: ignore[arg-type]
+    update_bn(batches, predictor, device)
     predictor.eval()
     save_predictor(predictor, config, folder)
     return predictor, outcome

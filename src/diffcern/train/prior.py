@@ -63,9 +63,7 @@ def train_prior(
         recipe.architecture, recipe.objective, recipe.image_size, recipe.channels, tuple(dataset.class_names)
     )
     torch.manual_seed(schedule.seed)  # the initial weights
-    prior = native_prior(
-        config, width=recipe.width, depth=recipe.depth, heads=recipe.heads, patch=recipe.patch
-    )
+    prior = native_prior(config, width=recipe.width, depth=recipe.depth, heads=recipe.heads, patch=recipe.patch)
     prior.to(device).train().requires_grad_(True)
 
     def loss_at(step: int) -> Tensor:
@@ -110,14 +108,10 @@ def _loss(
 def sample_grid(prior: NativePrior, columns: int = 10, steps: int = 50, seed: int = 0) -> Tensor:
     """Samples of every class (one row each, at most 20 classes), DDIM: an image `[3, H, W]` in [0, 1]."""
     names = prior.class_names[:20]
-    classes = torch.eye(len(prior.class_names), device=prior.device)[: len(names)].repeat_interleave(
-        columns, 0
-    )
+    classes = torch.eye(len(prior.class_names), device=prior.device)[: len(names)].repeat_interleave(columns, 0)
     rng = generator(seed, "samples")
     x = torch.randn(len(classes), *prior.latent_shape, generator=rng).to(prior.device)
-    scheduler = DDIMScheduler.from_config(
-        prior.scheduler_config, clip_sample=True, timestep_spacing="trailing"
-    )
+    scheduler = DDIMScheduler.from_config(prior.scheduler_config, clip_sample=True, timestep_spacing="trailing")
     scheduler.set_timesteps(steps)
     for t in scheduler.timesteps:
         output = prior(x, t.to(prior.device).expand(len(x)), Condition(classes=classes)).output

@@ -75,9 +75,7 @@ ELASTIC_TRANSFORM: Table = {  # strength, sigma of the local shifts; furthest sh
 }
 
 
-def elastic_transform(
-    image: Tensor, generator: Generator, strength: float, sigma: float, corner: float
-) -> Tensor:
+def elastic_transform(image: Tensor, generator: Generator, strength: float, sigma: float, corner: float) -> Tensor:
     """A random affine map, then a smooth random shift of every pixel, both with mirrored borders.
 
     The affine map moves three corners of the central square of two thirds of the shorter side.
@@ -95,9 +93,7 @@ def elastic_transform(
 
     y, x = torch.arange(height)[:, None] + wander(), torch.arange(width) + wander()
     grid = torch.stack([(2 * x + 1) / width, (2 * y + 1) / height], -1) - 1  # pixel centres in [-1, 1]
-    return F.grid_sample(
-        channels_first(moved)[None], grid[None], padding_mode="reflection", align_corners=False
-    )[0]
+    return F.grid_sample(channels_first(moved)[None], grid[None], padding_mode="reflection", align_corners=False)[0]
 
 
 PIXELATE: Table = {  # size of the small image relative to the original

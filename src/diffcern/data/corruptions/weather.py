@@ -69,9 +69,7 @@ FROST: Table = {  # weight of the image, weight of the frost, reduction of the f
 }
 
 
-def frost(
-    image: Tensor, generator: Generator, image_weight: float, frost_weight: float, reduction: float
-) -> Tensor:
+def frost(image: Tensor, generator: Generator, image_weight: float, frost_weight: float, reduction: float) -> Tensor:
     """Ice crystals on the lens, added with the published weights.
 
     Deviation: the published code adds a random crop of one of five photographs by third parties, which

@@ -1,0 +1,35 @@
+"""Published values, and values for small models, of each method's options.
+
+"paper" is the constructors' own defaults. "small" was chosen for the embedded models on the validation split of the
+digits by `benchmarks/tune.py` (reported figures use the test split), and serves the other small priors in `weights/`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffcern.errors import unknown
+from diffcern.methods import METHODS
+
+SMALL: dict[str, dict[str, Any]] = {
+    "diffusion-tta": {
+        "steps": 5,
+        "draws": 16,
+        "strategy": "stratified",
+        "weighting": "x0",
+        "optimizer": "sgd",
+        "learning_rate": 0.05,
+    },
+    "diffusion-classifier": {"draws": 16, "weighting": "x0"},
+}
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {"paper": {}, "small": SMALL}
+
+
+def preset_options(method: str, preset: str) -> dict[str, Any]:
+    """The options of a method under a preset; empty where its constructor's defaults are meant.
+
+    Raises UsageError for an unknown preset.
+    """
+    if preset not in PRESETS:
+        raise unknown("preset", preset, PRESETS)
+    return dict(PRESETS[preset].get(method, {})) if method in METHODS else {}

@@ -1,0 +1,57 @@
+"""Small models that every test can use: an exact prior, a predictor with BatchNorm, and images drawn from the prior."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffcern.predictors.native import NativePredictorConfig, native_predictor
+from diffcern.priors import GaussianMixturePrior
+from diffcern.tasks import Classification
+from diffcern.types import Inputs
+
+CLASSES = 4
+SIDE = 8
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    torch.set_num_threads(2)
+
+
+@pytest.fixture
+def prior() -> GaussianMixturePrior:
+    """Four classes in 3 x 8 x 8 dimensions, well apart."""
+    means = 0.4 * torch.randn(CLASSES, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    return GaussianMixturePrior(means, std=0.3).requires_grad_(False)
+
+
+@pytest.fixture
+def predictor():
+    """A small ResNet with BatchNorm, random weights, and running statistics that are not the initial ones."""
+    torch.manual_seed(0)
+    config = NativePredictorConfig(
+        "small-resnet", SIDE, tuple("0123"), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), width=4, depth=1
+    )
+    model = native_predictor(config).train()
+    model(torch.rand(64, 3, SIDE, SIDE))
+    return model.eval()
+
+
+@pytest.fixture
+def task(prior) -> Classification:
+    return Classification(tuple("0123"), prior.class_names)
+
+
+@pytest.fixture
+def targets() -> Tensor:
+    return torch.arange(12) % CLASSES
+
+
+@pytest.fixture
+def inputs(prior, targets) -> Inputs:
+    """Twelve images drawn from the prior's classes in turn."""
+    noise = torch.randn(12, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(2))
+    images = prior.decode(prior.means[targets] + prior.std * noise)
+    return Inputs(images, [f"image-{i}" for i in range(12)])

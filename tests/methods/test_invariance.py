@@ -1,0 +1,113 @@
+"""What must hold for every method: answers belong to the image, and the user's models are never touched."""
+
+import copy
+
+import pytest
+import torch
+
+from diffcern.adapted import AdaptedModel
+from diffcern.methods import METHODS, build_method
+from diffcern.types import Inputs, concatenate
+
+OPTIONS = {
+    "diffusion-tta": {"steps": 2, "draws": 4, "optimizer": "sgd", "learning_rate": 0.05},
+    "diffusion-classifier": {"draws": 8},
+    "dusa": {"top_k": 2, "random_k": 1},
+}
+SINGLE = ["source", "diffusion-tta", "diffusion-classifier", "dusa"]
+
+
+@pytest.fixture
+def build(predictor, prior, task):
+    def make(name, **options):
+        return build_method(name, predictor, prior, task, {**OPTIONS.get(name, {}), **options})
+
+    return make
+
+
+def answers(method, inputs, batch_size):
+    """One AdaptedModel call per batch, as a user's loop would."""
+    model = AdaptedModel(method)
+    pieces = [inputs[i : i + batch_size] for i in range(0, len(inputs), batch_size)]
+    return torch.cat([model(piece.images, piece.ids) for piece in pieces])
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_batch_size_order_and_sharding_do_not_matter(build, inputs, name):
+    method = build(name)
+    alone = answers(method, inputs, 1)
+    for batch_size in (3, 32):
+        assert torch.equal(answers(method, inputs, batch_size), alone)  # episodes run one by one: exact
+    order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(0))
+    shuffled = Inputs(inputs.images[order], [inputs.ids[i] for i in order])
+    assert torch.equal(answers(method, shuffled, 3), alone[order])
+    shards = [Inputs(inputs.images[i::4], inputs.ids[i::4]) for i in range(4)]
+    merged = torch.empty_like(alone)
+    for i, shard in enumerate(shards):
+        merged[i::4] = answers(method, shard, 2)
+    assert torch.equal(merged, alone)
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_ids_default_to_the_content(build, inputs, name):
+    model = AdaptedModel(build(name))
+    assert torch.equal(model(inputs.images)[3:5], model(inputs.images[3:5]))
+
+
+@pytest.mark.parametrize("name", ["diffusion-tta", "diffusion-classifier"])
+def test_seed_and_id_matter(build, inputs, name):
+    method = build(name, strategy="uniform")
+    base, _ = method.step(method.init(), inputs[:1], 0)
+    other, _ = method.step(method.init(), inputs[:1], 1)
+    renamed, _ = method.step(method.init(), Inputs(inputs.images[:1], ["another"]), 0)
+    assert not torch.equal(base.output, other.output)
+    assert not torch.equal(base.output, renamed.output)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_users_models_are_bit_identical_afterwards(build, predictor, prior, inputs, name):
+    before = copy.deepcopy(predictor.state_dict())
+    prior_before = copy.deepcopy(prior.state_dict())
+    flags = [p.requires_grad for p in predictor.parameters()]
+    method = build(name)
+    state = method.init()
+    for _ in range(3):
+        _, state = method.step(state, inputs, 0)
+    assert all(torch.equal(before[key], value) for key, value in predictor.state_dict().items())
+    assert all(torch.equal(prior_before[key], value) for key, value in prior.state_dict().items())
+    assert [p.requires_grad for p in predictor.parameters()] == flags
+    assert all(p.grad is None for p in predictor.parameters())
+
+
+@pytest.mark.parametrize("name", ["tent", "diffusion-tta", "dusa"])
+def test_online_state_is_carried_and_episodic_is_not(build, inputs, name):
+    method = build(name, learning_rate=0.05)
+    online, episodic = AdaptedModel(method, online=True), AdaptedModel(method)
+    first = online(inputs.images, inputs.ids)
+    second = online(inputs.images, inputs.ids)
+    assert not torch.allclose(first, second)
+    assert torch.equal(episodic(inputs.images, inputs.ids), episodic(inputs.images, inputs.ids))
+    online.reset()
+    assert torch.equal(online(inputs.images, inputs.ids), first)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_leaves_its_input_state_alone(build, inputs, name):
+    method = build(name)
+    state = method.init()
+    _, after = method.step(state, inputs, 0)
+    again, _ = method.step(state, inputs, 0)
+    once_more, _ = method.step(after, inputs, 0)  # carrying on must not disturb `state` either
+    repeat, _ = method.step(state, inputs, 0)
+    assert torch.equal(again.output, repeat.output)
+    assert once_more.output.shape == repeat.output.shape
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_costs_are_one_per_image(build, inputs, name):
+    method = build(name)
+    prediction, _ = method.step(method.init(), inputs, 0)
+    assert len(prediction.costs) == len(inputs)
+    expected = {"diffusion-tta": (8, 8), "diffusion-classifier": (32, 0), "dusa": (3, 0)}.get(name, (0, 0))
+    assert (prediction.costs[0].nfe_forward, prediction.costs[0].nfe_backward) == expected
+    assert len(concatenate([prediction, prediction]).costs) == 2 * len(inputs)

@@ -1,0 +1,83 @@
+import pytest
+import torch
+
+from diffcern.draws import STRATEGIES, draw, radical_inverse
+from diffcern.errors import UsageError
+
+LATENTS = torch.zeros(2, 1, 2, 2)
+RANDOM = ["uniform", "stratified", "antithetic", "van-der-corput"]
+
+
+def draws(strategy, count, ids=("a", "b"), **options):
+    return draw(strategy, count, LATENTS[: len(ids)], list(ids), seed=0, num_timesteps=1000, **options)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_draws_belong_to_the_sample(strategy):
+    together, alone = draws(strategy, 8), draws(strategy, 8, ids=("b",))
+    assert torch.equal(together.timesteps[1], alone.timesteps[0])
+    assert torch.equal(together.noise[1], alone.noise[0])
+
+
+@pytest.mark.parametrize("strategy", RANDOM)
+def test_updates_and_samples_draw_afresh(strategy):
+    first, second = draws(strategy, 8), draws(strategy, 8, update=1)
+    assert not torch.equal(first.noise, second.noise)
+    assert not torch.equal(first.noise[0], first.noise[1])
+
+
+@pytest.mark.parametrize("strategy", RANDOM)
+def test_unbiased_for_the_same_integral(strategy):
+    """The mean over many samples of the estimate of E[t^2 + t eps + eps^2] is the integral 1/3 + 0 + 1."""
+    ids = [f"s{i}" for i in range(3000)]
+    d = draw(strategy, 4, torch.zeros(len(ids), 1, 1, 1), ids, seed=1, num_timesteps=1000)
+    t, e = (d.timesteps + 0.5) / 1000, d.noise[:, :, 0, 0, 0]
+    estimates = (t**2 + t * e + e**2).mean(1)
+    error = estimates.std() / len(ids) ** 0.5
+    assert abs(estimates.mean() - 4 / 3) < 4 * error  # 4 standard errors: fails once in 16,000 seeds
+
+
+def test_stratified_times_vary_less():
+    ids = [f"s{i}" for i in range(200)]
+    spread = {
+        s: draw(s, 16, torch.zeros(200, 1, 1, 1), ids, seed=0, num_timesteps=1000).timesteps.float().mean(1).std()
+        for s in RANDOM
+    }
+    assert spread["stratified"] < spread["uniform"] / 4
+    assert spread["van-der-corput"] < spread["uniform"] / 2
+
+
+def test_antithetic_pairs_share_time_and_negate_noise():
+    d = draws("antithetic", 8)
+    assert torch.equal(d.timesteps[:, :4], d.timesteps[:, 4:])
+    assert torch.equal(d.noise[:, :4], -d.noise[:, 4:])
+
+
+def test_van_der_corput_is_bit_reversal():
+    assert (radical_inverse(7) * 1000).int().tolist() == [500, 250, 750, 125, 625, 375, 875]
+
+
+def test_even_times_are_the_published_ones():
+    assert draws("even", 250).timesteps[0, :3].tolist() == [2, 6, 10]
+    assert draws("even", 250).timesteps[0, -1] == 998
+
+
+def test_fixed_bank_is_the_same_for_every_sample():
+    d = draws("fixed-bank", 8)
+    assert torch.equal(d.noise[0], d.noise[1])
+
+
+def test_span_limits_the_times():
+    assert draws("uniform", 50, span=(0.1, 0.1)).timesteps.unique().tolist() == [100]
+    t = draws("uniform", 200, span=(0.5, 1.0)).timesteps
+    assert t.min() >= 500
+    assert t.max() <= 999
+
+
+def test_errors_say_what_exists():
+    with pytest.raises(UsageError, match=r"unknown draw strategy 'stratifed'.*'stratified'"):
+        draws("stratifed", 8)
+    with pytest.raises(UsageError, match="count"):
+        draws("uniform", 0)
+    with pytest.raises(UsageError, match="span"):
+        draws("uniform", 1, span=(0.9, 0.1))
