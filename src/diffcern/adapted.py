@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
+from diffcern.methods import build_method
 from diffcern.methods.base import Method
+from diffcern.methods.presets import preset_options
+from diffcern.predictors import Predictor
+from diffcern.priors import Prior
+from diffcern.tasks import Classification
 from diffcern.types import Inputs, Prediction, concatenate
 
 
@@ -53,3 +59,23 @@ class AdaptedModel(nn.Module):
 def content_id(image: Tensor) -> str:
     """A name for an image made of its pixels."""
     return hashlib.blake2b(image.detach().cpu().contiguous().numpy().tobytes(), digest_size=8).hexdigest()
+
+
+def adapt(
+    predictor: Predictor,
+    prior: Prior | None = None,
+    method: str = "diffusion-tta",
+    *,
+    preset: str = "small",
+    online: bool = False,
+    seed: int = 0,
+    **options: Any,
+) -> AdaptedModel:
+    """A method by name over a predictor and a prior, as a torch module.
+
+    preset: "paper" (published values) or "small" (for small models); options override it, see `diffcern list methods`.
+    Raises UsageError for unknown names or options, DiffcernError where the label spaces do not meet.
+    """
+    task = Classification(predictor.class_names, prior.class_names if prior else predictor.class_names)
+    chosen = {**preset_options(method, preset), **options}
+    return AdaptedModel(build_method(method, predictor, prior, task, chosen), online=online, seed=seed)

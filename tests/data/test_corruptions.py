@@ -32,6 +32,12 @@ NOISE = {name for name in CORRUPTIONS if name.endswith("_noise")}
 SEVERITIES = range(1, 6)
 
 
+@pytest.fixture(autouse=True)
+def _threads() -> None:
+    """In place of the suite's own: for such small images a second thread only waits."""
+    torch.set_num_threads(1)
+
+
 def natural(height: int, width: int) -> Tensor:
     """A colour image with the 1 / f spectrum of photographs, mean 0.5, standard deviation about 0.2."""
     draws = generator(0, "natural", height, width)

@@ -12,9 +12,7 @@ NAMES = ("a", "b", "c")
 
 def tiny(architecture="dit", kind="x0", channels=3):
     torch.manual_seed(0)
-    prior = native_prior(
-        NativeConfig(architecture, kind, 8, channels, NAMES), width=16, depth=1, heads=2, patch=4
-    )
+    prior = native_prior(NativeConfig(architecture, kind, 8, channels, NAMES), width=16, depth=1, heads=2, patch=4)
     for parameter in prior.parameters():  # adaLN-Zero starts silent; make every path speak
         parameter.data.normal_(std=0.2)
     return prior

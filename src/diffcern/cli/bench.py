@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -17,18 +18,19 @@ from diffcern.errors import DiffcernError, UsageError
 def demo(
     out: OutFolder = Path("demo-run"),
     count: Annotated[int, typer.Option(help="images per shift", min=1)] = 0,
-    device: DeviceOption = "cpu",
+    workers: Annotated[int, typer.Option(help="processes of one thread each", min=1)] = min(4, os.cpu_count() or 1),
     as_json: JsonOption = False,
 ) -> None:
     """Embedded digits, prior and predictor, no download: a table and report.html, in under two minutes."""
     overrides = [f"data.count={count}"] if count else []
-    bench("digits", out, overrides, device=device, as_json=as_json)
+    bench("digits", out, overrides, workers=workers, device="cpu", as_json=as_json)
 
 
 def bench(
     spec: Annotated[str, typer.Argument(help="a TOML specification, or the name of one that ships: digits")],
     out: Annotated[Path | None, typer.Option("--out", help="run folder (default: runs/NAME); continues it")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="a.b=value, over the specification")] = None,
+    workers: Annotated[int, typer.Option(help="processes of one thread each (CPU, small models)", min=1)] = 1,
     shard: Annotated[str, typer.Option(help="I/N: do every N-th unit of work, from the I-th (1 to N)")] = "1/1",
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -51,6 +53,7 @@ def bench(
                 folder,
                 device=device_named(device),
                 shard=_shard(shard),
+                workers=workers,
                 progress=lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
             )
         except KeyboardInterrupt:

@@ -43,6 +43,10 @@ class Unit:
     def name(self) -> str:
         return f"{self.entry}--{self.shift}-{self.severity}--{self.start:06d}"
 
+    @property
+    def title(self) -> str:
+        return f"{self.entry} on {self.shift}" + (f" {self.severity}" if self.severity else "")
+
 
 def units(spec: Spec, count: int) -> list[Unit]:
     """The whole work, in the order it is done."""
@@ -183,33 +187,43 @@ def evaluate(
     *,
     device: torch.device,
     shard: tuple[int, int] = (0, 1),
+    workers: int = 1,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> tuple[bool, dict[str, str]]:
     """Does what is left of a bench; returns whether all of it is now there, and what was skipped (id -> reason).
 
-    shard: (i, n) does every n-th unit of work, from the i-th: n processes, also on n machines whose folders are
-    merged afterwards, make the records of one. progress(done, total, what) is called before each unit.
-    Raises UsageError or DiffcernError before anything is written where the specification or a model cannot be used.
+    shard: (i, n) does every n-th unit of work, from the i-th: n runs, also on n machines whose folders are merged
+    afterwards, make the records of one. workers: processes of one thread each, on the CPU. progress(done, total,
+    what) is called before each unit (after it, with workers). Raises UsageError or DiffcernError before anything
+    is written where the specification or a model cannot be used.
     """
+    if workers > 1 and device.type != "cpu":
+        raise UsageError(f"several workers share a CPU, not {device}: leave --workers at 1")
     check_same(spec, out)
     bench = Bench(spec, device)
+    entries = [_entry_row(bench, name) for name in spec.entries]
     folder = RunFolder(out)
     folder.write_text("spec.toml", spec.to_toml())
     folder.write_json("classes.json", list(bench.task.class_names))
-    folder.write_json("entries.json", [_entry_row(bench, name) for name in spec.entries])
-    work = units(spec, len(bench.order))
+    folder.write_json("entries.json", entries)
     if not (out / "examples.parquet").is_file():
         folder.write_table("examples.parquet", bench.examples())
-    for number, unit in enumerate(work):
-        progress(
-            number,
-            len(work),
-            f"{unit.entry} on {unit.shift}" + (f" {unit.severity}" if unit.severity else ""),
-        )
-        if number % shard[1] == shard[0] and not folder.done(unit.name):
+    work = units(spec, len(bench.order))
+    todo = [unit for unit in work[shard[0] :: shard[1]] if not folder.done(unit.name)]
+    mine = len(work[shard[0] :: shard[1]])
+    if workers > 1 and len(todo) > 1:
+        from diffcern.run.parallel import run_units
+
+        done = iter(range(mine - len(todo) + 1, mine + 1))
+        progress(mine - len(todo), mine, f"starting {workers} workers")
+        skipped = run_units(spec, out, todo, workers, lambda unit: progress(next(done), mine, unit.title))
+    else:
+        for number, unit in enumerate(todo, mine - len(todo)):
+            progress(number, mine, unit.title)
             folder.write_unit(unit.name, *bench.run(unit))
-    progress(len(work), len(work), "done")
-    return all(folder.done(unit.name) for unit in work), bench.skipped
+        skipped = bench.skipped
+    progress(mine, mine, "done")
+    return all(folder.done(unit.name) for unit in work), skipped
 
 
 def _entry_row(bench: Bench, name: str) -> dict[str, object]:

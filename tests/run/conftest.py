@@ -1,0 +1,49 @@
+"""Tiny saved models on the embedded digits: real files, real loading, fast."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from diffcern.predictors.native import NativePredictorConfig, native_predictor, save_predictor
+from diffcern.priors.native import NativeConfig, native_prior
+from diffcern.run.spec import parse_spec
+
+DIGITS = tuple("0123456789")
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """{"predictor": folder, "prior": folder} with random weights."""
+    root = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    config = NativePredictorConfig("small-resnet", 16, DIGITS, (0.3,) * 3, (0.3,) * 3, width=4, depth=1)
+    save_predictor(native_predictor(config), config, root / "predictor")
+    prior = native_prior(NativeConfig("dit", "x0", 16, 1, DIGITS), width=16, depth=1, heads=2, patch=8)
+    for parameter in prior.parameters():
+        parameter.data.normal_(std=0.1)
+    prior.save_pretrained(root / "prior")
+    return {"predictor": str(root / "predictor"), "prior": str(root / "prior")}
+
+
+@pytest.fixture
+def table(models):
+    """A specification as a TOML table: every protocol, 9 images, two cells."""
+    tta = {"steps": 2, "draws": 4, "optimizer": "sgd", "learning_rate": 0.1}
+    return {
+        "name": "tiny",
+        "data": {"dataset": "embedded:digits/validation", "count": 45},
+        "models": dict(models),
+        "shifts": {"names": ["clean", "noise"], "severities": [3]},
+        "entries": {
+            "source": {"method": "source", "batch_size": 20},
+            "tent": {"method": "tent", "protocol": "online", "batch_size": 10},
+            "diffusion-tta": {"method": "diffusion-tta", "options": tta},
+            "diffusion-classifier": {"method": "diffusion-classifier", "options": {"draws": 4}},
+        },
+    }
+
+
+@pytest.fixture
+def spec(table):
+    return parse_spec(table)

@@ -1,0 +1,164 @@
+"""A bench continues after a kill at any moment, and shards merge into one run, with identical records."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pyarrow.parquet as pq
+import pytest
+import tomli_w
+import torch
+
+from diffcern.errors import DiffcernError
+from diffcern.report import summarise
+from diffcern.run.evaluate import Bench, evaluate, units
+from diffcern.run.spec import parse_spec
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+def records(folder):
+    """Every record file with its bytes."""
+    return {path.name: path.read_bytes() for path in sorted((folder / "records").glob("*.parquet"))}
+
+
+def run(spec, folder, **options):
+    return evaluate(spec, folder, device=CPU, **options)
+
+
+@pytest.fixture
+def whole(spec, tmp_path):
+    """An uninterrupted run."""
+    complete, skipped = run(spec, tmp_path / "whole")
+    assert complete
+    assert skipped == {}
+    return tmp_path / "whole"
+
+
+def test_every_cell_has_every_image_once(spec, whole):
+    rows = [row for name in records(whole) for row in pq.read_table(whole / "records" / name).to_pylist()]
+    assert len(rows) == 4 * 2 * 45
+    assert len({(r["entry"], r["shift"], r["id"]) for r in rows}) == len(rows)
+    tta = [r for r in rows if r["entry"] == "diffusion-tta"]
+    assert all(len(r["loss_trace"]) == 2 and r["nfe_backward"] == 8 for r in tta)
+
+
+def test_interrupted_anywhere_continues_to_identical_records(spec, whole, tmp_path):
+    total = len(units(spec, 45))
+    folder = tmp_path / "again"
+
+    class Interrupt(Exception):
+        pass
+
+    for stop in range(0, total, 3):
+
+        def progress(done, total, what, stop=stop):
+            if done == stop:
+                raise Interrupt
+
+        with pytest.raises(Interrupt):
+            run(spec, folder, progress=progress)
+    run(spec, folder)
+    assert records(folder) == records(whole)
+
+
+def test_killed_process_continues_to_identical_records(table, whole, tmp_path):
+    """SIGKILL in the middle of real writing, at two moments; the leftovers of a torn write are ignored."""
+    path = tmp_path / "spec.toml"
+    path.write_text(tomli_w.dumps(table))
+    folder = tmp_path / "killed"
+    code = "import torch; torch.set_num_threads(1); from diffcern.cli import main; main()"
+    command = [sys.executable, "-c", code, "bench", str(path), "--out", str(folder), "--device", "cpu"]
+    for files in (2, 7):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while len(list(folder.glob("records/*.parquet"))) < files and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    kept = set(records(folder))
+    assert 2 <= len(kept) < len(records(whole))
+    (folder / "records" / ".torn.parquet.1.partial").write_bytes(b"PAR1")
+    complete, _ = run(parse_spec(table), folder)
+    assert complete
+    assert records(folder) == records(whole)
+
+
+def test_four_shards_merge_into_the_same_run(spec, whole, tmp_path):
+    folder = tmp_path / "sharded"
+    finished = [run(spec, folder, shard=(i, 4))[0] for i in range(4)]
+    assert finished == [False, False, False, True]
+    assert records(folder) == records(whole)
+
+
+def test_batch_size_of_the_source_changes_no_prediction(spec, table, whole, tmp_path):
+    table["entries"]["source"]["batch_size"] = 3
+    other = parse_spec(table)
+    run(other, tmp_path / "other")
+
+    def rows(folder):
+        tables = [pq.read_table(p) for p in sorted((folder / "records").glob("source--*.parquet"))]
+        return {(r["shift"], r["id"]): r for t in tables for r in t.to_pylist()}
+
+    a, b = rows(whole), rows(tmp_path / "other")
+    for key, row in a.items():
+        assert row["prediction"] == b[key]["prediction"]
+        # matrix products of another batch size round differently
+        assert row["probabilities"] == pytest.approx(b[key]["probabilities"], abs=1e-5)
+
+
+def test_summary_counts_the_records(spec, whole):
+    cells = {(c["entry"], c["shift"]): c for c in summarise(whole)}
+    rows = [row for p in (whole / "records").glob("*.parquet") for row in pq.read_table(p).to_pylist()]
+    for (entry, shift), cell in cells.items():
+        chosen = [r for r in rows if r["entry"] == entry and r["shift"] == (shift if shift != "mean" else "noise")]
+        accuracy = sum(r["prediction"] == r["target"] for r in chosen) / len(chosen)
+        assert cell["value"] == pytest.approx(accuracy)
+        assert cell["ci_low"] <= cell["value"] <= cell["ci_high"]
+        assert cell["n"] == 45
+        assert cell["nfe_forward"] == {"diffusion-tta": 8, "diffusion-classifier": 40}.get(entry, 0)
+
+
+def test_another_specification_is_refused(spec, table, whole):
+    table["seed"] = 1
+    with pytest.raises(DiffcernError, match="another specification"):
+        run(parse_spec(table), whole)
+
+
+def test_an_unwritable_folder_is_refused(spec, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DiffcernError, match="cannot write into"):
+        run(spec, tmp_path / "file" / "run")
+
+
+def test_class_names_of_data_and_predictor_must_meet(table, tmp_path, models):
+    from PIL import Image
+
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16)).save(tmp_path / "images" / name / "x.png")
+    table["data"] = {"dataset": f"imagefolder:{tmp_path / 'images'}"}
+    with pytest.raises(DiffcernError, match=r"cat, dog.*0, 1, 2"):
+        Bench(parse_spec(table), CPU)
+
+
+def test_unreadable_images_are_skipped_and_named(table, tmp_path):
+    from PIL import Image
+
+    for name in "01":
+        (tmp_path / "images" / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16), (40, 90, 200)).save(tmp_path / "images" / name / "good.png")
+    (tmp_path / "images" / "0" / "bad.png").write_bytes(b"no image")
+    table["data"] = {"dataset": f"imagefolder:{tmp_path / 'images'}"}
+    complete, skipped = run(parse_spec(table), tmp_path / "run")
+    assert complete
+    assert list(skipped) == ["0/bad.png"]
+    cells = summarise(tmp_path / "run")
+    assert {cell["n"] for cell in cells} == {2}

@@ -1,0 +1,69 @@
+import pytest
+
+from diffcern.data.corruptions import COMMON
+from diffcern.errors import UsageError
+from diffcern.run.spec import parse_spec, read_spec
+
+
+def test_the_shipped_specification_is_valid():
+    spec = read_spec("digits")
+    assert {"source", "tent", "diffusion-tta", "diffusion-classifier"} <= set(spec.entries)
+    assert read_spec("specs/digits.toml") == spec
+
+
+def test_round_trip(spec, tmp_path):
+    path = tmp_path / "spec.toml"
+    path.write_text(spec.to_toml())
+    assert read_spec(path) == spec
+
+
+def test_overrides(spec, tmp_path):
+    path = tmp_path / "spec.toml"
+    path.write_text(spec.to_toml())
+    changes = ["data.count=7", "shifts.severities=[1, 2]", "entries.tent.options.learning_rate=0.5", "name=other"]
+    changed = read_spec(path, changes)
+    assert changed.data.count == 7
+    assert changed.shifts.cells == [("clean", 0), ("noise", 1), ("noise", 2)]
+    assert changed.entries["tent"].options == {"learning_rate": 0.5}
+    assert changed.name == "other"
+
+
+def test_groups_stand_for_their_members(table):
+    table["shifts"] = {"names": ["clean", "common", "fog"], "severities": [5]}
+    cells = parse_spec(table).shifts.cells
+    assert cells == [("clean", 0), *((name, 5) for name in COMMON)]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("data.dataset", 3, r"data\.dataset"),
+        ("shifts.names", ["nois"], r"unknown shift 'nois'.*'noise'"),
+        ("shifts.severities", [6], "1 to 5"),
+        ("entries.tent.method", "tnt", r"unknown method 'tnt'.*'tent'"),
+        ("entries.tent.options", {"learning_rat": 1}, r"'learning_rat'.*'learning_rate'"),
+        ("entries.tent.batch_size", 0, "batch_size"),
+        ("entries.tent.protocol", "offline", "protocol"),
+        ("entries.diffusion-tta.batch_size", 8, "single images"),
+        ("nme", "x", "nme"),
+        ("entries", {}, "no entries"),
+    ],
+)
+def test_mistakes_are_named(table, path, value, message):
+    *parents, last = path.split(".")
+    at = table
+    for parent in parents:
+        at = at[parent]
+    at[last] = value
+    with pytest.raises(UsageError, match=message):
+        parse_spec(table)
+
+
+def test_missing_and_broken_files(tmp_path):
+    with pytest.raises(UsageError, match=r"unknown specification.*digits"):
+        read_spec("digts")
+    (tmp_path / "x.toml").write_text("a = = 1")
+    with pytest.raises(UsageError, match="not TOML"):
+        read_spec(tmp_path / "x.toml")
+    with pytest.raises(UsageError, match=r"a\.b=value"):
+        read_spec("digits", ["count"])

@@ -1,0 +1,182 @@
+"""The commands as a stranger types them, wrong ones included."""
+
+import json
+import sys
+
+import numpy as np
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from diffcern.cli import main
+from diffcern.data.digits import digits
+from diffcern.data.images import encode_png
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["diffcern", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as error:
+            code = error.code or 0
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Digits as PNG in two levels, and images a camera or a colleague may bring."""
+    root = tmp_path / "images"
+    (root / "nested").mkdir(parents=True)
+    data = digits("validation")
+    for i in range(2):
+        (root / f"digit{i}.png").write_bytes(encode_png(data[i].image))
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8))
+    picture.save(root / "nested" / "photo.jpg")
+    picture.convert("L").save(root / "nested" / "grey.webp")
+    picture.convert("RGBA").save(root / "rgba.png")
+    Image.new("RGB", (1, 1)).save(root / "dot.png")
+    (root / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
+    (root / "notes.txt").write_text("not an image")
+    return root
+
+
+MODELS = ("--predictor", "embedded:digits", "--prior", "embedded:digits")
+QUICK = ("--set", "steps=1", "--set", "draws=2", "--device", "cpu")
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "json"])
+def test_adapt_writes_before_and_after(cli, folder, tmp_path, suffix):
+    out = tmp_path / f"result.{suffix}"
+    code, _, err = cli("adapt", folder, *MODELS, "--out", out, *QUICK)
+    assert code == 0
+    assert "broken.jpg" in err
+    assert "1 skipped" in err
+    if suffix == "parquet":
+        rows = pq.read_table(out).to_pylist()
+    elif suffix == "csv":
+        rows = pyarrow.csv.read_csv(out).to_pylist()
+    else:
+        rows = json.loads(out.read_text())
+    ids = [row["id"] for row in rows]
+    assert ids == sorted(
+        ["digit0.png", "digit1.png", "nested/photo.jpg", "nested/grey.webp", "rgba.png", "dot.png", "broken.jpg"]
+    )
+    good = [row for row in rows if not row["error"]]
+    assert len(good) == 6
+    assert all(row["nfe_forward"] == 2 and 0 < row["after_confidence"] <= 1 for row in good)
+    assert not list(tmp_path.glob(".*partial*"))
+
+
+def test_adapt_strict_and_existing_file(cli, folder, tmp_path):
+    out = tmp_path / "r.csv"
+    assert cli("adapt", folder, *MODELS, "--out", out, *QUICK, "--strict")[0] == 1
+    assert out.exists()
+    code, _, err = cli("adapt", folder, *MODELS, "--out", out, *QUICK)
+    assert code == 1
+    assert "--overwrite" in err
+    assert cli("adapt", folder, *MODELS, "--out", out, *QUICK, "--overwrite", "--json")[0] == 0
+
+
+def test_adapt_interrupted_continues(cli, folder, tmp_path, monkeypatch):
+    from diffcern.run import journal
+
+    out = tmp_path / "r.json"
+    add, calls = journal.Journal.add, []
+
+    def stop_at_third(self, row):
+        calls.append(row["id"])
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        add(self, row)
+
+    monkeypatch.setattr(journal.Journal, "add", stop_at_third)
+    code, _, err = cli("adapt", folder, *MODELS, "--out", out, *QUICK)
+    assert code == 130
+    assert "run the same command to continue" in err
+    assert not out.exists()
+    monkeypatch.setattr(journal.Journal, "add", add)
+    code, _, err = cli("adapt", folder, *MODELS, "--out", out, *QUICK)
+    assert code == 0
+    assert "continuing: 2 of 7" in err
+    whole = tmp_path / "whole.json"
+    cli("adapt", folder, *MODELS, "--out", whole, *QUICK)
+
+    def rows(path):
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in json.loads(path.read_text())]
+
+    assert rows(out) == rows(whole)
+
+
+def test_classify_ranks_labels(cli, folder, tmp_path):
+    code, out, _ = cli("classify", folder / "digit0.png", "--prior", "embedded:digits", "--json", "--device", "cpu")
+    (row,) = json.loads(out)
+    assert code == 0
+    assert row["label"] == str(digits("validation")[0].target)
+    assert row["margin"] > 0
+    some = ("--labels", "3,8", "--device", "cpu")
+    code, out, _ = cli("classify", folder, "--prior", "embedded:digits", "--json", *some)
+    assert {row["label"] for row in json.loads(out) if not row["error"]} <= {"3", "8"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (
+            ("adapt", "{}", "--predictor", "embedded:digts", "--prior", "embedded:digits", "--out", "r.csv"),
+            2,
+            "embedded:digits",
+        ),
+        (("adapt", "{}", *MODELS, "--out", "r.xlsx"), 2, ".parquet, .csv, .json"),
+        (("adapt", "{}", *MODELS, "--out", "r.csv", "--method", "tnt"), 2, "'tent'"),
+        (("adapt", "{}", *MODELS, "--out", "r.csv", "--set", "step=1"), 2, "'steps'"),
+        (("adapt", "{}", *MODELS, "--out", "r.csv", "--batch-size", "4"), 2, "--online"),
+        (("adapt", "{}/nowhere", *MODELS, "--out", "r.csv"), 1, "no such file"),
+        (("classify", "{}", "--prior", "embedded:digits", "--labels", "cat,dog"), 1, "cat, dog"),
+        (("bench", "digts"), 2, "digits"),
+        (("bench", "digits", "--shard", "5/4"), 2, "1 <= I <= N"),
+        (("bench", "digits", "--device", "tpu"), 2, "cpu"),
+        (("report", "{}"), 1, "diffcern bench"),
+        (("list", "method"), 2, "methods"),
+        (("train", "prior", "embedded:digits/train", "--out", "x", "--objective", "y"), 2, "eps, x0, v"),
+        (("frobnicate",), 2, "frobnicate"),
+    ],
+)
+def test_mistakes_have_a_message_and_an_exit_code(cli, folder, tmp_path, monkeypatch, arguments, code, message):
+    monkeypatch.chdir(tmp_path)
+    got, _, err = cli(*(a.replace("{}", str(folder)) for a in arguments))
+    assert got == code
+    assert message in " ".join(err.split())
+    assert "Traceback" not in err
+
+
+def test_an_empty_folder(cli, tmp_path):
+    (tmp_path / "empty").mkdir()
+    code, _, err = cli("adapt", tmp_path / "empty", *MODELS, "--out", tmp_path / "r.csv")
+    assert code == 1
+    assert ".jpg" in err
+
+
+def test_list_names_everything(cli):
+    code, out, _ = cli("list", "--json")
+    catalogue = json.loads(out)
+    assert code == 0
+    assert {"source", "tent", "diffusion-tta"} <= set(catalogue["methods"])
+    assert "embedded:digits" in catalogue["priors"]
+    assert len(catalogue["corruptions"]) >= 19
+
+
+def test_demo_writes_everything(cli, tmp_path):
+    quick = ("--count", "2", "--out", tmp_path / "run", "--json")
+    code, out, _ = cli("demo", *quick)
+    assert code == 0
+    cells = json.loads(out)
+    assert {"source", "tent", "diffusion-tta", "diffusion-classifier"} <= {c["method"] for c in cells}
+    assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
+    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == cells

@@ -1,0 +1,99 @@
+"""Training: it learns, and a run that was stopped and continued ends with the weights of one that was not."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from diffcern.data import subset
+from diffcern.data.digits import digits
+from diffcern.errors import DiffcernError, UsageError
+from diffcern.predictors import load_predictor
+from diffcern.priors import load_prior
+from diffcern.train.images import augment, augmentation_names, read_table
+from diffcern.train.loop import Schedule
+from diffcern.train.predictor import PredictorRecipe, train_predictor
+from diffcern.train.prior import PriorRecipe, train_prior
+
+CPU = torch.device("cpu")
+DATA = subset(digits("train"), 40, 0)
+PRIOR = PriorRecipe(image_size=16, channels=1, width=16, depth=1, heads=2, patch=4, augmentation="affine")
+PREDICTOR = PredictorRecipe(image_size=16, width=4, depth=1, augmentation="flip,crop")
+
+
+def schedule(images=320, **options):
+    return Schedule(images=images, batch_size=16, learning_rate=1e-3, **options)
+
+
+def test_prior_resumes_to_the_same_weights(tmp_path):
+    whole, outcome = train_prior(DATA, PRIOR, schedule(), tmp_path / "a", device=CPU)
+    assert outcome.finished
+    _, stopped = train_prior(DATA, PRIOR, schedule(minutes=0.0), tmp_path / "b", device=CPU)
+    assert not stopped.finished
+    from diffcern.train import loop
+
+    original, count = loop.time.monotonic, iter(range(10_000))
+    loop.time.monotonic = lambda: next(count) * 1.0  # each look at the clock is a second: stops after some steps
+    try:
+        _, stopped = train_prior(DATA, PRIOR, schedule(minutes=0.3), tmp_path / "b", device=CPU)
+    finally:
+        loop.time.monotonic = original
+    assert 0 < stopped.step < 20
+    again, outcome = train_prior(DATA, PRIOR, schedule(), tmp_path / "b", device=CPU)
+    assert outcome.finished
+    for a, b in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert (tmp_path / "b" / "samples.png").exists()
+    assert load_prior(str(tmp_path / "b")).class_names == tuple("0123456789")
+
+
+def test_other_settings_are_refused(tmp_path):
+    train_prior(DATA, PRIOR, schedule(32), tmp_path, device=CPU)
+    with pytest.raises(DiffcernError, match=r"other settings \(width was 16, is 32\)"):
+        train_prior(DATA, dataclasses.replace(PRIOR, width=32), schedule(32), tmp_path, device=CPU)
+
+
+def test_training_lowers_the_loss(tmp_path):
+    recipe = dataclasses.replace(PRIOR, objective="v", weighting="v", augmentation="none")
+    _, short = train_prior(DATA, recipe, schedule(16), tmp_path / "a", device=CPU)
+    _, longer = train_prior(DATA, recipe, schedule(4800), tmp_path / "b", device=CPU)
+    assert longer.loss < 0.8 * short.loss
+
+
+def test_predictor_learns(tmp_path):
+    recipe = dataclasses.replace(PREDICTOR, augmentation="none", width=8)
+    train_predictor(DATA, recipe, schedule(2400), tmp_path, device=CPU)
+    predictor = load_predictor(str(tmp_path))
+    table = read_table(DATA, 16)
+    images, targets = table.batch(torch.arange(40), CPU)
+    assert (predictor(images).argmax(-1) == targets).float().mean() > 0.9
+
+
+def test_bad_recipes(tmp_path):
+    with pytest.raises(UsageError, match="eps, x0, v"):
+        train_prior(DATA, dataclasses.replace(PRIOR, objective="y"), schedule(), tmp_path, device=CPU)
+    with pytest.raises(UsageError, match="multiple"):
+        train_prior(DATA, dataclasses.replace(PRIOR, patch=5), schedule(), tmp_path, device=CPU)
+    with pytest.raises(UsageError, match="'flip'"):
+        augmentation_names("flop")
+
+
+def test_a_diverging_run_says_so(tmp_path):
+    bad = dataclasses.replace(schedule(3200), learning_rate=1e18, warmup=0.0)
+    with pytest.raises(DiffcernError, match="--learning-rate"):
+        train_prior(DATA, PRIOR, bad, tmp_path, device=CPU)
+
+
+def test_augmentations():
+    images = torch.rand(64, 1, 16, 16)
+    rng = torch.Generator().manual_seed(0)
+    assert torch.equal(augment(images, (), rng), images)
+    flipped = augment(images, ("flip",), rng)
+    same = (flipped - images).abs().flatten(1).amax(1) < 1e-4
+    mirrored = (flipped - images.flip(-1)).abs().flatten(1).amax(1) < 1e-4
+    assert (same | mirrored).all()
+    assert 10 < same.sum() < 54
+    moved = augment(images, ("crop",), rng)  # whole pixels: the interior is an exact copy
+    inner = [torch.roll(images, (dy, dx), (-2, -1)) for dy in range(-2, 3) for dx in range(-2, 3)]
+    best = torch.stack([(moved - c)[..., 3:-3, 3:-3].abs().flatten(1).amax(1) for c in inner]).amin(0)
+    assert best.max() < 1e-4
