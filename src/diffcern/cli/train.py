@@ -24,6 +24,7 @@ SizeOption = Annotated[int, typer.Option("--image-size", min=8)]
 AugmentOption = Annotated[str, typer.Option("--augment", help="none, or a list of flip, crop, affine")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps")]
 BfloatOption = Annotated[bool, typer.Option("--bf16/--fp32", help="autocast the network to bfloat16")]
+NamesOption = Annotated[str, typer.Option("--class-names", help="comma-separated, where the data name none")]
 SeedOption = Annotated[int, typer.Option("--seed")]
 
 
@@ -50,6 +51,7 @@ def prior(
     label_dropout: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.1,
     device: DeviceOption = "auto",
     bf16: BfloatOption = False,
+    class_names: NamesOption = "",
     seed: SeedOption = 0,
 ) -> None:
     """Train a small class-conditional diffusion prior (resumes when run again)."""
@@ -74,9 +76,8 @@ def prior(
     schedule = Schedule(
         images, batch_size, learning_rate, weight_decay, ema_decay=ema_decay, minutes=minutes, seed=seed
     )
-    model, outcome = train_prior(
-        load_dataset(dataset), recipe, schedule, out, device=device_named(device), autocast=bf16
-    )
+    data = load_dataset(dataset, class_names=_names(class_names))
+    model, outcome = train_prior(data, recipe, schedule, out, device=device_named(device), autocast=bf16)
     _report(model, outcome, schedule, out, "samples.png shows one row per class")
 
 
@@ -98,6 +99,7 @@ def predictor(
     label_smoothing: Annotated[float, typer.Option(min=0.0, max=0.9)] = 0.0,
     device: DeviceOption = "auto",
     bf16: BfloatOption = False,
+    class_names: NamesOption = "",
     seed: SeedOption = 0,
 ) -> None:
     """Train a small classifier (resumes when run again)."""
@@ -110,10 +112,13 @@ def predictor(
     schedule = Schedule(
         images, batch_size, learning_rate, weight_decay, ema_decay=ema_decay, minutes=minutes, seed=seed
     )
-    model, outcome = train_predictor(
-        load_dataset(dataset), recipe, schedule, out, device=device_named(device), autocast=bf16
-    )
+    data = load_dataset(dataset, class_names=_names(class_names))
+    model, outcome = train_predictor(data, recipe, schedule, out, device=device_named(device), autocast=bf16)
     _report(model, outcome, schedule, out, "evaluate it with `diffcern bench`")
+
+
+def _names(text: str) -> list[str] | None:
+    return [name.strip() for name in text.split(",")] if text else None
 
 
 def _report(model, outcome, schedule, out: Path, hint: str) -> None:  # type: ignore[no-untyped-def]

@@ -68,7 +68,9 @@ class Bench:
     def __init__(self, spec: Spec, device: torch.device) -> None:
         self.spec = spec
         self.device = device
-        self.dataset: Dataset = subset(load_dataset(spec.data.dataset), spec.data.count, spec.seed)
+        self.dataset: Dataset = subset(
+            load_dataset(spec.data.dataset, spec.data.class_names), spec.data.count, spec.seed
+        )
         order = torch.randperm(len(self.dataset), generator=generator(spec.seed, "order")).tolist()
         self.order: list[int] = order
         self.predictor: Predictor = load_predictor(spec.models.predictor).to(device)

@@ -24,10 +24,14 @@ GROUPS: dict[str, tuple[str, ...]] = {"common": COMMON, "extra": EXTRA, "small":
 
 @dataclass(frozen=True, config=STRICT)
 class Data:
-    """Which images: a data set by name, and how many of them (class-stratified, seeded; None: all)."""
+    """Which images: a data set by name, and how many of them (class-stratified, seeded; None: all).
+
+    class_names: where the data set itself names none.
+    """
 
     dataset: str
     count: int | None = None
+    class_names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
