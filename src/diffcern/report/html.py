@@ -75,7 +75,7 @@ def write_report(run_dir: str | Path) -> Path:
         zero=next(iter(strips.values())).zero if strips else 50,
         marks=marks(entries),
         plots=[(plot, Markup(plot.svg)) for plot in all_plots(run, summary)],
-        gallery=build_gallery(run, wording.best_entry(summary)),
+        gallery=build_gallery(run, wording.best_entry(summary, single=True) or wording.best_entry(summary)),
     )
     return write_atomically(run.path / "report.html", page)
 

@@ -79,10 +79,14 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
-def best_entry(summary: Sequence[Row]) -> str | None:
-    """The adapting entry that gains most on the shifts (on clean images where no shift has targets)."""
+def best_entry(summary: Sequence[Row], single: bool = False) -> str | None:
+    """The adapting entry that gains most on the shifts (on clean images where no shift has targets).
+
+    single: only among those that answer for one image alone.
+    """
     table, scope = headline(summary), _scope(summary)
     rows = [r for (entry, shift), r in table.items() if shift == scope and entry != SOURCE and "value" in r]
+    rows = [row for row in rows if not (single and row["needs_batch"])]
 
     def gain(row: Row) -> tuple[bool, float]:
         # Where an entry is incomplete its mean is over other images than source's; the difference is not.
@@ -132,7 +136,13 @@ def _clean_change(row: Row) -> str:
 def findings(summary: Sequence[Row]) -> list[str]:
     """What a reader should not miss: where an entry loses, what it needs, what is missing."""
     table, shifts, found = headline(summary), shift_names(summary), []
-    best = best_entry(summary)
+    best, alone = best_entry(summary), best_entry(summary, single=True)
+    if best and table[best, _scope(summary)]["needs_batch"]:
+        text = f"{best}{DAGGER} needs a batch: it cannot answer for one image alone."
+        row = table.get((alone or "", _scope(summary)))
+        if row and row["difference_low"] is not None:
+            text += f" Of those that can, {alone} is best: {percent(row['value'])} %, {difference(row)} points."
+        found.append(text)
     for entry in names(summary, "entry"):
         rows = [table[entry, s] for s in (CLEAN, *shifts) if (entry, s) in table]
         if worse := [row for row in rows if standing(row) == WORSE]:
@@ -141,8 +151,6 @@ def findings(summary: Sequence[Row]) -> list[str]:
             if len(worse) > len(worst):
                 where = f"{len(worse)} of {len(rows)} conditions, most on {where}"
             found.append(f"{label(worse[0])} is significantly worse than {SOURCE} on {where}.")
-        if entry == best and rows and rows[0]["needs_batch"]:
-            found.append(f"{label(rows[0])} needs a batch: it cannot answer for one image alone.")
         if missing := [s for (e, s), row in table.items() if e == entry and not row["complete"] and s != MEAN]:
             found.append(
                 f"{entry} has not answered the same images as the others on {', '.join(missing)}: its means "
