@@ -6,6 +6,7 @@ import sys
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from diffcern.cli import train
 from diffcern.cli.bench import bench, demo, report
@@ -30,12 +31,9 @@ app.command("list")(listing)
 
 def main() -> None:
     """The entry point: exit code 0, 1 (failed) or 2 (bad usage); Ctrl-C is 130."""
-    console = Console(stderr=True)
     try:
         app()
-    except UsageError as error:
-        console.print(f"[bold red]error:[/] {error}", soft_wrap=True, markup=True, highlight=False)
-        sys.exit(2)
     except DiffcernError as error:
-        console.print(f"[bold red]error:[/] {error}", soft_wrap=True, markup=True, highlight=False)
-        sys.exit(1)
+        console = Console(stderr=True, soft_wrap=True, highlight=False)
+        console.print(f"[bold red]error:[/] {escape(str(error))}")
+        sys.exit(2 if isinstance(error, UsageError) else 1)

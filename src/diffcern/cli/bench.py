@@ -43,7 +43,7 @@ def bench(
 
     resolved = read_spec(spec, overrides or [])
     folder = out or Path("runs") / resolved.name
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True)
     columns = (TextColumn("{task.description:<44}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("loading", total=1)

@@ -126,7 +126,7 @@ def _write(journal: Any, rows: Iterator[dict[str, Any]], total: int, what: str, 
     """Writes rows as they come, prints the table (its first rows, for a long one) and what was skipped."""
     import json
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True)
     written: list[dict[str, Any]] = list(journal.rows) if journal else []
     if written:
         console.print(f"continuing: {len(written)} of {total} are done")

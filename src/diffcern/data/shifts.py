@@ -12,7 +12,6 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2.functional import gaussian_blur
 
 from diffcern.data.corruptions import CORRUPTIONS, corrupt
 from diffcern.errors import UsageError, unknown
@@ -35,6 +34,8 @@ def pepper(image: Tensor, severity: int, rng: Generator) -> Tensor:
 
 def blur(image: Tensor, severity: int, rng: Generator) -> Tensor:
     """Gaussian blur of 0.6 to 2.2 pixels at a side of 16 (in proportion at others)."""
+    from torchvision.transforms.v2.functional import gaussian_blur  # slow to import, and only needed here
+
     sigma = (0.2 + 0.4 * severity) * image.shape[-1] / 16
     return gaussian_blur(image, [2 * math.ceil(2 * sigma) + 1] * 2, [sigma, sigma])
 

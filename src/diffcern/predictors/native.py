@@ -6,7 +6,6 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import timm
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -67,6 +66,8 @@ def native_predictor(config: NativePredictorConfig) -> Predictor:
     if config.architecture == "small-resnet":
         model: nn.Module = SmallResNet(count, config.width, config.depth)
     elif config.architecture.startswith("timm:"):
+        import timm  # slow to import, and only needed here
+
         model = timm.create_model(config.architecture.removeprefix("timm:"), num_classes=count)
     else:
         raise UsageError(f"architecture is 'small-resnet' or 'timm:NAME', not {config.architecture!r}")

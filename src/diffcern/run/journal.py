@@ -54,7 +54,9 @@ class Journal:
     def finish(self) -> None:
         """Writes the table whole, in the order of ids, and removes the journal."""
         rows = sorted(self.rows, key=lambda row: row["id"])
-        table = pa.Table.from_pylist(rows)
+        names = dict.fromkeys(name for row in rows for name in row)  # an unreadable image has but two of them
+        columns = {name: pa.array([row.get(name) for row in rows]) for name in names}
+        table = pa.table({n: c.cast(pa.string()) if c.type == pa.null() else c for n, c in columns.items()})
         if self.out.suffix == ".parquet":
             atomically(self.out, lambda partial: pq.write_table(table, partial))
         elif self.out.suffix == ".csv":

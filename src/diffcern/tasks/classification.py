@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.classification import MulticlassAccuracy
 
 from diffcern.errors import DiffcernError
 from diffcern.types import Condition
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 
 class Classification:
@@ -50,6 +52,8 @@ class Classification:
 
     def metrics(self) -> dict[str, Metric]:
         """What answers of this task are measured by."""
+        from torchmetrics.classification import MulticlassAccuracy  # slow to import, and only needed here
+
         return {"accuracy": MulticlassAccuracy(len(self.class_names), average="micro")}
 
 
