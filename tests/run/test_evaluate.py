@@ -98,6 +98,15 @@ def test_four_shards_merge_into_the_same_run(spec, whole, tmp_path):
     assert records(folder) == records(whole)
 
 
+def test_workers_make_the_same_run(spec, whole, tmp_path):
+    seen = []
+    complete, _ = run(spec, tmp_path / "two", workers=2, progress=lambda done, total, what: seen.append((done, total)))
+    assert complete
+    assert records(tmp_path / "two") == records(whole)
+    total = len(units(spec, 45))
+    assert seen == [(i, total) for i in range(total + 1)] + [(total, total)]
+
+
 def test_batch_size_of_the_source_changes_no_prediction(spec, table, whole, tmp_path):
     table["entries"]["source"]["batch_size"] = 3
     other = parse_spec(table)

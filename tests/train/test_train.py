@@ -13,7 +13,7 @@ from diffcern.priors import load_prior
 from diffcern.train.images import augment, augmentation_names, read_table
 from diffcern.train.loop import Schedule
 from diffcern.train.predictor import PredictorRecipe, train_predictor
-from diffcern.train.prior import PriorRecipe, train_prior
+from diffcern.train.prior import DIRICHLET, PriorRecipe, soften, train_prior
 
 CPU = torch.device("cpu")
 DATA = subset(digits("train"), 40, 0)
@@ -97,3 +97,16 @@ def test_augmentations():
     inner = [torch.roll(images, (dy, dx), (-2, -1)) for dy in range(-2, 3) for dx in range(-2, 3)]
     best = torch.stack([(moved - c)[..., 3:-3, 3:-3].abs().flatten(1).amax(1) for c in inner]).amin(0)
     assert best.max() < 1e-4
+
+
+def test_soft_labels_follow_the_posterior_dirichlet():
+    """E[c | y] = (a 1 + e_y) / (K a + 1), and none of it where the share is 0."""
+    rng = torch.Generator().manual_seed(0)
+    targets = torch.full((20_000,), 2)
+    c = soften(targets, 4, 1.0, rng)
+    assert torch.allclose(c.sum(1), torch.ones(20_000), atol=1e-5)
+    expected = (DIRICHLET + torch.eye(4)[2]) / (4 * DIRICHLET + 1)
+    assert torch.allclose(c.mean(0), expected, atol=0.01)  # 5 standard errors
+    assert torch.equal(soften(targets[:5], 4, 0.0, rng), torch.eye(4)[targets[:5]])
+    half = soften(targets, 4, 0.5, rng)
+    assert 0.48 < (half[:, 2] == 1).float().mean() < 0.53

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from diffcern import __version__
 from diffcern.cli import train
 from diffcern.cli.bench import bench, demo, report
 from diffcern.cli.images import adapt, classify
@@ -17,6 +19,7 @@ from diffcern.errors import DiffcernError, UsageError
 app = typer.Typer(
     help="Make vision models robust at test time with pre-trained diffusion models.",
     no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
@@ -27,6 +30,15 @@ app.command()(bench)
 app.command()(report)
 app.add_typer(train.app, name="train")
 app.command("list")(listing)
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", help="print the version and exit", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(f"diffcern {__version__}")
+        raise typer.Exit
 
 
 def main() -> None:

@@ -49,6 +49,7 @@ def prior(
     patch: Annotated[int, typer.Option(min=1)] = 4,
     augment: AugmentOption = "none",
     label_dropout: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.1,
+    soft_labels: Annotated[float, typer.Option(help="share of labels that become mixtures", min=0.0, max=1.0)] = 0.5,
     device: DeviceOption = "auto",
     bf16: BfloatOption = False,
     class_names: NamesOption = "",
@@ -72,6 +73,7 @@ def prior(
         patch,
         augment,
         label_dropout,
+        soft_labels,
     )
     schedule = Schedule(
         images, batch_size, learning_rate, weight_decay, ema_decay=ema_decay, minutes=minutes, seed=seed

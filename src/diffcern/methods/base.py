@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ State = Any  # each method's own; immutable, so that it can be kept, shared and 
 class Method(Protocol):
     """needs_batch: the method reads statistics of the batch, so its answer for one image depends on the others."""
 
-    needs_batch: ClassVar[bool]
+    needs_batch: bool
 
     def init(self) -> State:
         """The state before any image: the models as they were given."""

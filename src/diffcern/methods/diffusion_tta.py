@@ -37,7 +37,8 @@ class DiffusionTTA:
 
     Defaults are the paper's for ResNet-18 and ConvNeXt with DiT: 5 steps of 180 uniform draws, Adam 1e-5, w = 1,
     all parameters. top_k: mix only the k likeliest classes of the first prediction, renormalised. resample: fresh
-    draws at each step.
+    draws at each step. temperature: of the softmax that makes the condition (published: 1); above 1, a confident and
+    wrong prediction still has a gradient.
 
     Beyond the paper: gate, a z value; an image takes a step only while moving probability from its top class to
     some rival would lower the loss by more than `gate` standard errors of the sampling noise (per-draw gradients
@@ -62,6 +63,7 @@ class DiffusionTTA:
         momentum: float = 0.9,
         parameters: str = "all",
         top_k: int | None = None,
+        temperature: float = 1.0,
         adapt_prior: bool = False,
         prior_learning_rate: float | None = None,
         gate: float | None = None,
@@ -79,6 +81,9 @@ class DiffusionTTA:
         self.task = task
         self.steps, self.draws, self.strategy, self.weighting = steps, draws, strategy, weighting
         self.span, self.resample, self.parameters, self.top_k = (span[0], span[1]), resample, parameters, top_k
+        if temperature <= 0:
+            raise UsageError(f"temperature must be above 0, not {temperature}")
+        self.temperature = temperature
         self.optimizer = Optimizer(optimizer, learning_rate, momentum)
         rate = learning_rate if prior_learning_rate is None else prior_learning_rate
         self.prior_optimizer = Optimizer(optimizer, rate, momentum) if adapt_prior else None
@@ -102,7 +107,7 @@ class DiffusionTTA:
                 output = call(self.predictor, leaves, inputs.images)
                 if self.top_k is not None and keep is None:
                     keep = output.topk(self.top_k, -1).indices
-                condition = self.task.condition(output, keep)
+                condition = self.task.condition(output / self.temperature, keep)
             index = active.nonzero().flatten()
             gradient = self._gradient(latents, condition, inputs, index, update, seed, prior_leaves)
             for i, loss in zip(index.tolist(), gradient.loss.tolist(), strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
@@ -19,6 +20,8 @@ from diffcern.train.images import ImageTable, augment, augmentation_names, read_
 from diffcern.train.loop import Outcome, Schedule, train
 from diffcern.types import Condition
 from diffcern.weightings import weighting as weighting_named
+
+DIRICHLET = 0.1  # concentration per class of soft labels: mostly one class, sometimes several
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class PriorRecipe:
     patch: int = 4
     augmentation: str = "none"
     label_dropout: float = 0.1
+    soft_labels: float = 0.0  # share of the labels that become mixtures, see `soften`
 
 
 def train_prior(
@@ -91,7 +95,8 @@ def _loss(
     index = torch.randint(len(table.targets), (schedule.batch_size,), generator=rng)
     images, targets = table.batch(index, prior.device)
     latents = prior.encode(augment(images, augmentations, rng))
-    classes = torch.nn.functional.one_hot(targets, len(prior.class_names) + 1).float()
+    classes = soften(targets.cpu(), len(prior.class_names), recipe.soft_labels, rng).to(prior.device)
+    classes = torch.nn.functional.pad(classes, (0, 1))  # the null class last
     dropped = torch.rand(len(index), generator=rng) < recipe.label_dropout
     classes[dropped.to(classes.device)] = classes.new_tensor([0.0] * len(prior.class_names) + [1.0])
     # Stratified over the batch: the same expectation, less variance between steps.
@@ -102,6 +107,20 @@ def _loss(
     with torch.autocast(prior.device.type, torch.bfloat16, enabled=autocast):
         denoised = prior(x_t, timesteps, Condition(classes=classes))
     return denoising_error(denoised, latents, noise, time.float().to(prior.device), recipe.weighting).mean()
+
+
+def soften(targets: Tensor, count: int, share: float, rng: torch.Generator) -> Tensor:
+    """Labels `[B, K]`: one-hot, but for a share of them a mixture c ~ Dirichlet(a 1 + e_y).
+
+    By conjugacy that is the law of c given y when c ~ Dirichlet(a 1) and y ~ c. A network trained on it learns
+    E[x0 | x_t, c] of the mixture sum_k c_k p(x | k), so that its loss at a soft label is that of the mixture and its
+    gradient in c is Bayesian evidence: what Diffusion-TTA asks of a prior, and one-hot training leaves to chance.
+    """
+    one_hot = torch.nn.functional.one_hot(targets, count).float()
+    numbers = np.random.default_rng(int(torch.randint(2**62, (), generator=rng)))
+    gamma = torch.from_numpy(numbers.standard_gamma(DIRICHLET + one_hot.numpy())).float()
+    mixed = torch.rand(len(targets), 1, generator=rng) < share
+    return torch.where(mixed, gamma / gamma.sum(1, keepdim=True), one_hot)
 
 
 @torch.no_grad()
