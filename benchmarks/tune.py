@@ -22,21 +22,19 @@ ONLINE = {"protocol": "online", "batch_size": 50}
 CANDIDATES: dict[str, list[dict]] = {
     "source": [{}],
     "diffusion-tta": [
-        *({"options": {**TTA, "learning_rate": rate}} for rate in (0.0025, 0.005, 0.01)),
-        *({"options": {**TTA, "learning_rate": 0.005, "gate": gate}} for gate in (2.0, 2.5, 3.0)),
-        {"options": {**TTA, "learning_rate": 0.005, "weighting": "v"}},
-        {"options": {**TTA, "learning_rate": 0.005, "parameters": "norm"}},
-        *({**ONLINE, "options": {**TTA, "steps": 1, "learning_rate": rate}} for rate in (0.005, 0.02)),
+        {"options": {**TTA, "learning_rate": 0.05, "temperature": 1.0}},
+        *({"options": {**TTA, "learning_rate": rate, "temperature": 2.0}} for rate in (0.02, 0.05, 0.1)),
+        *({"options": {**TTA, "learning_rate": 0.05, "temperature": 2.0, "gate": gate}} for gate in (1.5, 2.0)),
+        {"options": {**TTA, "learning_rate": 0.05, "temperature": 2.0, "weighting": "v"}},
+        {"options": {**TTA, "learning_rate": 0.05, "temperature": 2.0, "parameters": "norm"}},
         *(
             {**ONLINE, "options": {**TTA, "steps": steps, "learning_rate": rate, "batch_statistics": True}}
-            for steps, rate in ((1, 0.005), (1, 0.02), (1, 0.05), (3, 0.02))
+            for steps, rate in ((1, 0.05), (3, 0.05), (3, 0.2))
         ),
     ],
-    "tent": [{**ONLINE, "options": {"learning_rate": rate}} for rate in (1e-4, 1e-3, 3e-3)],
+    "tent": [{**ONLINE, "options": {"learning_rate": rate}} for rate in (1e-3, 3e-3)],
     "dusa": [
-        {**ONLINE, "options": {"learning_rate": rate, "timestep": time, "scale": scale}}
-        for time in (0.1, 0.5)
-        for rate, scale in ((1e-4, 1.0), (1e-3, 1.0), (1e-3, 5.0))
+        {**ONLINE, "options": {"learning_rate": rate, "timestep": time}} for time in (0.1, 0.5) for rate in (1e-5, 1e-4)
     ],
     "diffusion-classifier": [{"options": {"draws": 16, "weighting": name}} for name in ("eps", "x0", "v", "min-snr")],
 }

@@ -12,7 +12,8 @@ import torch
 
 from diffcern.errors import DiffcernError
 from diffcern.report import summarise
-from diffcern.run.evaluate import Bench, evaluate, units
+from diffcern.run.bench import Bench, units
+from diffcern.run.evaluate import evaluate
 from diffcern.run.spec import parse_spec
 
 CPU = torch.device("cpu")

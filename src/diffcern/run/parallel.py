@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from diffcern.run.evaluate import Bench, Unit
+from diffcern.run.bench import Bench, Unit
 from diffcern.run.spec import Spec
 from diffcern.run.store import RunFolder
 

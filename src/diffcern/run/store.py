@@ -33,6 +33,13 @@ RECORD_SCHEMA = pa.schema(
         ("notes", pa.string()),  # JSON: named numbers
     ]
 )
+TIMING_SCHEMA = pa.schema(
+    [
+        *(RECORD_SCHEMA.field(name) for name in ("entry", "shift", "severity", "id")),
+        ("seconds", pa.float64()),
+        ("peak_memory_mb", pa.float64()),
+    ]
+)
 
 
 class RunFolder:
@@ -64,7 +71,9 @@ class RunFolder:
 
     def write_unit(self, unit: str, records: Sequence[Record], timings: Iterable[Timing]) -> None:
         """Timings first: a unit counts as done when its records are there."""
-        self.write_table(f"timings/{unit}.parquet", pa.Table.from_pylist([asdict(t) for t in timings]))
+        self.write_table(
+            f"timings/{unit}.parquet", pa.Table.from_pylist([asdict(t) for t in timings], schema=TIMING_SCHEMA)
+        )
         rows = [{**asdict(r), "notes": json.dumps(r.notes, sort_keys=True)} for r in records]
         self.write_table(f"records/{unit}.parquet", pa.Table.from_pylist(rows, schema=RECORD_SCHEMA))
 

@@ -1,0 +1,214 @@
+"""A specification with its models and images at hand, and its work cut into units.
+
+Knows nothing of files: `evaluate` writes what `Bench.run` returns.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from diffcern.data import Dataset, UnreadableImage, check_pixels, encode_png, load_dataset, subset
+from diffcern.data.shifts import shift as shifted
+from diffcern.errors import UsageError
+from diffcern.methods import build_method, needs
+from diffcern.methods.base import Method
+from diffcern.predictors import Predictor, load_predictor
+from diffcern.priors import Prior, load_prior
+from diffcern.rng import generator
+from diffcern.run.batch import batch_of
+from diffcern.run.spec import Entry, Spec
+from diffcern.tasks import Classification
+from diffcern.types import Inputs, Prediction, Record, Timing
+
+EXAMPLES_PER_CELL = 24  # images kept for the report's gallery
+UNIT = 20  # images per unit of work where images are independent
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One file of records: an entry on some images of one shift. Online entries take a shift as a whole."""
+
+    entry: str
+    shift: str
+    severity: int
+    start: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.entry}--{self.shift}-{self.severity}--{self.start:06d}"
+
+    @property
+    def title(self) -> str:
+        return f"{self.entry} on {self.shift}" + (f" {self.severity}" if self.severity else "")
+
+
+def units(spec: Spec, count: int) -> list[Unit]:
+    """The whole work, in the order it is done."""
+    result = []
+    for shift, severity in spec.shifts.cells:
+        for name, entry in spec.entries.items():
+            size = count if entry.protocol == "online" else max(entry.batch_size, UNIT - UNIT % entry.batch_size)
+            result += [Unit(name, shift, severity, start, min(start + size, count)) for start in range(0, count, size)]
+    return result
+
+
+class Bench:
+    """A specification with its models and images at hand.
+
+    Everything random is keyed by (seed, sample id); the order of the images is a seeded shuffle, the same for all
+    entries, so that an online entry never meets one class after the other.
+    """
+
+    def __init__(self, spec: Spec, device: torch.device) -> None:
+        self.spec = spec
+        self.device = device
+        self.dataset: Dataset = subset(
+            load_dataset(spec.data.dataset, spec.data.class_names), spec.data.count, spec.seed
+        )
+        order = torch.randperm(len(self.dataset), generator=generator(spec.seed, "order")).tolist()
+        self.order: list[int] = order
+        self.predictor: Predictor = load_predictor(spec.models.predictor).to(device)
+        uses_prior = any(needs(entry.method, "prior") for entry in spec.entries.values())
+        if uses_prior and spec.models.prior is None:
+            raise UsageError("an entry needs a prior: add prior = ... to [models]")
+        self.prior: Prior | None = load_prior(spec.models.prior).to(device) if spec.models.prior else None
+        names = self.predictor.class_names
+        self.task = Classification(names, self.prior.class_names if self.prior else names)
+        self._relabel = _relabelling(self.dataset, names)
+        self.skipped: dict[str, str] = {}  # unreadable images: id -> reason
+        self._methods: dict[str, Method] = {}
+        self._cell: tuple[str, int] | None = None
+        self._images: dict[int, Tensor] = {}
+
+    def method(self, name: str) -> Method:
+        """The method of an entry, built once."""
+        if name not in self._methods:
+            entry = self.spec.entries[name]
+            self._methods[name] = build_method(entry.method, self.predictor, self.prior, self.task, entry.options)
+        return self._methods[name]
+
+    def entry_rows(self) -> list[dict[str, object]]:
+        """What the report needs to know of each entry; builds every method, so that a bad option shows early."""
+        return [
+            {
+                "entry": name,
+                "method": entry.method,
+                "protocol": entry.protocol,
+                "batch_size": entry.batch_size,
+                "needs_batch": self.method(name).needs_batch or (entry.protocol == "online" and entry.batch_size > 1),
+                "description": entry.description,
+            }
+            for name, entry in self.spec.entries.items()
+        ]
+
+    def image(self, position: int, shift: str, severity: int) -> Tensor:
+        """The shifted image at a position of the order; the images of the current shift are kept."""
+        if self._cell != (shift, severity):
+            self._cell, self._images = (shift, severity), {}
+        if position not in self._images:
+            sample = self.dataset[self.order[position]]
+            check_pixels(sample.image, sample.id)
+            self._images[position] = shifted(sample.image, shift, severity, self.spec.seed, sample.id)
+        return self._images[position]
+
+    def run(self, unit: Unit) -> tuple[list[Record], list[Timing]]:
+        """The records of a unit."""
+        entry = self.spec.entries[unit.entry]
+        method = self.method(unit.entry)
+        records: list[Record] = []
+        timings: list[Timing] = []
+        state = method.init()
+        for start in range(unit.start, unit.stop, entry.batch_size):
+            positions: list[int] = list(range(start, min(start + entry.batch_size, unit.stop)))
+            positions, images = self._readable(positions, unit)
+            if not positions:
+                continue
+            ids = [self.dataset.ids[self.order[p]] for p in positions]
+            begin = time.perf_counter()
+            if entry.protocol == "episodic":
+                state = method.init()
+            prediction, state = method.step(state, Inputs(images, ids), self.spec.seed)
+            seconds = (time.perf_counter() - begin) / len(ids)
+            records += self._records(unit, entry, positions, ids, prediction)
+            timings += [
+                Timing(unit.entry, unit.shift, unit.severity, id, seconds, peak_memory_mb(self.device)) for id in ids
+            ]
+        return records, timings
+
+    def _readable(self, positions: list[int], unit: Unit) -> tuple[list[int], Tensor]:
+        """The positions whose images can be read, and those images as a batch; the others go to `skipped`."""
+        images, kept = [], []
+        for position in positions:
+            try:
+                images.append(self.image(position, unit.shift, unit.severity))
+                kept.append(position)
+            except UnreadableImage as error:
+                self.skipped[self.dataset.ids[self.order[position]]] = str(error)
+        return kept, batch_of(images, self.predictor).to(self.device) if images else torch.empty(0)
+
+    def _records(
+        self, unit: Unit, entry: Entry, positions: list[int], ids: list[str], prediction: Prediction
+    ) -> Iterator[Record]:
+        probabilities = prediction.probabilities.cpu()
+        for row, (position, id) in enumerate(zip(positions, ids, strict=True)):
+            target = int(self.dataset.targets[self.order[position]])
+            yield Record(
+                entry=unit.entry,
+                method=entry.method,
+                dataset=self.spec.data.dataset,
+                shift=unit.shift,
+                severity=unit.severity,
+                id=id,
+                index=self.order[position],
+                target=self._relabel[target] if target >= 0 else -1,
+                prediction=int(prediction.output[row].argmax()),
+                probabilities=probabilities[row].tolist(),
+                nfe_forward=prediction.costs[row].nfe_forward,
+                nfe_backward=prediction.costs[row].nfe_backward,
+                loss_trace=list(prediction.trace[row]) if prediction.trace else [],
+                notes=dict(prediction.notes[row]) if prediction.notes else {},
+            )
+
+    def examples(self) -> pa.Table:
+        """Some images of each shift, beside the clean ones, as PNG."""
+        rows = []
+        for shift, severity in self.spec.shifts.cells:
+            for position in range(min(EXAMPLES_PER_CELL, len(self.order))):
+                try:
+                    sample = self.dataset[self.order[position]]
+                except UnreadableImage:
+                    continue
+                image = shifted(sample.image, shift, severity, self.spec.seed, sample.id)
+                rows.append(
+                    {
+                        "shift": shift,
+                        "severity": severity,
+                        "id": sample.id,
+                        "image": encode_png(image),
+                        "clean": encode_png(sample.image),
+                    }
+                )
+        return pa.Table.from_pylist(rows)
+
+
+def _relabelling(dataset: Dataset, names: tuple[str, ...]) -> list[int]:
+    """The predictor's index of each data-set class. Raises DiffcernError naming both sides when they do not map."""
+    if not dataset.class_names:
+        return []
+    mapping = Classification(dataset.class_names, names).mapping
+    return mapping.argmax(1).tolist()
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak memory in MiB so far: allocated on a CUDA device, else the resident size of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
