@@ -79,5 +79,7 @@ def test_errors_say_what_exists():
         draws("stratifed", 8)
     with pytest.raises(UsageError, match="count"):
         draws("uniform", 0)
+    with pytest.raises(UsageError, match="even number"):
+        draws("antithetic", 5)
     with pytest.raises(UsageError, match="span"):
         draws("uniform", 1, span=(0.9, 0.1))

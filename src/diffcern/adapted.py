@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from diffcern.methods import build_method
@@ -22,7 +23,8 @@ class AdaptedModel(nn.Module):
 
     online: carry the adapted state from call to call until `reset()`; otherwise every image is an episode of its
     own (every call, for a method that needs a batch). The state is a value that this module holds; the models given
-    to the method never change. `prediction` keeps the last call's costs and traces.
+    to the method never change; the method holds private copies, so move the models to their device before building
+    it. `prediction` keeps the last call's costs and traces.
     """
 
     def __init__(self, method: Method, *, online: bool = False, seed: int = 0) -> None:
@@ -43,22 +45,25 @@ class AdaptedModel(nn.Module):
         ids key the random numbers; without them each image's own content does, so that the same image gives the
         same answer in any batch.
         """
-        inputs = Inputs(images, [content_id(image) for image in images] if ids is None else ids)
-        if self.online:
-            self.prediction, self.state = self.method.step(self.state, inputs, self.seed)
-        elif self.method.needs_batch:
-            self.prediction, _ = self.method.step(self.method.init(), inputs, self.seed)
-        else:
-            episodes = [inputs[i : i + 1] for i in range(len(inputs))]
-            self.prediction = concatenate(
-                [self.method.step(self.method.init(), episode, self.seed)[0] for episode in episodes]
-            )
-        return self.prediction.output
+        # Evaluation loops run under no_grad or inference_mode; adapting needs gradients of its own.
+        with torch.inference_mode(False), torch.enable_grad():
+            images = images.clone() if images.is_inference() else images
+            inputs = Inputs(images, [content_id(image) for image in images] if ids is None else ids)
+            if self.online:
+                self.prediction, self.state = self.method.step(self.state, inputs, self.seed)
+            elif self.method.needs_batch:
+                self.prediction, _ = self.method.step(self.method.init(), inputs, self.seed)
+            else:
+                episodes = [inputs[i : i + 1] for i in range(len(inputs))]
+                self.prediction = concatenate(
+                    [self.method.step(self.method.init(), episode, self.seed)[0] for episode in episodes]
+                )
+            return self.prediction.output.detach()
 
 
 def content_id(image: Tensor) -> str:
     """A name for an image made of its pixels."""
-    return hashlib.blake2b(image.detach().cpu().contiguous().numpy().tobytes(), digest_size=8).hexdigest()
+    return hashlib.blake2b(image.detach().float().cpu().contiguous().numpy().tobytes(), digest_size=8).hexdigest()
 
 
 def adapt(

@@ -21,4 +21,7 @@ def device_named(name: str) -> torch.device:
         return torch.device(next((d for d in ("cuda", "mps") if d in available), "cpu"))
     if name.partition(":")[0] not in available:
         raise UsageError(f"device {name!r} is not to be had here; available: auto, {', '.join(available)}")
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"{name!r} is no device: {error}") from error

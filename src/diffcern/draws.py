@@ -1,7 +1,7 @@
 """How timesteps and noise are drawn for a denoising error.
 
-A strategy turns M into M times in [0, 1); every sample has its own generator (see `rng`). All strategies but
-"even" and "fixed-bank" are unbiased for the uniform integral over t: each single time is marginally uniform.
+A strategy turns M into M times in [0, 1); every sample has its own generator (see `rng`). The mean over the draws of every
+strategy but "even" and "fixed-bank" is unbiased for the uniform integral over t.
 """
 
 from __future__ import annotations
@@ -45,8 +45,10 @@ def stratified(count: int, rng: Generator) -> Tensor:
 
 def antithetic(count: int, rng: Generator) -> Tensor:
     """Stratified times, each used twice: `draw` gives the second use the negated noise."""
-    half = stratified((count + 1) // 2, rng)
-    return torch.cat([half, half])[:count]
+    if count % 2:
+        raise UsageError(f"antithetic draws come in pairs: give an even number, not {count}")
+    half = stratified(count // 2, rng)
+    return torch.cat([half, half])
 
 
 def van_der_corput(count: int, rng: Generator) -> Tensor:
@@ -55,7 +57,7 @@ def van_der_corput(count: int, rng: Generator) -> Tensor:
 
 
 def even(count: int, rng: Generator) -> Tensor:
-    """The midpoints of M equal strata, no randomness: t = T//M//2, T//M//2 + T//M ... (Diffusion Classifier)."""
+    """The midpoints of M equal strata, no randomness; where M divides T the published t = T//M//2 + i T//M."""
     return (torch.arange(count, dtype=torch.float64) + 0.5) / count
 
 
@@ -78,6 +80,15 @@ STRATEGIES: dict[str, Callable[[int, Generator], Tensor]] = {
 }
 
 
+def check_draws(strategy: str, count: int, span: tuple[float, float] = (0.0, 1.0)) -> None:
+    """Raises UsageError for an unknown strategy, a count that it cannot make or a span outside [0, 1]."""
+    if strategy not in STRATEGIES:
+        raise unknown("draw strategy", strategy, STRATEGIES)
+    if count < 1 or not 0 <= span[0] <= span[1] <= 1:
+        raise UsageError(f"draws need count >= 1 and 0 <= low <= high <= 1, not count={count}, span={span}")
+    STRATEGIES[strategy](count, generator(0))
+
+
 def draw(
     strategy: str,
     count: int,
@@ -95,11 +106,8 @@ def draw(
     (0.1, 0.1) means t = 0.1 * num_timesteps only. update tells apart the draws of successive updates.
     Raises UsageError for an unknown strategy, a count below 1 or a span outside [0, 1].
     """
-    if strategy not in STRATEGIES:
-        raise unknown("draw strategy", strategy, STRATEGIES)
+    check_draws(strategy, count, span)
     low, high = span
-    if count < 1 or not 0 <= low <= high <= 1:
-        raise UsageError(f"draws need count >= 1 and 0 <= low <= high <= 1, not count={count}, span={span}")
     times, noises = [], []
     for id in ids:
         key = ("bank",) if strategy == "fixed-bank" else ("draws", id, update)
@@ -113,6 +121,6 @@ def draw(
 
 def _noise(strategy: str, count: int, shape: torch.Size, rng: Generator) -> Tensor:
     if strategy == "antithetic":
-        half = torch.randn((count + 1) // 2, *shape, generator=rng)
-        return torch.cat([half, -half])[:count]
+        half = torch.randn(count // 2, *shape, generator=rng)
+        return torch.cat([half, -half])
     return torch.randn(count, *shape, generator=rng)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from diffcern.draws import Draws
-from diffcern.errors import UsageError
+from diffcern.errors import DiffcernError, UsageError
 from diffcern.priors.base import Prior
 from diffcern.types import Condition, Denoised
 from diffcern.weightings import weighting as weighting_named
@@ -61,7 +61,10 @@ def _errors(
     else:
         denoised = functional_call(prior, parameters, (x_t, timesteps, condition))
     time = timesteps.float() / prior.num_timesteps
-    return denoising_error(denoised, latents, noise, time, weighting, norm)
+    error = denoising_error(denoised, latents, noise, time, weighting, norm)
+    if not torch.isfinite(error).all():
+        raise DiffcernError("the denoising error is NaN or infinite: check the images and the prior's weights")
+    return error
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-KINDS = ("eps", "x0", "v", "flow")  # what a denoiser's raw output estimates
-
 
 @dataclass(frozen=True)
 class Condition:

@@ -48,6 +48,15 @@ def test_batch_size_order_and_sharding_do_not_matter(build, inputs, name):
     assert torch.equal(merged, alone)
 
 
+@pytest.mark.parametrize("name", ["source", "diffusion-classifier"])
+def test_a_batched_step_answers_each_image_as_if_alone(build, inputs, name):
+    method = build(name)
+    together, _ = method.step(method.init(), inputs, 0)
+    # matrix products of another batch size round differently
+    assert torch.allclose(together.output, answers(method, inputs, 1), atol=1e-4)
+    assert torch.equal(together.output.argmax(-1), answers(method, inputs, 1).argmax(-1))
+
+
 @pytest.mark.parametrize("name", SINGLE)
 def test_ids_default_to_the_content(build, inputs, name):
     model = AdaptedModel(build(name))
@@ -64,11 +73,22 @@ def test_seed_and_id_matter(build, inputs, name):
     assert not torch.equal(base.output, renamed.output)
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("name", METHODS)
+def test_evaluation_loops_run_without_gradients(build, inputs, name, mode):
+    model = AdaptedModel(build(name), online=True)
+    expected = [model(inputs.images, inputs.ids), model(inputs.images, inputs.ids)]
+    model.reset()
+    with mode():
+        assert all(torch.equal(model(inputs.images.clone(), inputs.ids), y) for y in expected)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_the_users_models_are_bit_identical_afterwards(build, predictor, prior, inputs, name):
     before = copy.deepcopy(predictor.state_dict())
     prior_before = copy.deepcopy(prior.state_dict())
     flags = [p.requires_grad for p in predictor.parameters()]
+    predictor.train()
     method = build(name)
     state = method.init()
     for _ in range(3):
@@ -76,6 +96,7 @@ def test_the_users_models_are_bit_identical_afterwards(build, predictor, prior, 
     assert all(torch.equal(before[key], value) for key, value in predictor.state_dict().items())
     assert all(torch.equal(prior_before[key], value) for key, value in prior.state_dict().items())
     assert [p.requires_grad for p in predictor.parameters()] == flags
+    assert all(module.training for module in predictor.modules())
     assert all(p.grad is None for p in predictor.parameters())
 
 

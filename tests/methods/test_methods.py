@@ -170,6 +170,32 @@ def test_gate_leaves_a_certain_image_alone(predictor, prior, task, inputs, targe
     assert prediction.costs[0].nfe_forward > 16
 
 
+def test_a_familiar_image_is_left_to_the_predictor(predictor, prior, task, inputs):
+    """Below the threshold nothing moves, after one evaluation; above it the method is the plain one."""
+    options = {"steps": 2, "draws": 8, "strategy": "stratified", "optimizer": "sgd", "learning_rate": 0.5}
+    plain = build_method("diffusion-tta", predictor, prior, task, options)
+    expected, _ = plain.step(plain.init(), inputs[:1], 0)
+    trusting = build_method("diffusion-tta", predictor, prior, task, {**options, "familiar": 1e9})
+    prediction, _ = trusting.step(trusting.init(), inputs[:1], 0)
+    assert torch.equal(prediction.output, predictor(inputs.images[:1]))
+    assert prediction.costs[0].nfe_forward == 8
+    wary = build_method("diffusion-tta", predictor, prior, task, {**options, "familiar": 0.0})
+    assert torch.equal(wary.step(wary.init(), inputs[:1], 0)[0].output, expected.output)
+
+
+def test_strangeness_is_the_min_snr_error(predictor, prior, task, inputs):
+    from diffcern.likelihood import condition_gradient
+
+    latents, classes = prior.encode(inputs.images), torch.full((12, 4), 0.25)
+    draws = draw("stratified", 8, latents, inputs.ids, seed=0, num_timesteps=1000, span=(0.2, 0.8))
+    by_name = {
+        name: condition_gradient(prior, latents, Condition(classes=classes), draws, weighting=name).losses
+        for name in ("x0", "min-snr")
+    }
+    method = DiffusionTTA(predictor, prior, task, weighting="x0")
+    assert torch.allclose(method._strangeness(by_name["x0"], draws), by_name["min-snr"].mean(1), rtol=1e-4)
+
+
 def test_rival_z_is_the_paired_t_statistic():
     g = torch.tensor([[[0.0, -1.0], [0.0, -3.0], [0.0, -2.0]]])  # moving mass from class 0 to 1: rates 1, 3, 2
     z = rival_z(Condition(classes=g), Condition(classes=torch.tensor([[0.9, 0.1]])))
@@ -266,3 +292,56 @@ def test_nan_logits_are_an_error(predictor, inputs):
     method = build_method("source", predictor, None, None, {})
     with pytest.raises(DiffcernError, match="NaN"):
         method.step(None, Inputs(inputs.images * torch.nan, inputs.ids), 0)
+
+
+def test_batch_statistics_keep_timms_activations():
+    """timm's BatchNormAct2d holds the activation; with N -> infinity the copy must equal the source."""
+    import timm
+
+    torch.manual_seed(0)
+    model = timm.create_model("efficientnet_b0", num_classes=4).eval()
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.allclose(with_batch_statistics(model, source_count=1e12)(images), model(images), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("tent", {"steps": 0}, "steps"),
+        ("diffusion-tta", {"rows": 0}, "rows"),
+        ("diffusion-tta", {"strategy": "foo"}, "stratified"),
+        ("diffusion-tta", {"weighting": "foo"}, "min-snr"),
+        ("diffusion-tta", {"momentum": -1.0}, "momentum"),
+        ("diffusion-tta", {"learning_rate": float("inf")}, "finite"),
+        ("diffusion-tta", {"gate": 2.0, "draws": 1}, "gate"),
+        ("diffusion-tta", {"temperature": 0.0}, "temperature"),
+        ("diffusion-classifier", {"keep": (0, 1), "samples": (2, 4)}, "at least 1"),
+        ("diffusion-classifier", {"norm": "l3"}, "l1"),
+    ],
+)
+def test_odd_option_values_are_refused_before_any_work(predictor, prior, task, name, options, message):
+    with pytest.raises(UsageError, match=message):
+        build_method(name, predictor, prior, task, options)
+
+
+def test_a_subclass_without_a_constructor_is_a_method_too(predictor, prior, task, monkeypatch):
+    from diffcern import methods
+
+    class Mine(DiffusionTTA):
+        pass
+
+    monkeypatch.setitem(methods.METHODS, "mine", Mine)
+    assert build_method("mine", predictor, prior, task, {"steps": 2}).steps == 2
+
+
+def test_nan_images_and_priors_are_an_error(prior, task, inputs):
+    method = build_method("diffusion-classifier", None, prior, task, {"draws": 4})
+    with pytest.raises(DiffcernError, match=r"NaN.*prior's weights"):
+        method.step(None, Inputs(inputs.images * torch.nan, inputs.ids), 0)
+
+
+def test_rivals_out_of_reach_keep_no_gate_open():
+    g = torch.tensor([[[0.0, -5.0], [0.0, -5.1], [0.0, -4.9]]])
+    out_of_reach = rival_z(Condition(classes=g), Condition(classes=torch.tensor([[1.0, 0.0]])))
+    assert out_of_reach.item() == 0.0  # only the top class itself is left

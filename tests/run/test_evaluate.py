@@ -172,3 +172,27 @@ def test_unreadable_images_are_skipped_and_named(table, tmp_path):
     assert list(skipped) == ["0/bad.png"]
     cells = summarise(tmp_path / "run")
     assert {cell["n"] for cell in cells} == {2}
+    assert run(parse_spec(table), tmp_path / "run") == (True, skipped)  # a resumed run still says so
+
+
+def test_a_tiny_image_is_skipped_where_it_cannot_be_shifted(table, tmp_path):
+    from PIL import Image
+
+    for name, side in (("0", 16), ("1", 1)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        Image.new("RGB", (side, side), (40, 90, 200)).save(tmp_path / "images" / name / "x.png")
+    table["data"] = {"dataset": f"imagefolder:{tmp_path / 'images'}"}
+    table["shifts"] = {"names": ["clean", "blur"], "severities": [3]}
+    _, skipped = run(parse_spec(table), tmp_path / "run")
+    assert list(skipped) == ["1/x.png"]
+
+
+def test_what_the_predictor_sees_does_not_depend_on_the_company(models):
+    from diffcern.predictors import load_predictor
+    from diffcern.run.batch import batch_of
+
+    predictor = load_predictor(models["predictor"])
+    wide, square = torch.rand(3, 16, 48), torch.rand(3, 16, 16)
+    with torch.no_grad():
+        alone, beside = predictor(wide[None]), predictor(batch_of([wide, square], predictor))[:1]
+    assert torch.allclose(alone, beside, atol=1e-5)

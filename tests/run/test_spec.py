@@ -62,6 +62,8 @@ def test_mistakes_are_named(table, path, value, message):
 def test_missing_and_broken_files(tmp_path):
     with pytest.raises(UsageError, match=r"unknown specification.*digits"):
         read_spec("digts")
+    with pytest.raises(UsageError, match="unknown specification"):
+        read_spec(tmp_path / "digits.toml")  # a mistyped path is not the shipped one
     (tmp_path / "x.toml").write_text("a = = 1")
     with pytest.raises(UsageError, match="not TOML"):
         read_spec(tmp_path / "x.toml")

@@ -82,6 +82,30 @@ def test_a_diverging_run_says_so(tmp_path):
     bad = dataclasses.replace(schedule(3200), learning_rate=1e18, warmup=0.0)
     with pytest.raises(DiffcernError, match="--learning-rate"):
         train_prior(DATA, PRIOR, bad, tmp_path, device=CPU)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_ctrl_c_stops_between_steps_and_resumes_exactly(tmp_path, monkeypatch):
+    import os
+    import signal
+
+    from diffcern.train import prior as module
+
+    whole, _ = train_prior(DATA, PRIOR, schedule(), tmp_path / "a", device=CPU)
+    original, calls = module._loss, []
+
+    def press_ctrl_c(*arguments):
+        calls.append(1)
+        if len(calls) == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(*arguments)
+
+    monkeypatch.setattr(module, "_loss", press_ctrl_c)
+    _, stopped = train_prior(DATA, PRIOR, schedule(), tmp_path / "b", device=CPU)
+    assert (stopped.finished, stopped.step) == (False, 7)
+    again, _ = train_prior(DATA, PRIOR, schedule(), tmp_path / "b", device=CPU)
+    for a, b in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_augmentations():

@@ -17,12 +17,12 @@ from diffcern.errors import DiffcernError, UsageError
 
 def demo(
     out: OutFolder = Path("demo-run"),
-    count: Annotated[int, typer.Option(help="images per shift", min=1)] = 0,
+    count: Annotated[int | None, typer.Option(help="images per shift (default: 50)", min=1)] = None,
     workers: Annotated[int, typer.Option(help="processes of one thread each", min=1)] = min(4, os.cpu_count() or 1),
     as_json: JsonOption = False,
 ) -> None:
     """Embedded digits, prior and predictor, no download: a table and report.html, in under two minutes."""
-    overrides = [f"data.count={count}"] if count else []
+    overrides = [f"data.count={count}"] if count is not None else []
     bench("digits", out, overrides, workers=workers, device="cpu", as_json=as_json)
 
 

@@ -28,8 +28,10 @@ OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace an e
 def adapt(
     images: ImagesArgument,
     predictor: Annotated[str, typer.Option("--predictor", help="embedded:digits or a folder")],
-    prior: PriorOption,
     out: OutFile,
+    prior: Annotated[
+        str, typer.Option("--prior", help="embedded:digits or a folder; not for source, tent, bn-adapt")
+    ] = "",
     method: Annotated[str, typer.Option("--method", help="see `diffcern list methods`")] = "diffusion-tta",
     preset: PresetOption = "small",
     settings: SetOption = None,
@@ -56,15 +58,16 @@ def adapt(
     options = {**preset_options(method, preset), **parse_set(settings or [])}
     dataset = load_dataset(images, max_side=max_side)
     where = device_named(device)
-    model, guide = load_predictor(predictor).to(where), load_prior(prior).to(where)
-    task = Classification(model.class_names, guide.class_names)
+    model = load_predictor(predictor).to(where)
+    guide = load_prior(prior).to(where) if prior else None
+    task = Classification(model.class_names, guide.class_names if guide else model.class_names)
     built = build_method(method, model, guide, task, options)
     if batch_size > 1 and not online and not built.needs_batch:
         raise UsageError(f"{method} answers single images when episodic: leave --batch-size at 1, or give --online")
     chosen = {"images": images, "predictor": predictor, "prior": prior, "method": method, "options": options}
     journal = Journal(out, {**chosen, "online": online, "batch_size": batch_size, "seed": seed}, overwrite=overwrite)
-    if online:
-        journal.rows.clear()  # the state is not kept: the stream starts again
+    if online or built.needs_batch:
+        journal.restart()  # an answer depends on the images before it or beside it
     rows = adapt_rows(
         dataset,
         built,
@@ -132,13 +135,13 @@ def _write(journal: Any, rows: Iterator[dict[str, Any]], total: int, what: str, 
         console.print(f"continuing: {len(written)} of {total} are done")
     try:
         for row in track(rows, what, total=total - len(written), console=console, transient=True):
-            written.append(row)
             if journal:
                 journal.add(row)
+            written.append(row)
             if row["error"]:
                 console.print(f"skipped {row['id']}: {row['error']}", markup=False)
     except KeyboardInterrupt:
-        kept = f"{len(written)} rows are kept: run the same command to continue" if journal else "nothing was written"
+        kept = f"{len(journal.rows)} rows are kept: run the same command to continue" if journal else "nothing is kept"
         console.print(f"interrupted; {kept}")
         raise typer.Exit(130) from None
     if journal:

@@ -125,6 +125,6 @@ def _names(text: str) -> list[str] | None:
 
 def _report(model, outcome, schedule, out: Path, hint: str) -> None:  # type: ignore[no-untyped-def]
     size = sum(p.numel() for p in model.parameters()) / 1e6
-    state = "finished" if outcome.finished else "stopped at the time limit; run the same command to go on"
+    state = "finished" if outcome.finished else "stopped; run the same command to go on"
     typer.echo(f"{state}: {size:.2f} M parameters, step {outcome.step} of {schedule.steps}, loss {outcome.loss:.4f}")
     typer.echo(f"in {out} ({hint})")

@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from diffcern.data.corruptions import CORRUPTIONS, corrupt
+from diffcern.data.images import UnreadableImage
 from diffcern.errors import UsageError, unknown
 from diffcern.rng import generator
 
@@ -98,6 +99,10 @@ def shift(image: Tensor, name: str, severity: int, seed: int, id: str) -> Tensor
     """
     if name == "clean" and severity == 0:
         return image
+    if min(image.shape[-2:]) < 8:
+        raise UnreadableImage(
+            id, f"{image.shape[-1]} x {image.shape[-2]} pixels are too few to be shifted; 8 are needed"
+        )
     rng = generator(seed, "shift", name, id)
     if name in CORRUPTIONS:
         return corrupt(image, name, severity, rng)

@@ -47,7 +47,7 @@ def method_class(name: str) -> type:
 
 def options_of(cls: type) -> type[BaseModel]:
     """A validator made from a method's keyword arguments: their names, types and defaults."""
-    hints = get_type_hints(cls.__dict__["__init__"])
+    hints = get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
     fields: dict[str, Any] = {
         name: (hints.get(name, Any), parameter.default)
         for name, parameter in inspect.signature(cls).parameters.items()

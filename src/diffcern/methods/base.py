@@ -7,10 +7,12 @@ previous step returned. A step never sees a target, and never changes the models
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -42,6 +44,8 @@ class Weights:
     optimizer: dict[str, Any] | None = None
 
 
+Count = Annotated[int, Field(ge=1)]  # an option that is at least 1, checked where options are read
+
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
@@ -56,18 +60,19 @@ class Optimizer:
     name: str
     learning_rate: float
     momentum: float = 0.0
-    weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         if self.name not in OPTIMIZERS:
             raise unknown("optimizer", self.name, OPTIMIZERS)
-        if not self.learning_rate >= 0:
-            raise UsageError(f"learning_rate must be at least 0, not {self.learning_rate}")
+        if not 0 <= self.learning_rate < math.inf or not 0 <= self.momentum < 1:
+            raise UsageError(
+                f"learning_rate is finite and at least 0, momentum in [0, 1), not {self.learning_rate}, {self.momentum}"
+            )
 
     def start(self, weights: Weights) -> tuple[dict[str, Tensor], torch.optim.Optimizer]:
         """Leaf copies of the weights and an optimiser over them that goes on where `weights` stopped."""
         leaves = {name: value.detach().clone().requires_grad_() for name, value in weights.parameters.items()}
-        options: dict[str, Any] = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
+        options: dict[str, Any] = {"lr": self.learning_rate}
         if self.name == "sgd":
             options["momentum"] = self.momentum
         optimizer = OPTIMIZERS[self.name](list(leaves.values()), **options)

@@ -35,6 +35,8 @@ class BatchStatisticsNorm(nn.Module):
         self.register_buffer("running_mean", layer.running_mean)
         self.register_buffer("running_var", layer.running_var)
         self.eps = layer.eps
+        # timm's BatchNormAct2d carries its dropout and activation inside the normalisation layer.
+        self.after = nn.Sequential(*(getattr(layer, name) for name in ("drop", "act") if hasattr(layer, name)))
         self.source_count = source_count
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,7 +46,7 @@ class BatchStatisticsNorm(nn.Module):
         variance = keep * self.running_var + (1 - keep) * x.var(axes, correction=0)
         shape = [1, -1] + [1] * (x.ndim - 2)
         normal = (x - mean.view(shape)) * torch.rsqrt(variance.view(shape) + self.eps)
-        return normal if self.weight is None else normal * self.weight.view(shape) + self.bias.view(shape)
+        return self.after(normal if self.weight is None else normal * self.weight.view(shape) + self.bias.view(shape))
 
 
 def with_batch_statistics(model: nn.Module, source_count: float = 0.0) -> nn.Module:

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from diffcern.draws import draw
+from diffcern.draws import check_draws, draw
 from diffcern.errors import UsageError
 from diffcern.likelihood import Score, score
-from diffcern.methods.base import frozen_copy
+from diffcern.methods.base import Count, frozen_copy
 from diffcern.priors import Prior
 from diffcern.tasks import Classification
 from diffcern.types import Cost, Inputs, Prediction
+from diffcern.weightings import weighting as weighting_named
 
 
 class DiffusionClassifier:
@@ -36,14 +37,14 @@ class DiffusionClassifier:
         prior: Prior,
         task: Classification,
         *,
-        draws: int = 250,
+        draws: Count = 250,
         strategy: str = "fixed-bank",
         weighting: str = "eps",
         norm: str = "l2",
         keep: Sequence[int] = (),
         samples: Sequence[int] = (),
         temperature: float = 1.0,
-        rows: int = 256,
+        rows: Count = 256,
         span: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         self.prior = frozen_copy(prior)
@@ -53,9 +54,15 @@ class DiffusionClassifier:
             raise UsageError("keep and samples need one entry per stage, and the last stage keeps 1 class")
         if list(self.samples) != sorted(self.samples):
             raise UsageError(f"samples must grow from stage to stage, not {self.samples}")
-        if temperature <= 0:
+        if any(kept < 1 for kept in self.keep) or any(count < 1 for count in self.samples):
+            raise UsageError("keep and samples are at least 1 in every stage")
+        if norm not in ("l1", "l2"):
+            raise UsageError(f"norm is 'l1' or 'l2', not {norm!r}")
+        weighting_named(weighting)
+        if not temperature > 0:
             raise UsageError(f"temperature must be above 0, not {temperature}")
         self.draws = max(self.samples, default=draws)
+        check_draws(strategy, self.draws, span)
         self.strategy, self.weighting, self.norm = strategy, weighting, norm
         self.temperature, self.rows, self.span = temperature, rows, (span[0], span[1])
 

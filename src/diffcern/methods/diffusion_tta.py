@@ -8,20 +8,22 @@ the predictor. The gradient is that of the uncut graph; the published loop runs 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from diffcern.draws import draw
+from diffcern.draws import Draws, check_draws, draw
 from diffcern.errors import UsageError
 from diffcern.likelihood import ConditionGradient, condition_gradient
-from diffcern.methods.base import Optimizer, Weights, call, choose_parameters, frozen_copy, stop
+from diffcern.methods.base import Count, Optimizer, Weights, call, choose_parameters, frozen_copy, stop
 from diffcern.methods.batch_norm import with_batch_statistics
 from diffcern.predictors import Predictor
 from diffcern.priors import Prior
 from diffcern.tasks import Classification
 from diffcern.types import Condition, Cost, Inputs, Prediction
+from diffcern.weightings import weighting as weighting_named
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,9 @@ class DiffusionTTA:
 
     Beyond the paper: gate, a z value; an image takes a step only while moving probability from its top class to
     some rival would lower the loss by more than `gate` standard errors of the sampling noise (per-draw gradients
-    give them for free), so that easy images stop after one evaluation, unchanged. batch_statistics: BatchNorm
+    give them for free), so that easy images stop after one evaluation, unchanged. familiar, an error; an image whose
+    first min-SNR-weighted error is no larger looks like what the prior (and so the predictor) was trained on, and is
+    left to the predictor: take a high quantile over clean images, no labels needed. batch_statistics: BatchNorm
     statistics of the batch (source_count as in BN-adapt) under the diffusion gradient; needs a batch.
     """
 
@@ -52,8 +56,8 @@ class DiffusionTTA:
         prior: Prior,
         task: Classification,
         *,
-        steps: int = 5,
-        draws: int = 180,
+        steps: Count = 5,
+        draws: Count = 180,
         strategy: str = "uniform",
         weighting: str = "eps",
         span: tuple[float, float] = (0.0, 1.0),
@@ -67,14 +71,19 @@ class DiffusionTTA:
         adapt_prior: bool = False,
         prior_learning_rate: float | None = None,
         gate: float | None = None,
+        familiar: float | None = None,
         batch_statistics: bool = False,
         source_count: float = 0.0,
-        rows: int = 256,
+        rows: Count = 256,
     ) -> None:
         if steps < 1:
             raise UsageError(f"steps must be at least 1, not {steps}")
         if top_k is not None and not 1 <= top_k <= len(task.class_names):
             raise UsageError(f"top_k must be between 1 and {len(task.class_names)} classes, not {top_k}")
+        if gate is not None and (adapt_prior or draws < 2):
+            raise UsageError("gate needs draws of at least 2, and does not combine with adapt_prior")
+        check_draws(strategy, draws, span)
+        weighting_named(weighting)
         self.needs_batch = batch_statistics
         self.predictor = frozen_copy(with_batch_statistics(predictor, source_count) if batch_statistics else predictor)
         self.prior = frozen_copy(prior)
@@ -87,7 +96,7 @@ class DiffusionTTA:
         self.optimizer = Optimizer(optimizer, learning_rate, momentum)
         rate = learning_rate if prior_learning_rate is None else prior_learning_rate
         self.prior_optimizer = Optimizer(optimizer, rate, momentum) if adapt_prior else None
-        self.gate, self.rows = gate, rows
+        self.gate, self.familiar, self.rows = gate, familiar, rows
 
     def init(self) -> TTAState:
         prior = Weights(choose_parameters(self.prior, "all")) if self.prior_optimizer else None
@@ -109,14 +118,25 @@ class DiffusionTTA:
                     keep = output.topk(self.top_k, -1).indices
                 condition = self.task.condition(output / self.temperature, keep)
             index = active.nonzero().flatten()
-            gradient = self._gradient(latents, condition, inputs, index, update, seed, prior_leaves)
+            draws = self._draw(latents, [inputs.ids[i] for i in index.tolist()], update, seed)
+            gradient = condition_gradient(
+                self.prior,
+                latents[index],
+                condition[index],
+                draws,
+                weighting=self.weighting,
+                rows=self.rows,
+                parameters=prior_leaves or None,
+            )
             for i, loss in zip(index.tolist(), gradient.loss.tolist(), strict=True):
                 trace[i].append(loss)
+            if self.familiar is not None and update == 0:
+                active[index] &= self._strangeness(gradient.losses, draws) > self.familiar
             if self.gate is not None:
-                active[index] = rival_z(gradient.per_draw, condition[index].detach()) > self.gate
-                gradient = mask(gradient, active[index])
-                if not active.any():
-                    break
+                active[index] &= rival_z(gradient.per_draw, condition[index].detach()) > self.gate
+            if not active.any():
+                break
+            gradient = mask(gradient, active[index])
             self._move(leaves, optimizer, condition, gradient.gradient, index, len(inputs))
             if prior_optimizer is not None:
                 for name, leaf in prior_leaves.items():
@@ -130,36 +150,25 @@ class DiffusionTTA:
         after = TTAState(stop(leaves, optimizer), stop(prior_leaves, prior_optimizer) if prior_optimizer else None)
         return Prediction(output, costs, trace), after
 
-    def _gradient(
-        self,
-        latents: Tensor,
-        condition: Condition,
-        inputs: Inputs,
-        index: Tensor,
-        update: int,
-        seed: int,
-        prior_leaves: dict[str, Tensor],
-    ) -> ConditionGradient:
-        """d L / d c of the images in `index`."""
-        draws = draw(
+    def _draw(self, latents: Tensor, ids: Sequence[str], update: int, seed: int) -> Draws:
+        return draw(
             self.strategy,
             self.draws,
             latents,
-            [inputs.ids[i] for i in index.tolist()],
+            ids,
             seed=seed,
             num_timesteps=self.prior.num_timesteps,
             update=update if self.resample else 0,
             span=self.span,
         )
-        return condition_gradient(
-            self.prior,
-            latents[index],
-            condition[index],
-            draws,
-            weighting=self.weighting,
-            rows=self.rows,
-            parameters=prior_leaves or None,
-        )
+
+    def _strangeness(self, losses: Tensor, draws: Draws) -> Tensor:
+        """The min-SNR-weighted error `[B]`, from the losses `[B, M]` of another weighting: it sees content and
+        texture alike, where eps-weighting sees fine noise alone and x0-weighting the coarse content alone."""
+        alpha, sigma = self.prior.alphas[draws.timesteps], self.prior.sigmas[draws.timesteps]
+        time = draws.timesteps / self.prior.num_timesteps
+        ratio = weighting_named("min-snr")(alpha, sigma, time) / weighting_named(self.weighting)(alpha, sigma, time)
+        return (losses * ratio).mean(1)
 
     @staticmethod
     def _move(
@@ -171,12 +180,13 @@ class DiffusionTTA:
         batch: int,
     ) -> None:
         """One optimiser step along d L / d theta = (d L / d c) (d c / d theta), mean over the batch."""
-        gradients = torch.autograd.grad(
-            [value[index] for value in condition.parts.values()],
-            list(leaves.values()),
-            [value / batch for value in gradient.parts.values()],
-            allow_unused=True,
-        )
+        with torch.enable_grad():
+            gradients = torch.autograd.grad(
+                [value[index] for value in condition.parts.values()],
+                list(leaves.values()),
+                [value / batch for value in gradient.parts.values()],
+                allow_unused=True,
+            )
         for leaf, value in zip(leaves.values(), gradients, strict=True):
             leaf.grad = value
         optimizer.step()
@@ -194,7 +204,8 @@ def rival_z(per_draw: Condition, condition: Condition) -> Tensor:
     top = condition.classes.argmax(-1)[:, None, None].expand(-1, g.shape[1], 1)
     rate = g.gather(-1, top) - g
     error = rate.std(1) / rate.shape[1] ** 0.5
-    return (rate.mean(1) / error.clamp(min=1e-12)).amax(-1)
+    z = rate.mean(1) / error.clamp(min=1e-12)
+    return z.masked_fill(condition.classes == 0, -torch.inf).amax(-1)  # classes that the predictor cannot answer
 
 
 def mask(gradient: ConditionGradient, active: Tensor) -> ConditionGradient:

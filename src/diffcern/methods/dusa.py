@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffcern.draws import Draws, draw
 from diffcern.errors import UsageError
-from diffcern.methods.base import Optimizer, Weights, call, choose_parameters, frozen_copy, stop
+from diffcern.methods.base import Count, Optimizer, Weights, call, choose_parameters, frozen_copy, stop
 from diffcern.predictors import Predictor
 from diffcern.priors import Prior
 from diffcern.rng import generator
@@ -36,14 +36,14 @@ class Dusa:
         task: Classification,
         *,
         timestep: float = 0.1,
-        top_k: int = 4,
+        top_k: Count = 4,
         random_k: int = 2,
         scale: float = 1.0,
         optimizer: str = "adam",
         learning_rate: float = 1e-5,
         momentum: float = 0.9,
         parameters: str = "all",
-        rows: int = 256,
+        rows: Count = 256,
     ) -> None:
         if not 0 <= timestep <= 1:
             raise UsageError(f"timestep is a fraction of the prior's range, 0 to 1, not {timestep}")

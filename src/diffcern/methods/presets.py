@@ -19,6 +19,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "weighting": "x0",
         "optimizer": "sgd",
         "learning_rate": 0.05,
+        "temperature": 2.0,
     },
     "diffusion-classifier": {"draws": 16, "weighting": "x0"},
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from diffcern.methods.base import Optimizer, Weights, call, choose_parameters, frozen_copy, stop
+from diffcern.methods.base import Count, Optimizer, Weights, call, choose_parameters, frozen_copy, stop
 from diffcern.methods.batch_norm import with_batch_statistics
 from diffcern.predictors import Predictor
 from diffcern.types import Cost, Inputs, Prediction
@@ -28,7 +28,7 @@ class Tent:
         optimizer: str = "adam",
         learning_rate: float = 1e-3,
         momentum: float = 0.9,
-        steps: int = 1,
+        steps: Count = 1,
     ) -> None:
         self.predictor = frozen_copy(with_batch_statistics(predictor))
         self.optimizer = Optimizer(optimizer, learning_rate, momentum)

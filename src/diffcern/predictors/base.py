@@ -13,7 +13,8 @@ class Predictor(nn.Module):
     """Wraps a classifier so that it takes images `[B, 3, H, W]` in [0, 1] of any size and returns logits `[B, K]`.
 
     size: side that images are resized to (None: taken as they are); crop: fraction of the resized short side that
-    the centre crop keeps (1: the whole image is squeezed to `size`). Everything is differentiable.
+    the centre crop keeps (1: the whole image is squeezed to `size`); images that are `size` x `size` already are taken
+    as they are (ImageNet-C's come cropped). Everything is differentiable.
     """
 
     mean: Tensor
@@ -40,7 +41,7 @@ class Predictor(nn.Module):
 
     def prepare(self, images: Tensor) -> Tensor:
         """Resize, centre crop and normalise, `[B, 3, size, size]`."""
-        if self.size is not None and (images.shape[-2:] != (self.size, self.size) or self.crop < 1):
+        if self.size is not None and images.shape[-2:] != (self.size, self.size):
             images = resize_and_crop(images, self.size, self.crop)
         return (images - self.mean) / self.std
 

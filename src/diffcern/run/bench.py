@@ -97,6 +97,8 @@ class Bench:
 
     def entry_rows(self) -> list[dict[str, object]]:
         """What the report needs to know of each entry; builds every method, so that a bad option shows early."""
+        for name in self.spec.entries:
+            self.method(name).init()
         return [
             {
                 "entry": name,
@@ -184,9 +186,9 @@ class Bench:
             for position in range(min(EXAMPLES_PER_CELL, len(self.order))):
                 try:
                     sample = self.dataset[self.order[position]]
+                    image = shifted(sample.image, shift, severity, self.spec.seed, sample.id)
                 except UnreadableImage:
                     continue
-                image = shifted(sample.image, shift, severity, self.spec.seed, sample.id)
                 rows.append(
                     {
                         "shift": shift,

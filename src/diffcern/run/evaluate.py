@@ -53,5 +53,6 @@ def evaluate(
             progress(number, mine, unit.title)
             folder.write_unit(unit.name, *bench.run(unit))
         skipped = bench.skipped
+    skipped = folder.merge_skipped(skipped)
     progress(mine, mine, "done")
     return all(folder.done(unit.name) for unit in work), skipped

@@ -37,19 +37,28 @@ class Journal:
             if lines and lines[0].decode() != header:
                 raise DiffcernError(f"{self.path} was begun with other settings: delete it, or give another --out")
             self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines[1:]]
-            self._file = self.path.open("w")
-            self._write(header, *(json.dumps(row) for row in self.rows))
+            self._header = header
+            self._rewrite()
         except OSError as error:
             raise DiffcernError(f"cannot write {out}: {error.strerror}; give another --out") from error
 
-    def _write(self, *lines: str) -> None:
-        self._file.write("".join(line + "\n" for line in lines))
-        self._file.flush()
+    def _rewrite(self) -> None:
+        """Puts header and rows into the file, whole or not at all, and opens it for more."""
+        lines = [self._header, *(json.dumps(row) for row in self.rows)]
+        atomically(self.path, lambda partial: partial.write_text("".join(line + "\n" for line in lines)))
+        self._file = self.path.open("a")
+
+    def restart(self) -> None:
+        """Forgets the rows."""
+        self.rows = []
+        self._file.close()
+        self._rewrite()
 
     def add(self, row: dict[str, Any]) -> None:
-        """One more row, on disk when this returns."""
+        """One more row, handed to the system when this returns."""
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
         self.rows.append(row)
-        self._write(json.dumps(row))
 
     def finish(self) -> None:
         """Writes the table whole, in the order of ids, and removes the journal."""

@@ -96,7 +96,7 @@ def read_spec(source: str | Path, overrides: Sequence[str] = ()) -> Spec:
     wrong and where: nothing is run on a specification with a typing error.
     """
     path = Path(source)
-    if not path.is_file():
+    if not path.is_file() and path.parent in (Path(), Path("specs")):
         path = SHIPPED / f"{path.stem}.toml"
     if not path.is_file():
         raise unknown("specification", str(source), [known.stem for known in SHIPPED.glob("*.toml")])

@@ -65,6 +65,14 @@ class RunFolder:
     def write_table(self, name: str, table: pa.Table) -> None:
         atomically(self.path / name, lambda partial: pq.write_table(table, partial))
 
+    def merge_skipped(self, skipped: dict[str, str]) -> dict[str, str]:
+        """Adds to skipped.json (id -> reason), so that a resumed run still names what an earlier part skipped."""
+        path = self.path / "skipped.json"
+        merged = {**(json.loads(path.read_text()) if path.is_file() else {}), **skipped}
+        if merged:
+            self.write_json(path.name, merged)
+        return merged
+
     def done(self, unit: str) -> bool:
         """Whether the records of that unit of work are there."""
         return (self.path / "records" / f"{unit}.parquet").is_file()

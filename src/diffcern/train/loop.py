@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -43,7 +46,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where training stopped: finished or at the time limit, and the averaged loss."""
+    """Where training stopped: finished, or at the time limit or Ctrl-C; and the averaged loss."""
 
     finished: bool
     step: int
@@ -92,33 +95,47 @@ def train(
     start = saved = time.monotonic()
     first = step
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    try:
-        with Progress(*columns) as progress:
-            bar = progress.add_task("training", total=schedule.steps, completed=step)
-            while step < schedule.steps and time.monotonic() - start < 60 * schedule.minutes:
-                loss = loss_at(step)
-                if not torch.isfinite(loss):
-                    raise DiffcernError(f"the loss is {loss.item()} at step {step}: lower --learning-rate")
-                loss.backward()
-                nn.utils.clip_grad_norm_(parameters, schedule.clip)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                rates.step()
-                ema.step(parameters)
-                step += 1
-                if step == 1 or step % 10 == 0:
-                    keep = 0.95 if average else 0.0  # over about 200 steps
-                    average = keep * average + (1 - keep) * loss.item()
-                    speed = (step - first) * schedule.batch_size / (time.monotonic() - start)
-                    progress.update(bar, completed=step, description=f"loss {average:.4f}, {speed:.0f} images/s")
-                if time.monotonic() - saved > schedule.checkpoint_seconds:
-                    save()
-                    saved = time.monotonic()
-    finally:
-        if step > first:
-            save()
+    with _interruptible() as interrupted, Progress(*columns) as progress:
+        bar = progress.add_task("training", total=schedule.steps, completed=step)
+        while step < schedule.steps and time.monotonic() - start < 60 * schedule.minutes and not interrupted:
+            loss = loss_at(step)
+            if not torch.isfinite(loss):  # the last checkpoint is left as it is
+                raise DiffcernError(
+                    f"the loss is {loss.item()} at step {step}: give a lower --learning-rate and another --out"
+                )
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, schedule.clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            rates.step()
+            ema.step(parameters)
+            step += 1
+            if step == 1 or step % 10 == 0:
+                keep = 0.95 if average else 0.0  # over about 200 steps
+                average = keep * average + (1 - keep) * loss.item()
+                speed = (step - first) * schedule.batch_size / (time.monotonic() - start)
+                progress.update(bar, completed=step, description=f"loss {average:.4f}, {speed:.0f} images/s")
+            if time.monotonic() - saved > schedule.checkpoint_seconds:
+                save()
+                saved = time.monotonic()
+    if step > first:
+        save()
     ema.copy_to(parameters)
     return Outcome(step >= schedule.steps, step, average)
+
+
+@contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """A list that Ctrl-C fills, so that training stops between two steps and not within one."""
+    interrupted: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    before = signal.signal(signal.SIGINT, lambda number, frame: interrupted.append(number))
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _resume(

@@ -43,7 +43,8 @@ def train_predictor(
     augmentations = augmentation_names(recipe.augmentation)
     folder.mkdir(parents=True, exist_ok=True)
     table = read_table(dataset, recipe.image_size)
-    pixels = table.images[:10_000].float().div(255)
+    some = torch.randperm(len(table.targets), generator=generator(schedule.seed, "statistics"))[:10_240]
+    pixels = table.images[some].float().div(255)
     mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp(min=1e-3)
     config = NativePredictorConfig(
         recipe.architecture,
@@ -68,7 +69,7 @@ def train_predictor(
     settings = {"dataset": dataset.name, "size": len(dataset), **asdict(recipe)}
     outcome = train(predictor, loss_at, schedule, folder, settings)
     # BatchNorm's running statistics belong to the raw weights: measure them again for the averaged ones.
-    batches = ((table.batch(index, device)[0],) for index in torch.arange(len(table.targets)).split(256)[:40])
+    batches = ((table.batch(index, device)[0],) for index in some.split(256))
     update_bn(batches, predictor, device)
     predictor.eval()
     save_predictor(predictor, config, folder)

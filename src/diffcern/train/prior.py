@@ -39,7 +39,7 @@ class PriorRecipe:
     patch: int = 4
     augmentation: str = "none"
     label_dropout: float = 0.1
-    soft_labels: float = 0.0  # share of the labels that become mixtures, see `soften`
+    soft_labels: float = 0.5  # share of the labels that become mixtures, see `soften`
 
 
 def train_prior(
