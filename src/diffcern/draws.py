@@ -1,7 +1,7 @@
 """How timesteps and noise are drawn for a denoising error.
 
-A strategy turns M into M times in [0, 1); every sample has its own generator (see `rng`). The mean over the draws of every
-strategy but "even" and "fixed-bank" is unbiased for the uniform integral over t.
+A strategy turns M into M times in [0, 1); every sample has its own generator (see `rng`). The mean over the draws of
+every strategy but "even" and "fixed-bank" is unbiased for the uniform integral over t.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from diffcern.errors import DiffcernError, UsageError
 
 def demo(
     out: OutFolder = Path("demo-run"),
-    count: Annotated[int | None, typer.Option(help="images per shift (default: 50)", min=1)] = None,
+    count: Annotated[int | None, typer.Option(help="images per shift (default: 40)", min=1)] = None,
     workers: Annotated[int, typer.Option(help="processes of one thread each", min=1)] = min(4, os.cpu_count() or 1),
     as_json: JsonOption = False,
 ) -> None:

@@ -76,7 +76,11 @@ def print_table(summary: Sequence[Row], console: Console | None = None) -> None:
     images = max(row["n"] for row in summary)
     table = Table(title=escape(f"{first['dataset']}, accuracy in %, {images:,} images"), title_justify="left")
     table.add_column(Text(grid.header[0]), no_wrap=True)
-    for name in grid.header[1:]:
+    header, legend = grid.header[1:], ""
+    if grid.width > console.width:  # a cut name says nothing: numbers, and their names below
+        legend = ", ".join(f"{number} {name}" for number, name in enumerate(header, 1))
+        header = [str(number) for number in range(1, len(header) + 1)]
+    for name in header:
         table.add_column(Text(name), justify="right")
     for row in grid.rows:
         if row[0][0] == MEAN:
@@ -85,7 +89,7 @@ def print_table(summary: Sequence[Row], console: Console | None = None) -> None:
         if row[0][0] == MEAN:
             table.add_section()
     console.print(table)
-    for note in grid.notes:
+    for note in [legend, *grid.notes] if legend else grid.notes:
         console.print(Text(note, style="dim"))
 
 

@@ -62,12 +62,12 @@ def standing(row: Row) -> str:
 
 
 def amount(value: float | None) -> str:
-    """Three significant digits, for seconds, evaluations and memory."""
+    """Two or three significant digits, for seconds, evaluations and memory."""
     if value is None:
         return "–"
     if value >= 100 or value == int(value):
         return f"{value:,.0f}"
-    return f"{value:.3g}" if value >= 0.001 else "<0.001"
+    return f"{value:.3g}" if value >= 1 else f"{value:.2g}" if value >= 0.01 else "<0.01"
 
 
 def label(row: Row) -> str:
