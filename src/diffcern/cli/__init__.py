@@ -45,10 +45,7 @@ def main() -> None:
     """The entry point: exit code 0, 1 (failed) or 2 (bad usage); Ctrl-C is 130."""
     try:
         app()
-    except DiffcernError as error:
+    except (DiffcernError, OSError) as error:  # OSError: a file or folder that cannot be read or written
         console = Console(stderr=True, soft_wrap=True, highlight=False)
         console.print(f"[bold red]error:[/] {escape(str(error))}")
         sys.exit(2 if isinstance(error, UsageError) else 1)
-    except OSError as error:  # a file or folder that cannot be read or written
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(str(error))}")
-        sys.exit(1)

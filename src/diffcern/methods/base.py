@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
@@ -79,6 +80,13 @@ class Optimizer:
         if weights.optimizer is not None:
             optimizer.load_state_dict(copy.deepcopy(weights.optimizer))
         return leaves, optimizer
+
+
+def descend(leaves: dict[str, Tensor], optimizer: torch.optim.Optimizer, gradients: Iterable[Tensor | None]) -> None:
+    """One optimiser step along the gradients, given in the order of the leaves; None leaves a weight where it is."""
+    for leaf, gradient in zip(leaves.values(), gradients, strict=True):
+        leaf.grad = gradient
+    optimizer.step()
 
 
 def stop(leaves: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> Weights:

@@ -17,7 +17,7 @@ from torch import Tensor
 from diffcern.draws import Draws, check_draws, draw
 from diffcern.errors import UsageError
 from diffcern.likelihood import ConditionGradient, condition_gradient
-from diffcern.methods.base import Count, Optimizer, Weights, call, choose_parameters, frozen_copy, stop
+from diffcern.methods.base import Count, Optimizer, Weights, call, choose_parameters, descend, frozen_copy, stop
 from diffcern.methods.batch_norm import with_batch_statistics
 from diffcern.predictors import Predictor
 from diffcern.priors import Prior
@@ -139,9 +139,7 @@ class DiffusionTTA:
             gradient = mask(gradient, active[index])
             self._move(leaves, optimizer, condition, gradient.gradient, index, len(inputs))
             if prior_optimizer is not None:
-                for name, leaf in prior_leaves.items():
-                    leaf.grad = gradient.parameters[name]
-                prior_optimizer.step()
+                descend(prior_leaves, prior_optimizer, gradient.parameters.values())
         with torch.no_grad():
             output = call(self.predictor, leaves, inputs.images)
             if keep is not None:
@@ -187,9 +185,7 @@ class DiffusionTTA:
                 [value / batch for value in gradient.parts.values()],
                 allow_unused=True,
             )
-        for leaf, value in zip(leaves.values(), gradients, strict=True):
-            leaf.grad = value
-        optimizer.step()
+        descend(leaves, optimizer, gradients)
 
 
 def rival_z(per_draw: Condition, condition: Condition) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffcern.draws import Draws, draw
 from diffcern.errors import UsageError
-from diffcern.methods.base import Count, Optimizer, Weights, call, choose_parameters, frozen_copy, stop
+from diffcern.methods.base import Count, Optimizer, Weights, call, choose_parameters, descend, frozen_copy, stop
 from diffcern.predictors import Predictor
 from diffcern.priors import Prior
 from diffcern.rng import generator
@@ -79,9 +79,7 @@ class Dusa:
             mixed = (p[..., None] * estimates).sum(1)
             losses = (draws.noise[:, 0].flatten(1).float() - mixed).square().mean(1)
             gradients = torch.autograd.grad(losses.mean(), list(leaves.values()), allow_unused=True)
-        for leaf, gradient in zip(leaves.values(), gradients, strict=True):
-            leaf.grad = gradient
-        optimizer.step()
+        descend(leaves, optimizer, gradients)
         costs = [Cost(nfe_forward=chosen.shape[1])] * len(inputs)
         return Prediction(logits.detach(), costs, losses.detach()[:, None].tolist()), stop(leaves, optimizer)
 

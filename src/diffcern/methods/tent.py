@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from diffcern.methods.base import Count, Optimizer, Weights, call, choose_parameters, frozen_copy, stop
+from diffcern.methods.base import Count, Optimizer, Weights, call, choose_parameters, descend, frozen_copy, stop
 from diffcern.methods.batch_norm import with_batch_statistics
 from diffcern.predictors import Predictor
 from diffcern.types import Cost, Inputs, Prediction
@@ -44,7 +44,5 @@ class Tent:
                 logits = call(self.predictor, leaves, inputs.images)
                 entropy = -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1).mean()
                 gradients = torch.autograd.grad(entropy, list(leaves.values()))
-            for leaf, gradient in zip(leaves.values(), gradients, strict=True):
-                leaf.grad = gradient
-            optimizer.step()
+            descend(leaves, optimizer, gradients)
         return Prediction(logits.detach(), [Cost()] * len(inputs)), stop(leaves, optimizer)
