@@ -114,7 +114,7 @@ def soften(targets: Tensor, count: int, share: float, rng: torch.Generator) -> T
 
     By conjugacy that is the law of c given y when c ~ Dirichlet(a 1) and y ~ c. A network trained on it learns
     E[x0 | x_t, c] of the mixture sum_k c_k p(x | k), so that its loss at a soft label is that of the mixture.
-    Sound in theory; on the digits it made no measurable difference to Diffusion-TTA (docs/results.md).
+    Sound in theory; whether it helps Diffusion-TTA is open.
     """
     one_hot = torch.nn.functional.one_hot(targets, count).float()
     numbers = np.random.default_rng(int(torch.randint(2**62, (), generator=rng)))
