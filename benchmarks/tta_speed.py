@@ -84,7 +84,7 @@ def main() -> None:
         "depth": 6,
         "repeats": 3,
         "threads": 2,
-        "rows": 180,
+        "rows": 64,
     }.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()

@@ -25,7 +25,7 @@ CANDIDATES: dict[str, list[dict]] = {
         {"options": {**TTA, "learning_rate": 0.05, "temperature": 1.0}},
         *({"options": {**TTA, "learning_rate": rate, "temperature": 2.0}} for rate in (0.02, 0.05, 0.1)),
         *({"options": {**TTA, "learning_rate": 0.05, "temperature": 2.0, "gate": gate}} for gate in (1.5, 2.0)),
-        *({"options": {**TTA, "learning_rate": 0.05, "temperature": 2.0, "familiar": f}} for f in (0.036, 0.04, 0.045)),
+        *({"options": {**TTA, "learning_rate": 0.05, "temperature": 2.0, "familiar": f}} for f in (0.9, 0.97, 0.99)),
         {"options": {**TTA, "learning_rate": 0.05, "temperature": 2.0, "weighting": "v"}},
         {"options": {**TTA, "learning_rate": 0.05, "temperature": 2.0, "parameters": "norm"}},
         *(

@@ -6,6 +6,7 @@ from torch import nn
 
 from diffcern.draws import draw
 from diffcern.errors import DiffcernError, UsageError
+from diffcern.familiarity import clean_errors, strangeness, threshold
 from diffcern.methods import build_method
 from diffcern.methods.base import choose_parameters
 from diffcern.methods.batch_norm import with_batch_statistics
@@ -175,7 +176,8 @@ def test_a_familiar_image_is_left_to_the_predictor(predictor, prior, task, input
     options = {"steps": 2, "draws": 8, "strategy": "stratified", "optimizer": "sgd", "learning_rate": 0.5}
     plain = build_method("diffusion-tta", predictor, prior, task, options)
     expected, _ = plain.step(plain.init(), inputs[:1], 0)
-    trusting = build_method("diffusion-tta", predictor, prior, task, {**options, "familiar": 1e9})
+    prior.clean_errors = torch.tensor([0.0] + [1e9] * 100)
+    trusting = build_method("diffusion-tta", predictor, prior, task, {**options, "familiar": 0.5})
     prediction, _ = trusting.step(trusting.init(), inputs[:1], 0)
     assert torch.equal(prediction.output, predictor(inputs.images[:1]))
     assert prediction.costs[0].nfe_forward == 8
@@ -192,8 +194,21 @@ def test_strangeness_is_the_min_snr_error(predictor, prior, task, inputs):
         name: condition_gradient(prior, latents, Condition(classes=classes), draws, weighting=name).losses
         for name in ("x0", "min-snr")
     }
-    method = DiffusionTTA(predictor, prior, task, weighting="x0")
-    assert torch.allclose(method._strangeness(by_name["x0"], draws), by_name["min-snr"].mean(1), rtol=1e-4)
+    assert torch.allclose(strangeness(prior, by_name["x0"], draws, "x0"), by_name["min-snr"].mean(1), rtol=1e-4)
+
+
+def test_familiar_is_a_share_of_the_clean_images(predictor, prior, task, inputs):
+    """A share is a percentile of the clean profile; without a profile the option is refused."""
+    targets = torch.arange(12) % 4
+    with pytest.raises(UsageError, match=r"clean_errors\(prior, images, targets\)"):
+        DiffusionTTA(predictor, prior, task, familiar=0.9)
+    prior.clean_errors = clean_errors(prior, inputs.images, targets)
+    assert prior.clean_errors.diff().ge(0).all()
+    assert threshold(prior, 0.5) == pytest.approx(prior.clean_errors[50].item())
+    assert threshold(prior, 0.995) == pytest.approx(prior.clean_errors[99:].mean().item())
+    assert threshold(prior, 1.0) == pytest.approx(prior.clean_errors[100].item())
+    with pytest.raises(UsageError, match="0 to 1"):
+        threshold(prior, 97)
 
 
 def test_rival_z_is_the_paired_t_statistic():

@@ -44,7 +44,10 @@ def test_prior_resumes_to_the_same_weights(tmp_path):
     for a, b in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
     assert (tmp_path / "b" / "samples.png").exists()
-    assert load_prior(str(tmp_path / "b")).class_names == tuple("0123456789")
+    loaded = load_prior(str(tmp_path / "b"))
+    assert loaded.class_names == tuple("0123456789")
+    assert loaded.clean_errors.shape == (101,)
+    assert 0 < loaded.clean_errors[0] < loaded.clean_errors[-1]
 
 
 def test_other_settings_are_refused(tmp_path):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from diffcern.draws import Draws, check_draws, draw
 from diffcern.errors import UsageError
+from diffcern.familiarity import strangeness, threshold
 from diffcern.likelihood import ConditionGradient, condition_gradient
 from diffcern.methods.base import Count, Optimizer, Weights, call, choose_parameters, descend, frozen_copy, stop
 from diffcern.methods.batch_norm import with_batch_statistics
@@ -44,10 +45,10 @@ class DiffusionTTA:
 
     Beyond the paper: gate, a z value; an image takes a step only while moving probability from its top class to
     some rival would lower the loss by more than `gate` standard errors of the sampling noise (per-draw gradients
-    give them for free), so that easy images stop after one evaluation, unchanged. familiar, an error; an image whose
-    first min-SNR-weighted error is no larger looks like what the prior (and so the predictor) was trained on, and is
-    left to the predictor: take a high quantile over clean images, no labels needed. batch_statistics: BatchNorm
-    statistics of the batch (source_count as in BN-adapt) under the diffusion gradient; needs a batch.
+    give them for free), so that easy images stop after one evaluation, unchanged. familiar, a share (0.99, say); an
+    image whose first error is within those of that share of the clean images looks like what the prior (and so the
+    predictor) was trained on, and is left to the predictor. batch_statistics: BatchNorm statistics of the batch
+    (source_count as in BN-adapt) under the diffusion gradient; needs a batch.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class DiffusionTTA:
         familiar: float | None = None,
         batch_statistics: bool = False,
         source_count: float = 0.0,
-        rows: Count = 256,
+        rows: Count = 64,
     ) -> None:
         if steps < 1:
             raise UsageError(f"steps must be at least 1, not {steps}")
@@ -96,7 +97,8 @@ class DiffusionTTA:
         self.optimizer = Optimizer(optimizer, learning_rate, momentum)
         rate = learning_rate if prior_learning_rate is None else prior_learning_rate
         self.prior_optimizer = Optimizer(optimizer, rate, momentum) if adapt_prior else None
-        self.gate, self.familiar, self.rows = gate, familiar, rows
+        self.gate, self.rows = gate, rows
+        self.clean_error = None if familiar is None else threshold(prior, familiar)
 
     def init(self) -> TTAState:
         prior = Weights(choose_parameters(self.prior, "all")) if self.prior_optimizer else None
@@ -130,8 +132,8 @@ class DiffusionTTA:
             )
             for i, loss in zip(index.tolist(), gradient.loss.tolist(), strict=True):
                 trace[i].append(loss)
-            if self.familiar is not None and update == 0:
-                active[index] &= self._strangeness(gradient.losses, draws) > self.familiar
+            if self.clean_error is not None and update == 0:
+                active[index] &= strangeness(self.prior, gradient.losses, draws, self.weighting) > self.clean_error
             if self.gate is not None:
                 active[index] &= rival_z(gradient.per_draw, condition[index].detach()) > self.gate
             if not active.any():
@@ -159,14 +161,6 @@ class DiffusionTTA:
             update=update if self.resample else 0,
             span=self.span,
         )
-
-    def _strangeness(self, losses: Tensor, draws: Draws) -> Tensor:
-        """The min-SNR-weighted error `[B]`, from the losses `[B, M]` of another weighting: it sees content and
-        texture alike, where eps-weighting sees fine noise alone and x0-weighting the coarse content alone."""
-        alpha, sigma = self.prior.alphas[draws.timesteps], self.prior.sigmas[draws.timesteps]
-        time = draws.timesteps / self.prior.num_timesteps
-        ratio = weighting_named("min-snr")(alpha, sigma, time) / weighting_named(self.weighting)(alpha, sigma, time)
-        return (losses * ratio).mean(1)
 
     @staticmethod
     def _move(

@@ -18,7 +18,8 @@ class Prior(nn.Module, ABC):
 
     kind: what the raw output estimates ("eps", "x0", "v", "flow"). class_names: the label space, empty if none.
     latent_shape: (C, h, w). alphas, sigmas: fp32 tables `[T]`, computed in fp64, with
-    x_t = alphas[t] * x0 + sigmas[t] * eps.
+    x_t = alphas[t] * x0 + sigmas[t] * eps. clean_errors: percentiles 0 to 100 of the denoising error over clean images,
+    `[101]`, where known (see `diffcern.familiarity`).
     """
 
     kind: str
@@ -26,6 +27,7 @@ class Prior(nn.Module, ABC):
     latent_shape: tuple[int, int, int]
     alphas: Tensor
     sigmas: Tensor
+    clean_errors: Tensor | None = None
 
     def set_schedule(self, alphas: Tensor, sigmas: Tensor) -> None:
         """Registers the schedule (any float dtype; kept in fp32 whatever the network's dtype)."""

@@ -93,10 +93,10 @@ def train(
         partial.replace(checkpoint)
 
     start = saved = time.monotonic()
-    first = step
+    first, bar_text = step, "training"
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with _interruptible() as interrupted, Progress(*columns) as progress:
-        bar = progress.add_task("training", total=schedule.steps, completed=step)
+        bar = progress.add_task(bar_text, total=schedule.steps, completed=step)
         while step < schedule.steps and time.monotonic() - start < 60 * schedule.minutes and not interrupted:
             loss = loss_at(step)
             if not torch.isfinite(loss):  # the last checkpoint is left as it is
@@ -114,10 +114,13 @@ def train(
                 keep = 0.95 if average else 0.0  # over about 200 steps
                 average = keep * average + (1 - keep) * loss.item()
                 speed = (step - first) * schedule.batch_size / (time.monotonic() - start)
-                progress.update(bar, completed=step, description=f"loss {average:.4f}, {speed:.0f} images/s")
+                bar_text = f"loss {average:.4f}, {speed:.0f} images/s"
+                progress.update(bar, completed=step, description=bar_text)
             if time.monotonic() - saved > schedule.checkpoint_seconds:
                 save()
                 saved = time.monotonic()
+                if not progress.console.is_terminal:  # a log: the bar shows only at the end
+                    progress.console.print(f"step {step} of {schedule.steps}, {bar_text}")
     if step > first:
         save()
     ema.copy_to(parameters)

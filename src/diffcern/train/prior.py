@@ -13,6 +13,7 @@ from torchvision.utils import make_grid, save_image
 
 from diffcern.data import Dataset
 from diffcern.errors import UsageError
+from diffcern.familiarity import clean_errors
 from diffcern.likelihood import denoising_error
 from diffcern.priors.native import PREDICTION_TYPES, NativeConfig, NativePrior, native_prior
 from diffcern.rng import generator
@@ -21,6 +22,7 @@ from diffcern.train.loop import Outcome, Schedule, train
 from diffcern.types import Condition
 from diffcern.weightings import weighting as weighting_named
 
+CLEAN = 512  # images whose errors make the clean profile
 DIRICHLET = 0.1  # concentration per class of soft labels: mostly one class, sometimes several
 
 
@@ -76,6 +78,7 @@ def train_prior(
     settings = {"dataset": dataset.name, "size": len(dataset), **asdict(recipe)}
     outcome = train(prior.denoiser, loss_at, schedule, folder, settings)
     prior.eval().requires_grad_(False)
+    prior.clean_errors = clean_errors(prior, *clean_images(table))
     prior.save_pretrained(folder)
     save_image(sample_grid(prior), folder / "samples.png")
     return prior, outcome
@@ -121,6 +124,12 @@ def soften(targets: Tensor, count: int, share: float, rng: torch.Generator) -> T
     gamma = torch.from_numpy(numbers.standard_gamma(DIRICHLET + one_hot.numpy())).float()
     mixed = torch.rand(len(targets), 1, generator=rng) < share
     return torch.where(mixed, gamma / gamma.sum(1, keepdim=True), one_hot)
+
+
+def clean_images(table: ImageTable) -> tuple[Tensor, Tensor]:
+    """At most `CLEAN` images of the table, evenly spaced, as they are (not augmented), and their targets."""
+    index = torch.linspace(0, len(table.targets) - 1, min(CLEAN, len(table.targets))).long()
+    return table.batch(index, torch.device("cpu"))
 
 
 @torch.no_grad()

@@ -1,0 +1,56 @@
+"""Does an image look like what the prior was trained on? Its denoising error beside those of clean images.
+
+    e(z) = E_{t, eps} min(1, 5 / SNR) || eps - eps_hat(alpha z + sigma eps, t, c) ||^2
+
+The min-SNR weighting (Hang et al. 2023) sees content and texture alike, where w = 1 sees fine noise alone and the
+x0 weighting coarse content alone. A prior keeps the percentiles of e over clean images, see `clean_errors`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from diffcern.draws import Draws, draw
+from diffcern.errors import UsageError
+from diffcern.likelihood import score
+from diffcern.priors.base import Prior
+from diffcern.weightings import weighting as weighting_named
+
+DRAWS = 16  # per image; stratified
+
+
+def strangeness(prior: Prior, losses: Tensor, draws: Draws, weighting: str) -> Tensor:
+    """e of each image, `[B]`, from its denoising errors `[B, M]` under any weighting: no further evaluations."""
+    alpha, sigma = prior.alphas[draws.timesteps], prior.sigmas[draws.timesteps]
+    time = draws.timesteps / prior.num_timesteps
+    ratio = weighting_named("min-snr")(alpha, sigma, time) / weighting_named(weighting)(alpha, sigma, time)
+    return (losses * ratio).mean(1)
+
+
+def clean_errors(prior: Prior, images: Tensor, targets: Tensor) -> Tensor:
+    """The percentiles 0, 1, ..., 100 of e over labelled clean images, `[101]` fp32 on the CPU.
+
+    images: `[B, 3, H, W]` in [0, 1], as the prior meets them when nothing is wrong; targets: `[B]` class indices.
+    """
+    latents = prior.encode(images.to(prior.device))
+    ids = [str(number) for number in range(len(images))]
+    draws = draw("stratified", DRAWS, latents, ids, seed=0, num_timesteps=prior.num_timesteps)
+    candidates = targets.to(prior.device)[:, None]
+    errors = score(prior, latents, prior.hypotheses(), draws, candidates=candidates, weighting="min-snr").errors
+    return errors.mean((1, 2)).cpu().quantile(torch.linspace(0, 1, 101))
+
+
+def threshold(prior: Prior, share: float) -> float:
+    """The error that `share` (0 to 1) of the clean images stay within. Raises UsageError where none is known."""
+    if not 0 <= share <= 1:
+        raise UsageError(f"familiar is a share of the clean images, 0 to 1, not {share}")
+    if prior.clean_errors is None:
+        raise UsageError(
+            "familiar needs the prior's errors on clean images, which this prior lacks: leave the option out, or set "
+            "prior.clean_errors = diffcern.familiarity.clean_errors(prior, images, targets)"
+        )
+    position = 100 * share
+    low = min(int(position), 99)
+    first, second = prior.clean_errors[low].item(), prior.clean_errors[low + 1].item()
+    return first + (position - low) * (second - first)
