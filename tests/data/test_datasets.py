@@ -98,6 +98,17 @@ def test_subset_choice_is_the_same_on_every_machine_and_version() -> None:
     assert list(subset(TABLE, 5, 0).ids) == ["s35", "s37", "s48", "s68", "s91"]
 
 
+def test_subset_skips_what_another_choice_takes() -> None:
+    reported = set(subset(TABLE, 30, 0).ids)
+    assert set(subset(TABLE, None, 0, skip=30).ids) == set(TABLE.ids) - reported
+    tuned = subset(TABLE, 20, 0, skip=30)
+    assert Counter(tuned.targets) == {0: 12, 1: 6, 2: 2}
+    assert not reported & set(tuned.ids)
+    for skip in (-1, 100):
+        with pytest.raises(UsageError, match="100 samples"):
+            subset(TABLE, 5, 0, skip=skip)
+
+
 def test_unlabelled_subset_is_uniform() -> None:
     table = Table(TABLE.ids, [-1] * 100)
     times = Counter(i for seed in range(200) for i in subset(table, 25, seed).ids)

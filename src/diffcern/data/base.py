@@ -78,14 +78,21 @@ class Subset:
         return self.source[self.indices[index]]
 
 
-def subset(dataset: Dataset, count: int | None, seed: int) -> Dataset:
+def subset(dataset: Dataset, count: int | None, seed: int, skip: int = 0) -> Dataset:
     """A seeded, class-stratified choice of `count` samples, in the data set's order.
 
     All samples when count is None or no less than there are. Which ones are chosen is a function of (ids,
     targets, seed): the order of rows plays no part. Without targets the choice is uniform.
+    skip: chooses among the samples that are not in `subset(dataset, skip, seed)`: options can be chosen on these,
+    and figures reported on those.
 
-    Raises `UsageError` for a count below 1.
+    Raises `UsageError` for a count below 1 or when none are left.
     """
+    if skip:
+        if not 0 < skip < len(dataset):
+            raise UsageError(f"{dataset.name} has {len(dataset)} samples: skip at least 0 and fewer, not {skip}.")
+        left_out = set(stratified(dataset.ids, dataset.targets, skip, seed))
+        return subset(Subset(dataset, [row for row in range(len(dataset)) if row not in left_out]), count, seed)
     if count is not None and count < 1:
         raise UsageError(f"a subset needs at least 1 sample, not {count}.")
     if count is None or count >= len(dataset):
