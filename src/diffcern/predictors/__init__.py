@@ -1,27 +1,90 @@
-"""Predictors by name: embedded ones, local folders, and (later) timm, torchvision and transformers."""
+"""Predictors by name: embedded ones, local folders, the hub, timm's registry and torchvision's."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from diffcern.assets import asset, embedded_names
 from diffcern.errors import DiffcernError, unknown
+from diffcern.labels import Vocabulary, vocabulary_of
 from diffcern.predictors.base import Predictor
+from diffcern.predictors.clip import ZeroShot
+from diffcern.predictors.hub import fetch
 from diffcern.predictors.native import read_predictor
+from diffcern.predictors.timm_models import timm_folder, timm_predictor
+from diffcern.predictors.torchvision_models import torchvision_predictor
+from diffcern.predictors.transformers_models import transformers_predictor
 
 __all__ = ["Predictor", "load_predictor"]
 
+FORMS = ("hf:OWNER/NAME", "timm:NAME", "torchvision:NAME/WEIGHTS", "a folder")  # of names, besides "embedded:NAME"
 
-def load_predictor(name: str) -> Predictor:
-    """The predictor that `name` stands for: "embedded:NAME" or a folder made by `diffcern train predictor`.
 
-    Raises UsageError for a name that does not exist, DiffcernError for a folder that cannot be read.
+def load_predictor(
+    name: str,
+    *,
+    labels: Sequence[str] | None = None,
+    templates: Sequence[str] | None = None,
+    allow_pickle: bool = False,
+    trust_remote_code: bool = False,
+) -> Predictor:
+    """The predictor that `name` stands for, in eval mode and fp32.
+
+    "embedded:NAME"; "timm:NAME[.TAG]" ("timm:resnet50.a1_in1k"); "torchvision:NAME/WEIGHTS"
+    ("torchvision:resnet50/IMAGENET1K_V2"); "hf:OWNER/NAME[@REVISION]" on the hub; or a local folder. What a folder or
+    a repository holds is told by its files: predictor.json (`diffcern train predictor`) or a config.json of
+    transformers or timm.
+
+    labels: what to tell apart, for CLIP and SigLIP; of other models a choice among their classes (see
+    `Predictor.restrict`). templates: for CLIP and SigLIP, the sentences around a label (`["a photo of a {}."]`).
+    allow_pickle: read weights that exist as pickles only (with torch's weights_only).
+    trust_remote_code: run the Python code that a repository brings along.
+
+    Raises UsageError for a name that does not exist and for labels that are missing, doubled or out of place;
+    DiffcernError for a model that cannot be had or read.
     """
-    if name.startswith("embedded:"):
-        return read_predictor(asset(name.removeprefix("embedded:"), "predictor"))
-    folder = Path(name).expanduser()
-    if not folder.exists():
-        raise unknown("predictor", name, [f"embedded:{known}" for known in embedded_names("predictor")])
-    if not (folder / "predictor.json").is_file():
-        raise DiffcernError(f"{folder} is not a predictor: it has no predictor.json (see `diffcern train predictor`)")
-    return read_predictor(folder)
+    vocabulary = vocabulary_of(labels, templates)
+    predictor = _load(name, vocabulary, allow_pickle, trust_remote_code)
+    if labels is None or isinstance(predictor.model, ZeroShot):
+        return predictor
+    return predictor.restrict(labels)
+
+
+def _load(name: str, vocabulary: Vocabulary | None, allow_pickle: bool, trust_remote_code: bool) -> Predictor:
+    """The predictor with all of its classes."""
+    family, _, rest = name.partition(":")
+    if family == "hf":
+        folder = fetch(rest, allow_pickle=allow_pickle, code=trust_remote_code)
+        return _read_folder(folder, name, vocabulary, allow_pickle, trust_remote_code)
+    if family not in ("embedded", "timm", "torchvision"):
+        folder = Path(name).expanduser()
+        if not folder.is_dir():
+            raise unknown("predictor", name, [*(f"embedded:{known}" for known in embedded_names("predictor")), *FORMS])
+        return _read_folder(folder, name, vocabulary, allow_pickle, trust_remote_code)
+    if family == "timm":
+        return timm_predictor(rest, allow_pickle=allow_pickle)
+    return torchvision_predictor(rest) if family == "torchvision" else read_predictor(asset(rest, "predictor"))
+
+
+def _read_folder(
+    folder: Path, name: str, vocabulary: Vocabulary | None, allow_pickle: bool, trust_remote_code: bool
+) -> Predictor:
+    """Tells by its files what a folder holds."""
+    try:
+        config = json.loads((folder / "config.json").read_text()) if (folder / "config.json").is_file() else {}
+    except ValueError as error:
+        raise DiffcernError(f"{name} has a config.json that is not JSON: {error}") from error
+    if "model_type" in config or "architectures" in config:
+        return transformers_predictor(
+            folder, name, vocabulary, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code
+        )
+    if (folder / "predictor.json").is_file():
+        return read_predictor(folder)
+    if "architecture" in config:
+        return timm_folder(folder, name, allow_pickle=allow_pickle)
+    raise DiffcernError(
+        f"{name} is not a predictor: it has neither a predictor.json (see `diffcern train predictor`) nor a "
+        "config.json of transformers or timm"
+    )

@@ -1,0 +1,75 @@
+"""CLIP and SigLIP as classifiers for labels of your own: the text becomes weights, the image tower the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diffcern.errors import UsageError
+from diffcern.labels import Vocabulary
+
+OPEN_VOCABULARY = ("clip", "siglip")  # transformers' model types
+
+
+class ZeroShot(nn.Module):
+    """logits = scale <image feature, text feature of each label> + bias, features of length 1 (Radford et al. 2021,
+    arXiv 2103.00020, figure 3; with a bias: Zhai et al. 2023, arXiv 2303.15343).
+
+    The text features `[K, D]`, scale and bias are buffers, so the parameters are the image tower's alone. SigLIP was
+    trained with a sigmoid for each pair; its logits serve a softmax over the labels, where the bias cancels.
+    """
+
+    text: Tensor
+    scale: Tensor
+    bias: Tensor
+
+    def __init__(self, tower: nn.Module, projection: nn.Module, text: Tensor, scale: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.tower = tower
+        self.projection = projection
+        self.register_buffer("text", text, persistent=False)
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = F.normalize(self.projection(self.tower(images).pooler_output), dim=-1)
+        return self.scale * features @ self.text.T + self.bias
+
+
+def zero_shot(model: Any, tokenizer: Any, vocabulary: Vocabulary) -> ZeroShot:
+    """A classifier from transformers' CLIPModel or SiglipModel; its text tower is not kept.
+
+    Raises UsageError for a prompt that is longer than the model reads.
+    """
+    siglip = model.config.model_type == "siglip"
+    text = text_features(model.eval(), tokenizer, vocabulary)
+    bias = model.logit_bias.detach().clone() if siglip else torch.zeros(1)
+    projection = nn.Identity() if siglip else model.visual_projection
+    return ZeroShot(model.vision_model, projection, text, model.logit_scale.detach().exp(), bias)
+
+
+@torch.no_grad()
+def text_features(model: Any, tokenizer: Any, vocabulary: Vocabulary, rows: int = 256) -> Tensor:
+    """One feature of length 1 per label, `[K, D]`: the mean over its templates' features of length 1.
+
+    SigLIP was trained on text padded to full length and without a mask, CLIP with one. Raises UsageError for a prompt
+    that the tokenizer would cut off.
+    """
+    siglip = model.config.model_type == "siglip"
+    limit = model.config.text_config.max_position_embeddings
+    prompts = vocabulary.prompts()
+    for prompt, ids in zip(prompts, tokenizer(prompts)["input_ids"], strict=True):
+        if len(ids) > limit:
+            raise UsageError(f"the prompt {prompt!r} has {len(ids)} tokens and the model reads {limit}: shorten it")
+    features = []
+    for start in range(0, len(prompts), rows):
+        padding = {"padding": "max_length", "max_length": limit} if siglip else {"padding": True}
+        tokens = tokenizer(prompts[start : start + rows], return_tensors="pt", **padding)
+        mask = {} if siglip else {"attention_mask": tokens["attention_mask"]}
+        pooled = model.text_model(tokens["input_ids"], **mask).pooler_output
+        features.append(F.normalize(pooled if siglip else model.text_projection(pooled), dim=-1))
+    shape = (len(vocabulary.labels), len(vocabulary.templates), -1)
+    return F.normalize(torch.cat(features).view(shape).mean(1), dim=-1)

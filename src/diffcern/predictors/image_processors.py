@@ -1,0 +1,79 @@
+"""What an image processor of transformers does to an image, as options of `Predictor`, and a check that it is so."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+import torch
+
+from diffcern.errors import DiffcernError
+from diffcern.predictors.base import Centre, Fit, Predictor, Size
+
+# PIL's filters by number. Lanczos becomes bicubic, as it did in transformers' own tensor code before torchvision 0.27.
+INTERPOLATIONS = {1: "bicubic", 2: "bilinear", 3: "bicubic"}
+WRAP = "wrap the model in diffcern.Predictor with the preprocessing it needs"
+
+
+class Preprocessing(TypedDict, total=False):
+    """The options of `Predictor` that say how an image becomes the model's input."""
+
+    size: Size
+    crop: float
+    fit: Fit
+    interpolation: str
+    centre: Centre
+    multiple: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def preprocessing(processor: Any, name: str) -> Preprocessing:
+    """Reads an image processor's configuration. Raises DiffcernError for one that resizes by no known rule."""
+    options: Preprocessing = {"centre": "down"}
+    if getattr(processor, "do_normalize", False):
+        options |= {"mean": tuple(processor.image_mean), "std": tuple(processor.image_std)}
+    if not getattr(processor, "do_resize", False):
+        return options
+    try:
+        return {**options, "interpolation": INTERPOLATIONS[int(processor.resample)], **_geometry(processor)}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise DiffcernError(
+            f"{name} resizes its images by a rule of its own ({type(processor).__name__}); {WRAP}"
+        ) from error
+
+
+def _geometry(processor: Any) -> Preprocessing:
+    size = dict(processor.size)
+    if getattr(processor, "keep_aspect_ratio", False):
+        return {"size": (size["height"], size["width"]), "fit": "ratio", "multiple": processor.ensure_multiple_of}
+    if "height" in size:
+        resized: tuple[int, int] = (size["height"], size["width"])
+        fit: Fit = "squeeze"
+    else:
+        resized, fit = (size["shortest_edge"],) * 2, "crop"
+    fraction = getattr(processor, "crop_pct", None)
+    if fraction is not None and fit == "crop":  # ConvNeXt's: small images are cropped, large ones squeezed
+        if resized[0] >= 384:
+            return {"size": resized, "fit": "squeeze"}
+        return {"size": resized, "fit": "crop", "crop": resized[0] / int(resized[0] / fraction)}
+    if not getattr(processor, "do_center_crop", False):
+        return {"size": resized, "fit": fit}
+    kept = dict(processor.crop_size)
+    return {"size": (kept["height"], kept["width"]), "fit": fit, "crop": kept["height"] / resized[0]}
+
+
+def check_preprocessing(predictor: Predictor, processor: Any, name: str) -> None:
+    """Raises DiffcernError unless predictor and processor make the same of an image (smooth, so that rounding and
+    interpolation do not matter): processors differ in more than their configuration says."""
+    rows, columns = torch.meshgrid(torch.linspace(0, 1, 300), torch.linspace(0, 1, 400), indexing="ij")
+    image = torch.stack([rows, columns, 1 - rows * columns]).mul(255).round().byte()
+    cropped = getattr(processor, "do_center_crop", False)
+    options = {"do_center_crop": False} if cropped and predictor.task != "classification" else {}
+    expected = processor(images=[image.permute(1, 2, 0).numpy()], return_tensors="pt", **options)["pixel_values"]
+    actual = predictor.prepare(image[None] / 255)
+    same = expected.shape == actual.shape and bool(((expected - actual) * predictor.std).abs().mean() < 0.01)
+    if not same:
+        raise DiffcernError(
+            f"{name} prepares its images with {type(processor).__name__}, which does more than resize, crop and "
+            f"normalise (it makes {tuple(expected.shape)} where these make {tuple(actual.shape)}); {WRAP}"
+        )

@@ -1,0 +1,112 @@
+"""Classifiers from timm: its registry ("resnet50.a1_in1k") or a folder in the format it saves and publishes."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from diffcern.errors import DiffcernError, UsageError
+from diffcern.labels import Labels, imagenet_labels, label_space, unique
+from diffcern.predictors.base import Fit, Predictor
+from diffcern.predictors.hub import fetch, refuse_pickles
+
+WORDNET = re.compile(r"n\d{8}")
+FITS: dict[str, Fit] = {"center": "crop", "squash": "squeeze"}  # timm's crop_mode
+
+
+def timm_predictor(name: str, *, allow_pickle: bool = False) -> Predictor:
+    """What timm calls "NAME[.TAG]", "hf-hub:OWNER/NAME" or "local-dir:FOLDER", with its weights.
+
+    Raises UsageError for a name that timm does not know, DiffcernError for weights that cannot be had or do not fit.
+    """
+    import timm  # slow to import, and only needed here
+
+    source, _, rest = name.rpartition(":")
+    if source == "local-dir" and not Path(rest).expanduser().is_dir():
+        raise UsageError(f"there is no folder {rest!r}")
+    if source in ("hf-hub", "local-dir"):
+        return timm_folder(fetch(rest, allow_pickle=allow_pickle), rest, allow_pickle=allow_pickle)
+    known = timm.list_pretrained()
+    if name not in known and name not in {tagged.partition(".")[0] for tagged in known}:
+        near = difflib.get_close_matches(name, known, n=5, cutoff=0.0)
+        raise UsageError(
+            f"timm has no model {name!r}. Did you mean {' or '.join(map(repr, near))}? "
+            "timm.list_pretrained('*resnet*') lists the names that contain a word"
+        )
+    config = timm.models.get_pretrained_cfg(name)
+    if config.hf_hub_id:
+        folder = fetch(config.hf_hub_id, allow_pickle=allow_pickle)  # into the cache, from where timm reads it
+        refuse_pickles(folder, config.hf_hub_id, allow_pickle)
+    elif not allow_pickle:
+        raise DiffcernError(
+            f"timm has no safetensors weights for {name!r}. Pickled weights can run code when they are read: choose "
+            "another tag, or pass allow_pickle=True if you trust where they come from"
+        )
+    return _wrap(_create(name), name)
+
+
+def timm_folder(folder: Path, name: str, *, allow_pickle: bool = False) -> Predictor:
+    """The model in a folder with timm's config.json and model.safetensors; name: what messages call it.
+
+    Raises DiffcernError when it has no label names or its weights do not fit.
+    """
+    refuse_pickles(folder, name, allow_pickle)
+    return _wrap(_create(f"local-dir:{folder}"), name)
+
+
+def _create(name: str) -> Any:
+    import timm
+
+    try:
+        return timm.create_model(name, pretrained=True)
+    except Exception as error:  # a key that is missing, a shape that differs, a download that broke
+        lines = [line.strip() for line in str(error).splitlines()[:4]]
+        raise DiffcernError(f"timm cannot load {name}: {' '.join(lines)[:600]}") from error
+
+
+def _wrap(model: Any, name: str) -> Predictor:
+    from timm.data import resolve_model_data_config
+
+    config = resolve_model_data_config(model)
+    channels, height, width = config["input_size"]
+    if channels != 3 or config["crop_mode"] not in FITS or config["interpolation"] not in ("bilinear", "bicubic"):
+        raise DiffcernError(
+            f"{name} wants {channels} channels, crop_mode {config['crop_mode']!r} and {config['interpolation']!r} "
+            f"interpolation; known are 3 channels, {' and '.join(FITS)}, bilinear and bicubic. Wrap it yourself in "
+            "diffcern.Predictor"
+        )
+    labels = _labels(model, name)
+    return Predictor(
+        model,
+        labels.names,
+        size=height if height == width else (height, width),
+        crop=height / math.floor(height / config["crop_pct"]),
+        fit=FITS[config["crop_mode"]],
+        interpolation=config["interpolation"],
+        mean=config["mean"],
+        std=config["std"],
+        class_ids=labels.ids,
+    )
+
+
+def _labels(model: Any, name: str) -> Labels:
+    """The names in the model's own configuration, else those of the ImageNet variant with as many classes."""
+    from timm.data import CustomDatasetInfo, infer_imagenet_subset
+
+    config, count = model.pretrained_cfg, model.num_classes
+    if listed := config.get("label_names"):
+        info = CustomDatasetInfo(listed, config.get("label_descriptions"))
+        keys = [info.index_to_label_name(index) for index in range(count)]
+        described = [info.index_to_description(index) for index in range(count)]
+        if all(WORDNET.fullmatch(key) for key in keys):
+            return Labels(unique(described, keys), tuple(keys))
+        return label_space(described)
+    subset = infer_imagenet_subset(model)
+    if subset is None:
+        raise DiffcernError(
+            f"{name} has {count} outputs and no label names: a classifier's config.json lists them as label_names"
+        )
+    return imagenet_labels(subset)
