@@ -15,18 +15,19 @@ class Condition:
     """What a prior is told about an image; all fields None means unconditional.
 
     classes: `[B, K]` on the simplex (a class is a point on it; a one-hot row is an ordinary label).
-    tokens:  `[B, L, D]` prompt embeddings.
+    tokens:  `[B, L, D]` prompt embeddings; pooled: `[B, P]`, of the whole prompt, where a prior uses one.
     spatial: `[B, C, h, w]` maps concatenated to the noisy latent.
     """
 
     classes: Tensor | None = None
     tokens: Tensor | None = None
+    pooled: Tensor | None = None
     spatial: Tensor | None = None
 
     @property
     def parts(self) -> dict[str, Tensor]:
         """The fields that are present, by name."""
-        named = {"classes": self.classes, "tokens": self.tokens, "spatial": self.spatial}
+        named = {"classes": self.classes, "tokens": self.tokens, "pooled": self.pooled, "spatial": self.spatial}
         return {name: value for name, value in named.items() if value is not None}
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ import torch
 
 from diffcern.adapted import AdaptedModel
 from diffcern.methods import METHODS, build_method
+from diffcern.methods.base import frozen_view
 from diffcern.types import Inputs, concatenate
 
 OPTIONS = {
@@ -132,3 +133,15 @@ def test_costs_are_one_per_image(build, inputs, name):
     expected = {"diffusion-tta": (8, 8), "diffusion-classifier": (32, 0), "dusa": (3, 0)}.get(name, (0, 0))
     assert (prediction.costs[0].nfe_forward, prediction.costs[0].nfe_backward) == expected
     assert len(concatenate([prediction, prediction]).costs) == 2 * len(inputs)
+
+
+def test_a_frozen_view_shares_memory_and_nothing_else(prior):
+    """A prior of gigabytes is not copied for every method, and the user's own flags stay as they were."""
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2)).train()
+    view = frozen_view(module)
+    for mine, theirs in zip(view.state_dict().values(), module.state_dict().values(), strict=True):
+        assert mine.data_ptr() == theirs.data_ptr()
+    assert all(parameter.requires_grad for parameter in module.parameters())
+    assert not any(parameter.requires_grad for parameter in view.parameters())
+    assert module.training
+    assert not view.training

@@ -98,7 +98,7 @@ def test_encode_any_size_and_grey():
 def test_bad_folders_are_named(tmp_path):
     with pytest.raises(DiffcernError, match=r"unknown embedded prior.*embedded:digits"):
         load_prior("embedded:digit")
-    with pytest.raises(DiffcernError, match=r"no prior\.json"):
+    with pytest.raises(DiffcernError, match=r"neither a prior\.json"):
         load_prior(str(tmp_path))
     tiny().save_pretrained(tmp_path)
     weights = next((tmp_path / "denoiser").glob("*.safetensors"))

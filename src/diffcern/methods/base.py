@@ -99,6 +99,14 @@ def frozen_copy(model: nn.Module) -> Any:
     return copy.deepcopy(model).eval().requires_grad_(False)
 
 
+def frozen_view(model: nn.Module) -> Any:
+    """The same, but sharing the memory of the weights: for priors, which are large and which nothing here changes."""
+    tensors = [*model.parameters(), *model.buffers()]
+    shared: dict[int, Any] = {id(tensor): tensor.detach() for tensor in tensors}
+    shared |= {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
+    return copy.deepcopy(model, shared).eval().requires_grad_(False)
+
+
 def call(model: nn.Module, parameters: dict[str, Tensor], images: Tensor) -> Tensor:
     """The model's finite logits with `parameters` in place of its own.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from diffcern.draws import check_draws, draw
 from diffcern.errors import UsageError
 from diffcern.likelihood import Score, score
-from diffcern.methods.base import Count, frozen_copy
+from diffcern.methods.base import Count, frozen_view
 from diffcern.priors import Prior
 from diffcern.tasks import Classification
 from diffcern.types import Cost, Inputs, Prediction
@@ -47,7 +47,7 @@ class DiffusionClassifier:
         rows: Count = 256,
         span: tuple[float, float] = (0.0, 1.0),
     ) -> None:
-        self.prior = frozen_copy(prior)
+        self.prior = frozen_view(prior)
         self.task = task
         self.keep, self.samples = tuple(keep), tuple(samples)
         if len(self.keep) != len(self.samples) or (self.keep and self.keep[-1] != 1):

@@ -18,7 +18,17 @@ from diffcern.draws import Draws, check_draws, draw
 from diffcern.errors import UsageError
 from diffcern.familiarity import strangeness, threshold
 from diffcern.likelihood import ConditionGradient, condition_gradient
-from diffcern.methods.base import Count, Optimizer, Weights, call, choose_parameters, descend, frozen_copy, stop
+from diffcern.methods.base import (
+    Count,
+    Optimizer,
+    Weights,
+    call,
+    choose_parameters,
+    descend,
+    frozen_copy,
+    frozen_view,
+    stop,
+)
 from diffcern.methods.batch_norm import with_batch_statistics
 from diffcern.predictors import Predictor
 from diffcern.priors import Prior
@@ -87,7 +97,7 @@ class DiffusionTTA:
         weighting_named(weighting)
         self.needs_batch = batch_statistics
         self.predictor = frozen_copy(with_batch_statistics(predictor, source_count) if batch_statistics else predictor)
-        self.prior = frozen_copy(prior)
+        self.prior = frozen_view(prior)
         self.task = task
         self.steps, self.draws, self.strategy, self.weighting = steps, draws, strategy, weighting
         self.span, self.resample, self.parameters, self.top_k = (span[0], span[1]), resample, parameters, top_k

@@ -1,28 +1,71 @@
-"""Priors by name: embedded ones and local folders."""
+"""Priors by name: embedded ones, our own folders, diffusers pipelines from the hub or a folder, ADM checkpoints."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+import torch
+from torch import nn
 
 from diffcern.assets import asset, embedded_names
 from diffcern.errors import DiffcernError, unknown
+from diffcern.labels import vocabulary_of
 from diffcern.priors.base import Prior
 from diffcern.priors.gaussian import GaussianMixturePrior
 from diffcern.priors.native import NativePrior
+from diffcern.priors.text import TextPrior
 
-__all__ = ["GaussianMixturePrior", "NativePrior", "Prior", "load_prior"]
+__all__ = ["GaussianMixturePrior", "NativePrior", "Prior", "TextPrior", "load_prior"]
+
+FORMS = ("hf:OWNER/NAME", "guided-diffusion:FILE.pt", "a folder")  # of names, besides "embedded:NAME"
 
 
-def load_prior(name: str) -> Prior:
-    """The prior that `name` stands for: "embedded:NAME" or a folder made by `diffcern train prior`.
+def load_prior(
+    name: str,
+    dtype: torch.dtype = torch.float32,
+    *,
+    labels: Sequence[str] | None = None,
+    templates: Sequence[str] | None = None,
+    allow_pickle: bool = False,
+) -> Prior:
+    """The prior that `name` stands for, frozen.
 
-    Raises UsageError for a name that does not exist, DiffcernError for a folder that cannot be read.
+    "embedded:NAME"; "hf:OWNER/NAME", a hub repository of a known pipeline (see `priors/hub.py`);
+    "guided-diffusion:FILE.pt", an ADM checkpoint; or a local folder, in diffusers' format or made by
+    `diffcern train prior`.
+
+    dtype: the precision of its network; autoencoder, text encoder and noise schedule stay in fp32. labels,
+    templates: for text-to-image priors, the classes and the sentences around them (`["a photo of a {}."]`).
+    allow_pickle: read weights that exist as pickles only (still without running code). Raises UsageError for a name
+    that does not exist or labels out of place, DiffcernError for a prior that cannot be had or read.
     """
-    if name.startswith("embedded:"):
-        return NativePrior.from_pretrained(asset(name.removeprefix("embedded:"), "prior"))
+    prior = _load(name, allow_pickle)
+    vocabulary = vocabulary_of(labels, templates)
+    if vocabulary and isinstance(prior, TextPrior):
+        prior.with_labels(vocabulary)
+    nn.Module.to(prior.denoiser, dtype)  # not diffusers' own, which warns of parts that no model here has
+    return prior
+
+
+def _load(name: str, allow_pickle: bool) -> Prior:
+    family, _, rest = name.partition(":")
+    if family == "embedded":
+        return NativePrior.from_pretrained(asset(rest, "prior"))
+    if family == "guided-diffusion":
+        from diffcern.priors.unet import guided_diffusion_prior
+
+        return guided_diffusion_prior(Path(rest).expanduser())
     folder = Path(name).expanduser()
+    if family == "hf" or (folder / "model_index.json").is_file():
+        from diffcern.priors.hub import from_hub  # slow to import
+
+        return from_hub(rest if family == "hf" else str(folder), allow_pickle=allow_pickle)
     if not folder.exists():
-        raise unknown("prior", name, [f"embedded:{known}" for known in embedded_names("prior")])
+        raise unknown("prior", name, [*(f"embedded:{known}" for known in embedded_names("prior")), *FORMS])
     if not (folder / "prior.json").is_file():
-        raise DiffcernError(f"{folder} is not a prior: it has no prior.json (see `diffcern train prior`)")
+        raise DiffcernError(
+            f"{folder} is not a prior: it has neither a prior.json (see `diffcern train prior`) nor a model_index.json "
+            "(of diffusers)"
+        )
     return NativePrior.from_pretrained(folder)

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from diffcern.priors.schedule import Schedule
 from diffcern.types import Condition, Denoised
 
 
@@ -16,23 +17,28 @@ class Prior(nn.Module, ABC):
     Subclasses set the attributes below and implement `encode`, `decode` and `denoise`; `forward` is the only path
     into the network and is not overridden.
 
-    kind: what the raw output estimates ("eps", "x0", "v", "flow"). class_names: the label space, empty if none.
-    latent_shape: (C, h, w). alphas, sigmas: fp32 tables `[T]`, computed in fp64, with
-    x_t = alphas[t] * x0 + sigmas[t] * eps. clean_errors: percentiles 0 to 100 of the denoising error over clean images,
-    `[101]`, where known (see `diffcern.familiarity`).
+    denoiser: the network, the part that may run in half precision. kind: what its raw output estimates ("eps", "x0",
+    "v", "flow"). class_names: the label space, empty if none. latent_shape: (C, h, w). alphas, sigmas: fp32 tables
+    `[T]`, computed in fp64, with x_t = alphas[t] * x0 + sigmas[t] * eps. times: what the network is told at each t,
+    `[T]`. clean_errors: percentiles 0 to 100 of the denoising error over clean images, `[101]`, where known (see
+    `diffcern.familiarity`).
     """
 
+    denoiser: nn.Module
     kind: str
     class_names: tuple[str, ...]
     latent_shape: tuple[int, int, int]
     alphas: Tensor
     sigmas: Tensor
+    times: Tensor
     clean_errors: Tensor | None = None
 
-    def set_schedule(self, alphas: Tensor, sigmas: Tensor) -> None:
-        """Registers the schedule (any float dtype; kept in fp32 whatever the network's dtype)."""
-        self.register_buffer("alphas", alphas.double().float(), persistent=False)
-        self.register_buffer("sigmas", sigmas.double().float(), persistent=False)
+    def set_schedule(self, schedule: Schedule) -> None:
+        """Takes on a schedule and its kind; kept in fp32 whatever the network's dtype."""
+        self.kind = schedule.kind
+        self.register_buffer("alphas", schedule.alphas.float(), persistent=False)
+        self.register_buffer("sigmas", schedule.sigmas.float(), persistent=False)
+        self.register_buffer("times", schedule.times, persistent=False)
 
     @property
     def num_timesteps(self) -> int:
@@ -41,6 +47,11 @@ class Prior(nn.Module, ABC):
     @property
     def device(self) -> torch.device:
         return self.alphas.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the denoiser."""
+        return next(self.denoiser.parameters()).dtype
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
@@ -75,7 +86,8 @@ class Prior(nn.Module, ABC):
 
     def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
         """Moves like any module, but .half() and .bfloat16() leave the schedule alone (they would round it)."""
-        alphas, sigmas = self.alphas, self.sigmas
+        schedule = {name: getattr(self, name) for name in ("alphas", "sigmas", "times")}
         module = super()._apply(fn, recurse)
-        self.alphas, self.sigmas = alphas.to(self.alphas.device), sigmas.to(self.sigmas.device)
+        for name, table in schedule.items():
+            setattr(self, name, table.to(self.device))
         return module

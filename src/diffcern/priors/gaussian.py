@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from diffcern.priors.base import Prior
+from diffcern.priors.schedule import Schedule
 from diffcern.types import Condition
 
 
@@ -24,7 +25,6 @@ class GaussianMixturePrior(Prior):
     means: `[K, 3, h, w]`; log_snr: (largest, smallest) log SNR of the schedule.
     """
 
-    kind = "eps"
     means: Tensor
 
     def __init__(
@@ -44,7 +44,9 @@ class GaussianMixturePrior(Prior):
         # Midpoints, so that a sum over t is the midpoint rule of the integral over log SNR.
         step = (torch.arange(num_timesteps, dtype=torch.float64) + 0.5) / num_timesteps
         snr = log_snr[0] + (log_snr[1] - log_snr[0]) * step
-        self.set_schedule(torch.sigmoid(snr).sqrt(), torch.sigmoid(-snr).sqrt())
+        self.set_schedule(
+            Schedule("eps", torch.sigmoid(snr).sqrt(), torch.sigmoid(-snr).sqrt(), torch.arange(num_timesteps))
+        )
         self.log_snr_range = log_snr[0] - log_snr[1]
 
     def encode(self, images: Tensor) -> Tensor:

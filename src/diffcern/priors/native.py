@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from diffusers import DDPMScheduler, DiTTransformer2DModel, UNet2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor
-from diffusers.models.embeddings import LabelEmbedding
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffcern.errors import DiffcernError, unknown
 from diffcern.priors.base import Prior
+from diffcern.priors.schedule import schedule_of
+from diffcern.priors.soft import class_weights, soften_labels
 from diffcern.types import Condition
 
 ARCHITECTURES = {"dit": DiTTransformer2DModel, "unet": UNet2DModel}
@@ -36,34 +37,6 @@ class NativeConfig:
     image_size: int
     channels: int
     class_names: tuple[str, ...]
-
-
-class SoftEmbedding(nn.Module):
-    """A label table that takes points on the simplex: weights `[B, K]` @ table `[K, D]`.
-
-    Exactly the table's row for a one-hot weight; in fp32 also under autocast, so that this stays true.
-    """
-
-    def __init__(self, table: nn.Embedding) -> None:
-        super().__init__()
-        self.weight = table.weight
-
-    def forward(self, weights: Tensor) -> Tensor:
-        with torch.autocast(weights.device.type, enabled=False):
-            return weights.to(self.weight.dtype) @ self.weight
-
-
-def soften_labels(denoiser: nn.Module) -> None:
-    """Replaces every class table of a diffusers model by a `SoftEmbedding` (DiT keeps one in each block).
-
-    Parameter names stay, so weights load and save as before. Label dropout moves to whoever trains.
-    """
-    for module in denoiser.modules():
-        if isinstance(module, LabelEmbedding):
-            module.dropout_prob = 0.0
-            module.embedding_table = SoftEmbedding(module.embedding_table)
-    if isinstance(getattr(denoiser, "class_embedding", None), nn.Embedding):
-        denoiser.class_embedding = SoftEmbedding(denoiser.class_embedding)  # type: ignore[arg-type]
 
 
 class NativePrior(Prior):
@@ -83,12 +56,9 @@ class NativePrior(Prior):
         self.config = config
         self.denoiser = denoiser
         self.scheduler_config = scheduler.config
-        self.kind = config.kind
         self.class_names = tuple(config.class_names)
         self.latent_shape = (config.channels, config.image_size, config.image_size)
-        betas = scheduler.betas.double()
-        alphas_cumprod = torch.cumprod(1 - betas, 0)
-        self.set_schedule(alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt())
+        self.set_schedule(schedule_of(scheduler))
         self.eval().requires_grad_(False)
 
     def encode(self, images: Tensor) -> Tensor:
@@ -104,12 +74,8 @@ class NativePrior(Prior):
 
     def denoise(self, x_t: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         count = len(self.class_names)
-        if condition.classes is None:
-            weights = F.one_hot(x_t.new_full((len(x_t),), count, dtype=torch.long), count + 1).to(x_t.dtype)
-        else:
-            weights = F.pad(condition.classes, (0, count + 1 - condition.classes.shape[1]))
-        dtype = next(self.denoiser.parameters()).dtype
-        return self.denoiser(x_t.to(dtype), timestep=timesteps, class_labels=weights.to(dtype)).sample
+        weights = class_weights(condition, count, count + 1, x_t)
+        return self.denoiser(x_t.to(self.dtype), timestep=timesteps, class_labels=weights.to(self.dtype)).sample
 
     def save_pretrained(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
         """Writes the folder this module's docstring describes; weights in `dtype`."""

@@ -1,0 +1,45 @@
+"""Images to the latents of an autoencoder and back: latent = (mean of the VAE's posterior - shift) * scale."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def to_square(images: Tensor, size: int) -> Tensor:
+    """Images `[B, 3, H, W]` in [0, 1], resized to size x size, in [-1, 1]."""
+    if images.shape[-2:] != (size, size):
+        images = F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    return 2 * images - 1
+
+
+class Autoencoder(nn.Module):
+    """A frozen diffusers VAE, kept in fp32 whatever the denoiser runs in (SDXL's overflows in half precision).
+
+    latent_size: side of the latents that the prior was trained on; size: the side of its images, in pixels.
+    """
+
+    def __init__(self, vae: AutoencoderKL, latent_size: int) -> None:
+        super().__init__()
+        self.vae = vae.float()
+        self.size = latent_size * 2 ** (len(vae.config.block_out_channels) - 1)
+        self.scale = vae.config.scaling_factor
+        self.shift = vae.config.get("shift_factor") or 0.0
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """`[B, 3, H, W]` in [0, 1], any size -> `[B, C, size/f, size/f]`, without sampling, one image at a time.
+
+        One at a time, so that the latent of an image does not depend on its company by so much as a rounding.
+        """
+        pixels = to_square(images, self.size)
+        means = torch.cat([self.vae.encode(image[None]).latent_dist.mean for image in pixels])
+        return (means - self.shift) * self.scale
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents -> images `[B, 3, size, size]` in [0, 1]."""
+        z = latents.float() / self.scale + self.shift
+        return ((torch.cat([self.vae.decode(one[None]).sample for one in z]) + 1) / 2).clamp(0, 1)

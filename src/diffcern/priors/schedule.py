@@ -1,0 +1,51 @@
+"""The noise schedule of a diffusers scheduler as tables: x_t = alphas[t] x0 + sigmas[t] eps, in fp64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+
+from diffcern.errors import DiffcernError
+
+KINDS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v", "flow_prediction": "flow"}  # diffusers' -> ours
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """kind: what the network estimates; alphas, sigmas: `[T]` fp64; times: what the network is told at t, `[T]`."""
+
+    kind: str
+    alphas: Tensor
+    sigmas: Tensor
+    times: Tensor
+
+
+def schedule_of(scheduler: Any) -> Schedule:
+    """Reads any diffusers scheduler, whatever it was made to sample with: only how noise was added in training counts.
+
+    Raises DiffcernError for a prediction type that no method here understands.
+    """
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        return _flow(scheduler.config.num_train_timesteps, scheduler.config.shift)
+    kind = KINDS.get(scheduler.config.get("prediction_type", "epsilon"))
+    if kind is None:
+        raise DiffcernError(
+            f"the prior's scheduler predicts {scheduler.config.prediction_type!r}; known: {', '.join(KINDS)}"
+        )
+    if kind == "flow":  # a DPM-Solver or UniPC that is set up for a flow model
+        return _flow(scheduler.config.num_train_timesteps, scheduler.config.get("flow_shift", 1.0))
+    betas = DDPMScheduler.from_config(scheduler.config).betas.double()
+    alphas_cumprod = torch.cumprod(1 - betas, 0)
+    count = len(betas)
+    return Schedule(kind, alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt(), torch.arange(count))
+
+
+def _flow(count: int, shift: float) -> Schedule:
+    """x_t = (1 - s) x0 + s eps on the grid 1/T, ..., 1, shifted towards noise; the network is told s T."""
+    sigmas = torch.arange(1, count + 1, dtype=torch.float64) / count
+    sigmas = shift * sigmas / (1 + (shift - 1) * sigmas)
+    return Schedule("flow", 1 - sigmas, sigmas, (sigmas * count).float())

@@ -1,0 +1,190 @@
+"""Tiny, randomly initialised checkpoints in the exact hub format, written to disk: nothing is mocked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
+    DiTPipeline,
+    DiTTransformer2DModel,
+    FlowMatchEulerDiscreteScheduler,
+    PNDMScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+CLASSES = ("tench", "goldfish", "great white shark")
+
+
+def loud(model: nn.Module) -> nn.Module:
+    """Random numbers everywhere, also where training starts at zero: a silent path would hide a mistake."""
+    for parameter in model.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return model
+
+
+def autoencoder(latent_channels: int = 4, **options) -> nn.Module:
+    return loud(
+        AutoencoderKL(
+            block_out_channels=(8, 8),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            latent_channels=latent_channels,
+            norm_num_groups=4,
+            **options,
+        )
+    )
+
+
+def tokenizer(folder: Path) -> CLIPTokenizer:
+    """CLIP's tokenizer with letters for a vocabulary and no merges."""
+    folder.mkdir(parents=True, exist_ok=True)
+    letters = [*"abcdefghijklmnopqrstuvwxyz,.'0123456789"]
+    vocabulary = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(vocabulary)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77)
+
+
+def text_encoder(width: int = 16, projection: bool = False) -> nn.Module:
+    config = CLIPTextConfig(
+        vocab_size=80,
+        hidden_size=width,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=77,
+        projection_dim=width,
+        bos_token_id=78,
+        eos_token_id=79,
+        pad_token_id=79,
+    )
+    return loud(CLIPTextModelWithProjection(config) if projection else CLIPTextModel(config))
+
+
+def dit(folder: Path, flow: bool = False) -> Path:
+    transformer = DiTTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=4 if flow else 8,
+        num_layers=2,
+        sample_size=8,
+        num_embeds_ada_norm=len(CLASSES),
+    )
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0) if flow else DDIMScheduler()
+    DiTPipeline(loud(transformer), autoencoder(), scheduler).save_pretrained(folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    index["id2label"] = dict(enumerate(CLASSES))  # as in the published repositories
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+def conditional_unet(**options) -> nn.Module:
+    return loud(
+        UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(8, 16),
+            layers_per_block=1,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            attention_head_dim=2,
+            norm_num_groups=4,
+            **options,
+        )
+    )
+
+
+def stable_diffusion(folder: Path, prediction_type: str = "epsilon") -> Path:
+    StableDiffusionPipeline(
+        vae=autoencoder(),
+        text_encoder=text_encoder(),
+        tokenizer=tokenizer(folder / "tokenizer"),
+        unet=conditional_unet(cross_attention_dim=16),
+        scheduler=PNDMScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            skip_prk_steps=True,
+            prediction_type=prediction_type,
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+def sdxl(folder: Path) -> Path:
+    StableDiffusionXLPipeline(
+        vae=autoencoder(),
+        text_encoder=text_encoder(),
+        text_encoder_2=text_encoder(projection=True),
+        tokenizer=tokenizer(folder / "tokenizer"),
+        tokenizer_2=tokenizer(folder / "tokenizer_2"),
+        unet=conditional_unet(
+            cross_attention_dim=32,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=16 + 6 * 8,
+        ),
+        scheduler=DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+        force_zeros_for_empty_prompt=True,
+    ).save_pretrained(folder)
+    return folder
+
+
+def sd3(folder: Path) -> Path:
+    StableDiffusion3Pipeline(
+        transformer=loud(
+            SD3Transformer2DModel(
+                sample_size=8,
+                patch_size=2,
+                in_channels=4,
+                out_channels=4,
+                num_layers=2,
+                attention_head_dim=8,
+                num_attention_heads=2,
+                joint_attention_dim=32,
+                caption_projection_dim=16,
+                pooled_projection_dim=32,
+                pos_embed_max_size=8,
+            )
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=autoencoder(shift_factor=0.06, use_quant_conv=False, use_post_quant_conv=False),
+        text_encoder=text_encoder(projection=True),
+        tokenizer=tokenizer(folder / "tokenizer"),
+        text_encoder_2=text_encoder(projection=True),
+        tokenizer_2=tokenizer(folder / "tokenizer_2"),
+        text_encoder_3=None,
+        tokenizer_3=None,
+    ).save_pretrained(folder)
+    return folder
+
+
+def ddpm(folder: Path, classes: int | None = None) -> Path:
+    unet = UNet2DModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+        attention_head_dim=8,
+        num_class_embeds=classes,
+    )
+    DDPMPipeline(loud(unet), DDPMScheduler()).save_pretrained(folder)
+    return folder
