@@ -29,7 +29,9 @@ from diffcern.data import (
     readable,
     subset,
 )
+from diffcern.data.base import Accepts
 from diffcern.errors import DiffcernError, UsageError
+from diffcern.labels import imagenet_labels
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="no shared/data beside the checkout")
@@ -58,6 +60,8 @@ class Table:
     targets: Sequence[int]
     name: str = "table"
     class_names: tuple[str, ...] = ("a", "b", "c")
+    class_ids: tuple[str, ...] = ("n00000001", "n00000002", "n00000003")
+    accepts: Accepts = (("n00000001", "n00000004"), ("n00000002",), ("n00000003",))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -76,6 +80,7 @@ def test_subset_keeps_class_shares_and_row_order() -> None:
     assert rows == sorted(rows)
     assert [s.id for s in (chosen[i] for i in range(20))] == list(chosen.ids)
     assert (chosen.name, chosen.class_names, len(chosen)) == ("table", ("a", "b", "c"), 20)
+    assert (chosen.class_ids, chosen.accepts) == (TABLE.class_ids, TABLE.accepts)
 
 
 def test_subset_that_does_not_divide_evenly_is_within_one_of_each_share() -> None:
@@ -158,6 +163,7 @@ def test_digits_pixels_and_targets() -> None:
     bunch = load_digits()
     dataset = load_dataset("embedded:digits/validation")
     assert (dataset.name, dataset.class_names) == ("digits", tuple("0123456789"))
+    assert (dataset.class_ids, dataset.accepts) == ((), None)
     for sample in (dataset[0], dataset[-1]):
         row = int(sample.id.removeprefix("digits-"))
         grey = torch.tensor(bunch.images[row] / 16)
@@ -317,6 +323,23 @@ def test_parquet_with_hugging_face_metadata(tmp_path: Path) -> None:
         ParquetImages(path, class_names=["a", "b"])
 
 
+def test_imagenet_in_any_spelling_gets_the_predictors_names_and_ids(tmp_path: Path) -> None:
+    from timm.data import ImageNetInfo
+
+    names, ids = imagenet_labels()
+    synonyms = ImageNetInfo().label_descriptions()  # "tench, Tinca tinca", as on the hub; "crane" stands twice
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": synonyms}}
+    path = written(tmp_path / "a.parquet", table([1, 2], features=features, label=[134, 517]))
+    dataset = load_dataset(f"parquet:{path}")
+    assert (dataset.class_names, dataset.class_ids) == (names, ids)
+    assert [dataset.class_ids[target] for target in dataset.targets] == ["n02012849", "n03126707"]
+    other = ParquetImages(path, class_names=synonyms[::-1])
+    assert (other.class_names[0], other.class_ids) == (synonyms[-1], ())
+    few = ParquetImages(written(tmp_path / "b.parquet", table([1], label=[1])), class_names=["n01440764", "n01443537"])
+    assert few.class_names == few.class_ids == ("n01440764", "n01443537")
+    assert dataset.accepts is None
+
+
 def test_parquet_of_plain_bytes_and_named_columns(tmp_path: Path) -> None:
     made = pa.table({"photo_a": [png(1)], "photo_b": [png(2)], "k": [0]})
     path = written(tmp_path / "a.parquet", made)
@@ -425,6 +448,7 @@ def test_hub_columns_are_found_from_the_features(monkeypatch: pytest.MonkeyPatch
     dataset: Dataset = load_dataset("hf:uoft-cs/cifar10/plain:test[:3]")
     assert asked == [("uoft-cs/cifar10", "plain", {"split": "test[:3]"})]
     assert dataset.class_names == tuple(NAMES)
+    assert (dataset.class_ids, dataset.accepts) == ((), None)
     assert list(dataset.targets) == [2, 0, 1]
     assert list(dataset.ids) == ["0", "1", "2"]
     assert [value(dataset[i]) for i in (2, 0, -1)] == [7, 5, 7]
@@ -444,7 +468,9 @@ def test_hub_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unknown_names_list_what_exists() -> None:
     with pytest.raises(UsageError, match=r"Did you mean 'embedded:digits"):
         load_dataset("embeded:digits")
-    with pytest.raises(UsageError, match=r"imagefolder:PATH.*parquet:PATH"):
+    with pytest.raises(
+        UsageError, match=r"cifar-c:ROOT/CORRUPTION/SEVERITY.*imagefolder:PATH.*objectnet:ROOT.*parquet"
+    ):
         load_dataset("cifar10")
     with pytest.raises(UsageError, match=r"'digits/train'"):
         load_dataset("embedded:digits/trian")

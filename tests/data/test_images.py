@@ -173,6 +173,31 @@ def test_max_side_averages_and_leaves_small_images_alone() -> None:
         decode(data, "checks", max_side=0)
 
 
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
+def test_border_is_cut_off_before_anything_is_averaged(file_format: str) -> None:
+    inside = np.full((36, 68, 3), 100, dtype=np.uint8)
+    framed = np.pad(inside, ((14, 14), (14, 14), (0, 0)), constant_values=255)  # JPEG: the frame rings 6 pixels inwards
+    data = saved(Image.fromarray(framed), file_format)
+    image = decode(data, "framed", border=20)
+    assert image.shape == (3, 24, 56)
+    assert (image - 100 / 255).abs().max() <= 1.01 / 255
+    assert decode(data, "framed", max_side=7, border=20).shape == (3, 3, 7)
+    assert (decode(data, "framed", max_side=7, border=20) - 100 / 255).abs().max() <= 1.01 / 255
+    with pytest.raises(UnreadableImage, match="96 x 64 pixels leave nothing inside a border of 32"):
+        decode(data, "framed", border=32)
+
+
+def test_border_of_sixteen_bits_and_of_a_turned_image() -> None:
+    grey = np.zeros((5, 6), dtype=np.uint16)
+    grey[1:-1, 1:-1] = 60_000
+    assert exactly(decode(saved(Image.fromarray(grey)), "16", border=1), torch.full((3, 3, 4), 60_000 / 65535))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = Image.fromarray(np.ascontiguousarray(np.rot90(RGB, 1)))
+    whole = decode(saved(stored, exif=exif), "turned")
+    assert exactly(decode(saved(stored, exif=exif), "turned", border=1), whole[:, 1:-1, 1:-1])
+
+
 def test_bands_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (61, 47, 4), dtype=np.uint8)
     data = saved(Image.fromarray(noise))

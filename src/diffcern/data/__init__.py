@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from diffcern.data import digits
+from diffcern.data import digits, imagenet, objectnet
 from diffcern.data.base import Dataset, Sample, Subset, readable, subset
+from diffcern.data.corrupted import CifarC, imagenet_c
 from diffcern.data.folder import ImageFolder
 from diffcern.data.hub import HubImages
+from diffcern.data.imagenet import VARIANTS, ClassFolders
 from diffcern.data.images import UnreadableImage, check_pixels, decode, encode_png, is_image
+from diffcern.data.pairs import PAIR_FORMS, MatchingExample, Pairs, load_pairs
 from diffcern.data.parquet import ParquetImages
 from diffcern.errors import DiffcernError, UsageError, unknown
 
 __all__ = [
     "DATASETS",
+    "FORMS",
+    "PAIR_FORMS",
+    "CifarC",
+    "ClassFolders",
     "Dataset",
     "HubImages",
     "ImageFolder",
+    "MatchingExample",
+    "Pairs",
     "ParquetImages",
     "Sample",
     "Subset",
@@ -27,6 +37,7 @@ __all__ = [
     "encode_png",
     "is_image",
     "load_dataset",
+    "load_pairs",
     "readable",
     "subset",
 ]
@@ -40,12 +51,15 @@ def load_dataset(name: str, class_names: Names = None, max_side: int | None = No
 
     A path to a folder or an image is read without labels, a path that ends in .parquet as a table.
     class_names and max_side: as for the class that `DATASETS` leads to. Raises `UsageError` for an unknown
-    name, `DiffcernError` for data that are missing or cannot be used.
+    name and for class_names where the data set has its own, `DiffcernError` for data that are missing or cannot be
+    used.
     """
     prefix, colon, rest = name.partition(":")
     if colon and prefix in DATASETS:
         if not rest:
             raise UsageError(f"nothing follows {prefix!r} in the data set name; the form is {FORMS[prefix]}.")
+        if class_names is not None and prefix in OWN_NAMES:
+            raise UsageError(f"{name} has its own class names; give none.")
         return DATASETS[prefix](rest, class_names, max_side)
     path = Path(name).expanduser()
     if path.suffix == ".parquet":
@@ -60,8 +74,6 @@ def load_dataset(name: str, class_names: Names = None, max_side: int | None = No
 def _embedded(rest: str, class_names: Names, max_side: int | None) -> Dataset:
     if rest not in EMBEDDED:
         raise unknown("embedded data set", rest, EMBEDDED)
-    if class_names is not None:
-        raise UsageError(f"embedded:{rest} has its own class names; give none.")
     return digits.digits(EMBEDDED[rest])  # 16 x 16 pixels: nothing to shrink to max_side
 
 
@@ -86,12 +98,33 @@ def _hub(rest: str, class_names: Names, max_side: int | None) -> Dataset:
     return HubImages("/".join(parts[:2]), split, config, class_names, max_side)
 
 
+def _imagenet(variant: str, rest: str, class_names: Names, max_side: int | None) -> Dataset:
+    return imagenet.imagenet(variant, rest, max_side)
+
+
+def _imagenet_c(rest: str, class_names: Names, max_side: int | None) -> Dataset:
+    return imagenet_c(rest, max_side)
+
+
+def _cifar_c(rest: str, class_names: Names, max_side: int | None) -> Dataset:
+    return CifarC(rest, class_names)  # 32 x 32 pixels: nothing to shrink to max_side
+
+
+def _objectnet(rest: str, class_names: Names, max_side: int | None) -> Dataset:
+    return objectnet.objectnet(rest, max_side)
+
+
+OWN_NAMES = ("embedded", *VARIANTS, "imagenet-c", "objectnet")
 DATASETS: dict[str, Callable[[str, Names, int | None], Dataset]] = {
     "embedded": _embedded,
     "imagefolder": _imagefolder,
     "folder": _folder,
     "parquet": _parquet,
     "hf": _hub,
+    **{variant: partial(_imagenet, variant) for variant in VARIANTS},
+    "imagenet-c": _imagenet_c,
+    "cifar-c": _cifar_c,
+    "objectnet": _objectnet,
 }
 FORMS = {
     "embedded": "embedded:digits/SPLIT",
@@ -99,4 +132,8 @@ FORMS = {
     "folder": "folder:PATH",
     "parquet": "parquet:PATH",
     "hf": "hf:OWNER/NAME[/CONFIG]:SPLIT",
+    **{variant: f"{variant}:ROOT" for variant in VARIANTS},
+    "imagenet-c": "imagenet-c:ROOT/CORRUPTION/SEVERITY",
+    "cifar-c": "cifar-c:ROOT/CORRUPTION/SEVERITY",
+    "objectnet": "objectnet:ROOT",
 }

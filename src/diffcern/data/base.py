@@ -6,12 +6,16 @@ import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from torch import Tensor
 
 from diffcern.data.images import UnreadableImage
 from diffcern.errors import UsageError
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+Accepts = tuple[tuple[str, ...], ...] | None
 
 
 @dataclass(frozen=True)
@@ -30,14 +34,21 @@ class Sample:
 class Dataset(Protocol):
     """An ordered collection of samples; ids and targets are known without decoding an image.
 
-    class_names is empty where the data set has no classes. `dataset[i]` takes negative indices, raises
-    IndexError past the end and `UnreadableImage` where the image cannot be decoded.
+    class_names is empty where the data set has no classes. class_ids: their WordNet ids ("n01440764"), empty where
+    they are not known. accepts: for each class the WordNet ids of the answers that are right, where a class overlaps
+    with several (ObjectNet's "Chair" with three chairs of ImageNet); None where a class is one answer.
+    `dataset[i]` takes negative indices, raises IndexError past the end and `UnreadableImage` where the image cannot
+    be decoded.
     """
 
     @property
     def name(self) -> str: ...
     @property
     def class_names(self) -> tuple[str, ...]: ...
+    @property
+    def class_ids(self) -> tuple[str, ...]: ...
+    @property
+    def accepts(self) -> Accepts: ...
     @property
     def ids(self) -> Sequence[str]: ...
     @property
@@ -60,6 +71,14 @@ class Subset:
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.source.class_names
+
+    @property
+    def class_ids(self) -> tuple[str, ...]:
+        return self.source.class_ids
+
+    @property
+    def accepts(self) -> Accepts:
+        return self.source.accepts
 
     @cached_property
     def ids(self) -> Sequence[str]:
@@ -125,7 +144,15 @@ def _rank(seed: int, *key: str) -> bytes:
     return hashlib.blake2b("\x1f".join([str(seed), *key]).encode(), digest_size=16).digest()
 
 
-def readable(dataset: Dataset, skip: Collection[str] = ()) -> Iterator[Sample | UnreadableImage]:
+class Indexed(Protocol[T_co]):
+    """What has ids and is decoded one by one: a `Dataset`, or image-text pairs."""
+
+    @property
+    def ids(self) -> Sequence[str]: ...
+    def __getitem__(self, index: int) -> T_co: ...
+
+
+def readable(dataset: Indexed[T], skip: Collection[str] = ()) -> Iterator[T | UnreadableImage]:
     """Every sample in order, or its error where it cannot be decoded: for callers that skip and count.
 
     skip: ids to leave out, without decoding them.

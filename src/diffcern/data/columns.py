@@ -6,6 +6,7 @@ empty where a table carries no such description.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,8 @@ from diffcern.errors import DiffcernError
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "png", "picture", "photo")
 LABEL_COLUMNS = ("label", "fine_label", "labels", "target", "class", "cls")
+
+WORDNET_ID = re.compile(r"n[0-9]{8}")
 
 Features = Mapping[str, Any]
 
@@ -48,10 +51,13 @@ def label_column(columns: Sequence[str], features: Features, wanted: str | None,
     return described[0] if len(described) == 1 else None
 
 
-def class_names(
+def classes(
     given: Sequence[str] | None, features: Features, label: str | None, targets: Sequence[int], where: str
-) -> tuple[str, ...]:
-    """The names given, else those of the features, else "0".."K-1" up to the largest target seen.
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The classes' names and their WordNet ids, () where unknown.
+
+    The names are the ones given, else those of the features, else "0".."K-1" up to the largest target seen. ImageNet's
+    1,000 in their usual order, whichever way they are spelled, become `imagenet_labels()`, as of the predictors.
 
     Raises `DiffcernError` where a target has no name, or the names given are not as many as the features'.
     """
@@ -65,7 +71,18 @@ def class_names(
         raise DiffcernError(f"{where} has the label {highest}, but only {len(names)} class names.")
     if min(targets, default=-1) < -1:
         raise DiffcernError(f"{where} has the label {min(targets)}; labels count from 0, -1 means unknown.")
-    return names
+    ids = wordnet_ids(names)
+    if len(given or known or ()) == 1000 and not ids:
+        from diffcern.labels import label_space  # slow to import, and only needed here
+
+        imagenet = label_space(names)
+        return (imagenet.names, imagenet.ids) if imagenet.ids else (names, ())
+    return names, ids
+
+
+def wordnet_ids(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, where every one of them is a WordNet id such as "n01440764"; else ()."""
+    return tuple(names) if all(WORDNET_ID.fullmatch(name) for name in names) else ()
 
 
 def integers(values: Iterable[Any], column: str, where: str) -> list[int]:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffcern.data.base import Sample, stratified
+from diffcern.data.base import Accepts, Sample, stratified
 from diffcern.errors import unknown
 
 SPLITS = {"train": 1197, "validation": 200, "test": 400}
@@ -29,6 +29,8 @@ class Digits:
     rows: Sequence[int]
     name: str = "digits"
     class_names: tuple[str, ...] = tuple("0123456789")
+    class_ids: tuple[str, ...] = ()
+    accepts: Accepts = None
 
     @cached_property
     def ids(self) -> Sequence[str]:

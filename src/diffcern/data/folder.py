@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from diffcern.data.base import Sample
+from diffcern.data import columns
+from diffcern.data.base import Accepts, Sample
 from diffcern.data.images import SUFFIXES, decode, is_image
 from diffcern.errors import DiffcernError
 
@@ -16,14 +17,16 @@ class ImageFolder:
     """All images below `root` (or the one image that `root` is), in natural order of their relative paths.
 
     ids: relative POSIX paths. Hidden files and folders and files with other suffixes are passed over; linked
-    folders are followed. max_side: see `images.decode`.
+    folders are followed. max_side, border: see `images.decode`.
 
     labelled: the first-level folder is the class; class_names are those folders' names in plain string order
     (as in torchvision: "10" before "2"), or the ones given, which must hold every folder's name. Unlabelled,
-    all targets are -1 and class_names are the ones given.
+    all targets are -1 and class_names are the ones given. class_ids: the class_names, where they are WordNet ids.
 
     Raises `DiffcernError` for a missing path, a folder without images, and images outside a class folder.
     """
+
+    accepts: Accepts = None
 
     def __init__(
         self,
@@ -31,6 +34,7 @@ class ImageFolder:
         max_side: int | None = None,
         labelled: bool = False,
         class_names: Sequence[str] | None = None,
+        border: int = 0,
     ) -> None:
         place = Path(root).expanduser()
         if not place.exists():
@@ -40,6 +44,7 @@ class ImageFolder:
         self.name = place.absolute().name
         self._base = place.parent if place.is_file() else place
         self._max_side = max_side
+        self._border = border
         self._paths = [Path(place.name)] if place.is_file() else _find(place)
         if not self._paths:
             raise DiffcernError(f"no images below {place}: looked for {', '.join(SUFFIXES)}, in any case.")
@@ -53,17 +58,18 @@ class ImageFolder:
             strange = sorted(set(folders) - index.keys())
             if strange:
                 raise DiffcernError(
-                    f"{place} has folders that are not among the class names: {_some(strange)}; "
-                    f"the class names are {_some(self.class_names)}."
+                    f"{place} has folders that are not among the class names: {some(strange)}; "
+                    f"the class names are {some(self.class_names)}."
                 )
             self.targets = [index[folder] for folder in folders]
+        self.class_ids = columns.wordnet_ids(self.class_names)
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def __getitem__(self, index: int) -> Sample:
         row = range(len(self))[index]
-        image = decode(self._base / self._paths[row], self.ids[row], self._max_side)
+        image = decode(self._base / self._paths[row], self.ids[row], self._max_side, self._border)
         return Sample(self.ids[row], image, self.targets[row])
 
 
@@ -96,7 +102,8 @@ def _natural(path: Path) -> tuple[list[tuple[int, int, str]], str]:
     return [(1, int(p), "") if i % 2 else (0, 0, p) for i, p in enumerate(parts)], text
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first eight names, for a message."""
     return ", ".join([*names[:8], "…"] if len(names) > 8 else names)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffcern.data import columns
-from diffcern.data.base import Sample
+from diffcern.data.base import Accepts, Sample
 from diffcern.data.images import UnreadableImage, decode
 from diffcern.errors import DiffcernError
 
@@ -17,6 +17,8 @@ class HubImages:
     repository: "uoft-cs/cifar10"; split: "test", or a slice such as "test[:100]". ids, class_names, max_side:
     as for `ParquetImages`. Raises `DiffcernError` where it cannot be loaded (no network, no such split, …).
     """
+
+    accepts: Accepts = None
 
     def __init__(
         self,
@@ -44,7 +46,7 @@ class HubImages:
             self.targets = columns.integers(rows.select_columns(label)[:][label], label, self.name)
         ids = rows.select_columns("id")[:]["id"] if "id" in rows.column_names else range(len(rows))
         self.ids = columns.unique([str(value) for value in ids], self.name)
-        self.class_names = columns.class_names(class_names, features, label, self.targets, self.name)
+        self.class_names, self.class_ids = columns.classes(class_names, features, label, self.targets, self.name)
         # encoded bytes: our own decoder handles 16 bits, transparency and rotation
         self._rows = rows.select_columns(self._image).cast_column(self._image, datasets.Image(decode=False))
         self._max_side = max_side

@@ -49,7 +49,7 @@ def is_image(path: PurePath) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def decode(source: Path | bytes, name: str, max_side: int | None = None) -> Tensor:
+def decode(source: Path | bytes, name: str, max_side: int | None = None, border: int = 0) -> Tensor:
     """Decode an image to `[3, H, W]`, float32 in [0, 1], upright.
 
     An 8-bit value k becomes exactly k/255, a 16-bit grey value k/65535. Grey is repeated to three channels,
@@ -59,13 +59,15 @@ def decode(source: Path | bytes, name: str, max_side: int | None = None) -> Tens
     in bands, so that memory stays near that of Pillow's own copy (up to 4 bytes per stored pixel). Without
     max_side, an image of more than `MAX_PIXELS` is refused; above `MAX_PIXELS_REDUCED`, always.
 
+    border: as many stored pixels are cut off on every side, before anything is averaged into them.
+
     Raises `UnreadableImage`, which names the image and the reason; `DiffcernError` for a max_side below 1.
     """
     if max_side is not None and max_side < 1:
         raise DiffcernError(f"max_side must be at least 1, not {max_side}.")
     try:
         with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as stream:
-            return _decode(stream, name, max_side)
+            return _decode(stream, name, max_side, border)
     except UnreadableImage:
         raise
     except FileNotFoundError as error:
@@ -76,7 +78,7 @@ def decode(source: Path | bytes, name: str, max_side: int | None = None) -> Tens
         raise UnreadableImage(name, error.strerror or str(error)) from error
 
 
-def _decode(stream: IO[bytes], name: str, max_side: int | None) -> Tensor:
+def _decode(stream: IO[bytes], name: str, max_side: int | None, border: int) -> Tensor:
     if not stream.read(1):
         raise UnreadableImage(name, "the file is empty")
     stream.seek(0)
@@ -88,15 +90,17 @@ def _decode(stream: IO[bytes], name: str, max_side: int | None) -> Tensor:
         raise UnreadableImage(name, f"damaged header ({_describe(error)})") from error
     with image:
         _refuse_if_too_large(image.size, name, max_side)
+        file_format = image.format
         try:
-            if max_side is not None:
+            if max_side is not None and not border:
                 # JPEG only: decodes at 1/2, 1/4 or 1/8, yet twice as large as needed to lose no detail
                 image.draft(None, _fit(image.size, 2 * max_side))
             image.load()
         except Exception as error:
             raise UnreadableImage(name, f"truncated or damaged ({_describe(error)})") from error
+        orientation = _orientation(image)
         try:
-            return _orient(_shrink(image, max_side), _orientation(image)).contiguous()
+            return _orient(_shrink(_inside(image, border, name), file_format, max_side), orientation).contiguous()
         except ValueError as error:  # a colour space that Pillow cannot convert
             raise UnreadableImage(name, f"pixels that cannot be converted to RGB ({error})") from error
 
@@ -125,17 +129,25 @@ def _refuse_if_too_large(size: tuple[int, int], name: str, max_side: int | None)
         raise UnreadableImage(name, f"{what}; give max_side (for example 1024) to shrink it while loading")
 
 
-def _shrink(image: Image.Image, max_side: int | None) -> Tensor:
+def _inside(image: Image.Image, border: int, name: str) -> Image.Image:
+    """The image without `border` pixels on every side; it no longer knows its file's format."""
+    width, height = image.size
+    if min(width, height) <= 2 * border:
+        raise UnreadableImage(name, f"{width} x {height} pixels leave nothing inside a border of {border}")
+    return image.crop((border, border, width - border, height - border)) if border else image
+
+
+def _shrink(image: Image.Image, file_format: str | None, max_side: int | None) -> Tensor:
     """`[3, H, W]` with no side above `max_side`: box average by an integer, then antialiased bilinear."""
     width, height = image.size
     long = max(width, height)
     if max_side is None or long <= max_side:
-        return _expand(_pixels(image, image.format))
+        return _expand(_pixels(image, file_format))
     factor = long // max_side
     rows = factor * max(1, BAND_PIXELS // (width * factor))
     small = torch.empty(0)
     for top in range(0, height, rows):
-        band = _pixels(image.crop((0, top, width, min(top + rows, height))), image.format)
+        band = _pixels(image.crop((0, top, width, min(top + rows, height))), file_format)
         band = F.avg_pool2d(band, factor, ceil_mode=True)  # edge cells average the pixels they have
         if top == 0:  # one block for all: small results between large freed bands would fragment the heap
             small = torch.empty(len(band), -(-height // factor), band.shape[2])

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffcern.data import columns
-from diffcern.data.base import Sample
+from diffcern.data.base import Accepts, Sample
 from diffcern.data.images import UnreadableImage, decode
 from diffcern.errors import DiffcernError
 
@@ -31,13 +31,15 @@ SPLIT_WORDS |= {"validation": "validation", "dev": "validation"}
 class ParquetImages:
     """A labelled or unlabelled image table; `path` is a file, a folder of `*.parquet` or a glob pattern.
 
-    image_column, label_column: found from the schema unless given. ids: the column `id` where there is one,
-    else the row number. class_names: given, else those in the schema's Hugging Face metadata, else
-    "0".."K-1". max_side: see `images.decode`.
+    image_column, label_column: found from the schema unless given; without `labelled`, no label is looked for. ids:
+    the column `id` where there is one, else the row number. class_names: given, else those in the schema's Hugging
+    Face metadata, else "0".."K-1". max_side: see `images.decode`.
 
     Raises `DiffcernError` for a missing, damaged or empty file, a missing column (listing those there are),
     ids that are not unique, and a folder that holds several splits.
     """
+
+    accepts: Accepts = None
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class ParquetImages:
         image_column: str | None = None,
         label_column: str | None = None,
         max_side: int | None = None,
+        labelled: bool = True,
     ) -> None:
         files = _files(str(path))
         self._max_side = max_side
@@ -55,12 +58,11 @@ class ParquetImages:
             schema = first.schema_arrow
         features = _features(schema)
         self._image = columns.image_column(schema.names, features, image_column, where)
-        label = columns.label_column(schema.names, features, label_column, where)
+        label = columns.label_column(schema.names, features, label_column, where) if labelled else None
         cheap = [column for column in (label, "id" if "id" in schema.names else None) if column]
 
         self._groups: list[tuple[Path, int]] = []
         self._starts: list[int] = []  # first row of each group
-        tables = []
         rows = 0
         for part in files:
             with _open(part) as file:
@@ -69,15 +71,14 @@ class ParquetImages:
                     self._groups.append((part, group))
                     self._starts.append(rows)
                     rows += file.metadata.row_group(group).num_rows
-                tables.append(_read(file, cheap, part))
         if not rows:
             raise DiffcernError(f"{where} holds no rows.")
         self._length = rows
-        values = {c: [v for table in tables for v in table[c].to_pylist()] for c in cheap}
+        values = read_columns(path, cheap)
         self.targets: Sequence[int] = columns.integers(values[label], label, where) if label else [-1] * rows
         ids = [str(value) for value in values["id"]] if "id" in values else [str(row) for row in range(rows)]
         self.ids = columns.unique(ids, where)
-        self.class_names = columns.class_names(class_names, features, label, self.targets, where)
+        self.class_names, self.class_ids = columns.classes(class_names, features, label, self.targets, where)
         self._cache: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -111,6 +112,24 @@ class ParquetImages:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock())
+
+
+def read_columns(path: str | Path, names: Sequence[str], optional: Sequence[str] = ()) -> dict[str, list[Any]]:
+    """The values of whole columns, row by row as in `ParquetImages`; `optional` ones only where there are any.
+
+    Raises `DiffcernError` for files that are missing or damaged, and for a missing column.
+    """
+    files = _files(str(path))
+    with _open(files[0]) as first:
+        wanted = [*names, *(column for column in optional if column in first.schema_arrow.names)]
+    values: dict[str, list[Any]] = {column: [] for column in wanted}
+    for part in files:
+        with _open(part) as file:
+            _check_columns(file, wanted, part)
+            table = _read(file, wanted, part)
+        for column in wanted:
+            values[column] += table[column].to_pylist()
+    return values
 
 
 def _files(path: str) -> list[Path]:
