@@ -1,6 +1,7 @@
 """The commands as a stranger types them, wrong ones included."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -8,7 +9,9 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
+from diffcern.assets import asset
 from diffcern.cli import main
 from diffcern.data.digits import digits
 from diffcern.data.images import encode_png
@@ -84,11 +87,12 @@ def test_adapt_strict_and_existing_file(cli, folder, tmp_path):
     assert cli("adapt", folder, *MODELS, "--out", out, *QUICK, "--overwrite", "--json")[0] == 0
 
 
-def test_adapt_interrupted_continues(cli, folder, tmp_path, monkeypatch):
-    from diffcern.run import journal
+@pytest.fixture
+def interrupted(cli, monkeypatch):
+    """Runs a command that is interrupted when it writes its third row."""
+    from diffcern.run.journal import Journal
 
-    out = tmp_path / "r.json"
-    add, calls = journal.Journal.add, []
+    add, calls = Journal.add, []
 
     def stop_at_third(self, row):
         calls.append(row["id"])
@@ -96,12 +100,20 @@ def test_adapt_interrupted_continues(cli, folder, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         add(self, row)
 
-    monkeypatch.setattr(journal.Journal, "add", stop_at_third)
-    code, _, err = cli("adapt", folder, *MODELS, "--out", out, *QUICK)
-    assert code == 130
-    assert "run the same command to continue" in err
+    def run(*arguments):
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "add", stop_at_third)
+            code, _, err = cli(*arguments)
+        assert code == 130
+        assert "run the same command to continue" in err
+
+    return run
+
+
+def test_adapt_interrupted_continues(cli, interrupted, folder, tmp_path):
+    out = tmp_path / "r.json"
+    interrupted("adapt", folder, *MODELS, "--out", out, *QUICK)
     assert not out.exists()
-    monkeypatch.setattr(journal.Journal, "add", add)
     code, _, err = cli("adapt", folder, *MODELS, "--out", out, *QUICK)
     assert code == 0
     assert "continuing: 2 of 7" in err
@@ -112,6 +124,42 @@ def test_adapt_interrupted_continues(cli, folder, tmp_path, monkeypatch):
         return [{k: v for k, v in row.items() if k != "seconds"} for row in json.loads(path.read_text())]
 
     assert rows(out) == rows(whole)
+
+
+def test_replaced_weights_or_another_precision_do_not_continue(cli, interrupted, folder, tmp_path):
+    prior = tmp_path / "prior"
+    shutil.copytree(asset("digits", "prior"), prior)
+    adapt = ("adapt", folder, "--predictor", "embedded:digits", "--prior", prior, "--out", tmp_path / "r.csv", *QUICK)
+    interrupted(*adapt)
+    code, _, err = cli(*adapt, "--dtype", "bfloat16")
+    assert code == 1
+    assert "begun with other settings" in err
+    (weights,) = prior.rglob("*.safetensors")
+    save_file({name: value * 1.01 for name, value in load_file(weights).items()}, weights)
+    code, _, err = cli(*adapt)
+    assert code == 1
+    assert "begun with other settings" in err
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_answers_nearly_the_same(cli, folder, tmp_path, dtype):
+    def rows(*arguments):
+        code, out, _ = cli(*arguments, folder / "digit0.png", "--json", "--device", "cpu")
+        assert code == 0
+        return json.loads(out)
+
+    classify, adapt = ("classify", "--prior", "embedded:digits"), ("adapt", *MODELS)
+    (full,), (half,) = rows(*classify), rows(*classify, "--dtype", dtype)
+    assert half["label"] == full["label"]
+    assert half["margin"] != full["margin"]
+    assert half["margin"] == pytest.approx(full["margin"], rel=0.05)
+    (full,), (half,) = (
+        rows(*adapt, "--out", tmp_path / "full.csv"),
+        rows(*adapt, "--out", tmp_path / "half.csv", "--dtype", dtype),
+    )
+    assert half["before_confidence"] == full["before_confidence"]  # the predictor stays in float32
+    assert half["loss_first"] == pytest.approx(full["loss_first"], rel=0.05)
+    assert half["after_confidence"] == pytest.approx(full["after_confidence"], abs=0.05)
 
 
 def test_classify_ranks_labels(cli, folder, tmp_path):
@@ -138,6 +186,9 @@ def test_classify_ranks_labels(cli, folder, tmp_path):
         (("adapt", "{}", *MODELS, "--out", "r.csv", "--set", "step=1"), 2, "'steps'"),
         (("adapt", "{}", *MODELS, "--out", "r.csv", "--batch-size", "4"), 2, "--online"),
         (("adapt", "{}/nowhere", *MODELS, "--out", "r.csv"), 1, "no such file"),
+        (("adapt", "{}", *MODELS, "--out", "r.csv", "--dtype", "fp8"), 2, "'float32', 'bfloat16' or 'float16'"),
+        (("classify", "{}", "--prior", "embedded:digits", "--dtype", "fp8"), 2, "'float32', 'bfloat16' or 'float16'"),
+        (("bench", "digits", "--set", "models.dtype=fp8"), 2, "'float32', 'bfloat16' or 'float16'"),
         (("classify", "{}", "--prior", "embedded:digits", "--labels", "cat,dog"), 1, "cat, dog"),
         (("bench", "digts"), 2, "digits"),
         (("bench", "digits", "--shard", "5/4"), 2, "1 <= I <= N"),

@@ -1,5 +1,6 @@
 """A bench continues after a kill at any moment, and shards merge into one run, with identical records."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import pytest
 import tomli_w
 import torch
 
-from diffcern.errors import DiffcernError
+from diffcern.errors import DiffcernError, UsageError
+from diffcern.methods import DiffusionClassifier
 from diffcern.report import summarise
 from diffcern.run.bench import Bench, units
 from diffcern.run.evaluate import evaluate
@@ -140,6 +142,95 @@ def test_another_specification_is_refused(spec, table, whole):
     table["seed"] = 1
     with pytest.raises(DiffcernError, match="another specification"):
         run(parse_spec(table), whole)
+
+
+def replaced(models, which, root):
+    """The models with a copy of one of them in `root`, its weights 1 % larger than they were on the last call."""
+    from safetensors.torch import load_file, save_file
+
+    folder = root / which
+    if not folder.exists():
+        shutil.copytree(models[which], folder)
+    (file,) = folder.rglob("*.safetensors")
+    save_file(
+        {name: value * 1.01 if value.is_floating_point() else value for name, value in load_file(file).items()}, file
+    )
+    return {**models, which: str(folder)}
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def small(table):
+    """A specification of seconds."""
+    table["data"]["count"] = 10
+    table["shifts"] = {"names": ["clean"]}
+    return table
+
+
+@pytest.mark.parametrize("which", ["predictor", "prior"])
+def test_replaced_weights_are_refused(small, models, tmp_path, which):
+    small["models"] = replaced(models, which, tmp_path)
+    out = tmp_path / "run"
+    run(parse_spec(small), out, shard=(0, 2))
+    before = contents(out)
+    replaced(models, which, tmp_path)
+    with pytest.raises(DiffcernError, match=f"other weights or settings of the {which}: give another --out"):
+        run(parse_spec(small), out, shard=(1, 2))
+    assert contents(out) == before
+
+
+def test_other_images_of_the_same_name_are_refused(small, tmp_path):
+    from PIL import Image
+
+    (tmp_path / "images" / "0").mkdir(parents=True)
+    for name in "ab":
+        Image.new("RGB", (16, 16)).save(tmp_path / "images" / "0" / f"{name}.png")
+    small["data"] = {"dataset": f"imagefolder:{tmp_path / 'images'}"}
+    run(parse_spec(small), tmp_path / "run")
+    (tmp_path / "images" / "0" / "b.png").rename(tmp_path / "images" / "0" / "c.png")
+    with pytest.raises(DiffcernError, match="with other images: give"):
+        run(parse_spec(small), tmp_path / "run")
+
+
+def test_changed_defaults_are_refused_unless_given(small, tmp_path, monkeypatch):
+    run(parse_spec(small), tmp_path / "run")
+    monkeypatch.setitem(DiffusionClassifier.__init__.__kwdefaults__, "draws", 7)  # given: 4
+    run(parse_spec(small), tmp_path / "run")
+    monkeypatch.setitem(DiffusionClassifier.__init__.__kwdefaults__, "norm", "l1")
+    with pytest.raises(DiffcernError, match="other defaults of the methods' options"):
+        run(parse_spec(small), tmp_path / "run")
+
+
+def test_records_without_a_fingerprint_are_refused(small, tmp_path):
+    """As an older version left them, whose specification lacks newer settings too."""
+    out = tmp_path / "run"
+    run(parse_spec(small), out)
+    (out / "fingerprint.json").unlink()
+    (out / "spec.toml").write_text((out / "spec.toml").read_text().replace('dtype = "float32"\n', ""))
+    with pytest.raises(DiffcernError, match="kept no fingerprints"):
+        run(parse_spec(small), out)
+
+
+def test_a_bench_in_bfloat16(small, tmp_path):
+    full = parse_spec(small)
+    small["models"]["dtype"] = "bfloat16"
+    half = parse_spec(small)
+    run(half, tmp_path / "half")
+    run(full, tmp_path / "full")
+    one, other = (Bench(spec, CPU).fingerprint() for spec in (full, half))
+    assert {part for part in one if one[part] != other[part]} == {"prior"}
+    assert records(tmp_path / "half").keys() == records(tmp_path / "full").keys()
+    with pytest.raises(DiffcernError, match="another specification"):
+        run(full, tmp_path / "half")
+
+
+def test_a_bench_needs_a_predictor(small):
+    del small["models"]["predictor"]
+    with pytest.raises(UsageError, match=r"predictor = \.\.\. to \[models\]"):
+        Bench(parse_spec(small), CPU)
 
 
 def test_an_unwritable_folder_is_refused(spec, tmp_path):

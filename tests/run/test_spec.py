@@ -45,6 +45,7 @@ def test_groups_stand_for_their_members(table):
         ("entries.tent.batch_size", 0, "batch_size"),
         ("entries.tent.protocol", "offline", "protocol"),
         ("entries.diffusion-tta.batch_size", 8, "single images"),
+        ("models.dtype", "float8", r"models\.dtype.*'float32', 'bfloat16' or 'float16'"),
         ("nme", "x", "nme"),
         ("entries", {}, "no entries"),
     ],

@@ -14,6 +14,7 @@ from diffcern.cli import train
 from diffcern.cli.bench import bench, demo, report
 from diffcern.cli.images import adapt, classify
 from diffcern.cli.listing import listing
+from diffcern.cli.match import match
 from diffcern.errors import DiffcernError, UsageError
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(adapt)
 app.command()(classify)
+app.command()(match)
 app.command()(bench)
 app.command()(report)
 app.add_typer(train.app, name="train")

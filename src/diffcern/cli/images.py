@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from diffcern.cli.options import DeviceOption, JsonOption, SeedOption, StrictOption, parse_set
+from diffcern.cli.options import (
+    CompileOption,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    LabelsOption,
+    PickleOption,
+    PromptOption,
+    SeedOption,
+    StrictOption,
+    TrustOption,
+    parse_labels,
+    parse_set,
+)
 from diffcern.errors import UsageError
+
+if TYPE_CHECKING:
+    from diffcern.data import Dataset
+    from diffcern.methods import Method
+    from diffcern.run.models import LoadedModels
 
 ImagesArgument = Annotated[
     str, typer.Argument(help="a folder of images, one image, or a data set such as parquet:PATH")
 ]
-PriorOption = Annotated[str, typer.Option("--prior", help="embedded:digits or a folder")]
+PriorOption = Annotated[str, typer.Option("--prior", help="hf:OWNER/NAME, embedded:digits or a folder")]
 OutFile = Annotated[Path, typer.Option("--out", help="result file: .parquet, .csv or .json")]
 PresetOption = Annotated[str, typer.Option("--preset", help="paper (published values) or small (small models)")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="name=value, an option of the method")]
@@ -27,55 +45,56 @@ OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace an e
 
 def adapt(
     images: ImagesArgument,
-    predictor: Annotated[str, typer.Option("--predictor", help="embedded:digits or a folder")],
+    predictor: Annotated[
+        str,
+        typer.Option(
+            "--predictor", help="timm:NAME, torchvision:NAME/WEIGHTS, hf:OWNER/NAME, embedded:digits or a folder"
+        ),
+    ],
     out: OutFile,
     prior: Annotated[
-        str, typer.Option("--prior", help="embedded:digits or a folder; not for source, tent, bn-adapt")
+        str, typer.Option("--prior", help="hf:OWNER/NAME, embedded:digits or a folder; not for source, tent, bn-adapt")
     ] = "",
     method: Annotated[str, typer.Option("--method", help="see `diffcern list methods`")] = "diffusion-tta",
+    labels: LabelsOption = "",
+    prompt: PromptOption = None,
     preset: PresetOption = "small",
     settings: SetOption = None,
     online: Annotated[bool, typer.Option("--online/--episodic", help="carry on from image to image")] = False,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 1,
     max_side: SideOption = 4096,
     device: DeviceOption = "auto",
+    dtype: DtypeOption = "float32",
+    compile: CompileOption = False,
+    allow_pickle: PickleOption = False,
+    trust_remote_code: TrustOption = False,
     seed: SeedOption = 0,
     strict: StrictOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Adapt a predictor to each image by generative feedback and predict, before and after."""
-    from diffcern.data import load_dataset
-    from diffcern.devices import device_named
-    from diffcern.methods import build_method
-    from diffcern.methods.presets import preset_options
-    from diffcern.predictors import load_predictor
-    from diffcern.priors import load_prior
     from diffcern.run.journal import Journal
     from diffcern.run.predict import adapt_rows
-    from diffcern.tasks import Classification
 
-    options = {**preset_options(method, preset), **parse_set(settings or [])}
-    dataset = load_dataset(images, max_side=max_side)
-    where = device_named(device)
-    model = load_predictor(predictor).to(where)
-    guide = load_prior(prior).to(where) if prior else None
-    task = Classification(model.class_names, guide.class_names if guide else model.class_names)
-    built = build_method(method, model, guide, task, options)
+    names = {"predictor": predictor, "prior": prior or None, "labels": parse_labels(labels), "templates": prompt}
+    names |= {"dtype": dtype, "compile": compile, "allow_pickle": allow_pickle, "trust_remote_code": trust_remote_code}
+    dataset, models, built, chosen = _prepare(images, names, method, preset, settings, max_side, device)
+    assert models.predictor is not None  # it was named
     if batch_size > 1 and not online and not built.needs_batch:
         raise UsageError(f"{method} answers single images when episodic: leave --batch-size at 1, or give --online")
-    chosen = {"images": images, "predictor": predictor, "prior": prior, "method": method, "options": options}
-    journal = Journal(out, {**chosen, "online": online, "batch_size": batch_size, "seed": seed}, overwrite=overwrite)
+    chosen |= {"fingerprints": models.fingerprints(), "online": online, "batch_size": batch_size, "seed": seed}
+    journal = Journal(out, chosen, overwrite=overwrite)
     if online or built.needs_batch:
         journal.restart()  # an answer depends on the images before it or beside it
     rows = adapt_rows(
         dataset,
         built,
-        model,
+        models.predictor,
         online=online,
         batch_size=batch_size,
         seed=seed,
-        device=where,
+        device=models.device,
         done={row["id"] for row in journal.rows},
     )
     _write(journal, rows, len(dataset), "adapting", strict, as_json)
@@ -85,50 +104,76 @@ def classify(
     images: ImagesArgument,
     prior: PriorOption,
     out: Annotated[Path | None, typer.Option("--out", help="result file: .parquet, .csv or .json")] = None,
-    labels: Annotated[str, typer.Option("--labels", help="comma-separated, or a text file; default: all")] = "",
+    labels: LabelsOption = "",
+    prompt: PromptOption = None,
     preset: PresetOption = "small",
     settings: SetOption = None,
     max_side: SideOption = 4096,
     device: DeviceOption = "auto",
+    dtype: DtypeOption = "float32",
+    compile: CompileOption = False,
+    allow_pickle: PickleOption = False,
     seed: SeedOption = 0,
     strict: StrictOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Classify images with the prior alone: the label whose condition denoises the image best."""
-    from diffcern.data import load_dataset
-    from diffcern.devices import device_named
-    from diffcern.methods import build_method
-    from diffcern.methods.presets import preset_options
-    from diffcern.priors import load_prior
     from diffcern.run.journal import Journal
     from diffcern.run.predict import classify_rows
-    from diffcern.tasks import Classification
 
-    options = {**preset_options("diffusion-classifier", preset), **parse_set(settings or [])}
-    dataset = load_dataset(images, max_side=max_side)
-    where = device_named(device)
-    guide = load_prior(prior).to(where)
-    names = _labels(labels) or guide.class_names
-    task = Classification(names, guide.class_names)
-    built = build_method("diffusion-classifier", None, guide, task, options)
-    chosen = {"images": images, "prior": prior, "labels": list(names), "options": options, "seed": seed}
-    journal = Journal(out, chosen, overwrite=overwrite) if out else None
+    names = {"prior": prior, "labels": parse_labels(labels), "templates": prompt}
+    names |= {"dtype": dtype, "compile": compile, "allow_pickle": allow_pickle}
+    method = "diffusion-classifier"
+    dataset, models, built, chosen = _prepare(images, names, method, preset, settings, max_side, device)
+    classes = models.task.class_names
+    journal = None
+    if out:
+        chosen |= {"fingerprints": models.fingerprints(), "seed": seed}
+        journal = Journal(out, chosen, overwrite=overwrite)
     done = {row["id"] for row in journal.rows} if journal else set()
-    rows = classify_rows(dataset, built, tuple(names), seed=seed, device=where, done=done)
+    rows = classify_rows(dataset, built, classes, seed=seed, device=models.device, done=done)
     _write(journal, rows, len(dataset), "classifying", strict, as_json)
 
 
-def _labels(text: str) -> tuple[str, ...]:
-    """Labels from "cat,dog" or from a text file with one per line."""
-    lines = Path(text).read_text().splitlines() if text and Path(text).is_file() else text.split(",")
-    return tuple(line.strip() for line in lines if line.strip())
+def _prepare(
+    images: str,
+    names: Mapping[str, Any],
+    method: str,
+    preset: str,
+    settings: list[str] | None,
+    max_side: int | None,
+    device: str,
+) -> tuple[Dataset, LoadedModels, Method, dict[str, Any]]:
+    """The images, the models, the method over them, and these choices, by which a journal knows its own."""
+    from diffcern.data import load_dataset
+    from diffcern.devices import device_named
+    from diffcern.methods.presets import preset_options
+    from diffcern.run.models import load_models
+    from diffcern.run.spec import parse_models
+
+    options = {**preset_options(method, preset), **parse_set(settings or [])}
+    named = parse_models(names)
+    dataset = load_dataset(images, max_side=max_side)
+    models = load_models(named, device_named(device))
+    chosen = {"images": images, **names, "method": method, "options": options}
+    return dataset, models, models.method(method, options), chosen
 
 
 def _write(journal: Any, rows: Iterator[dict[str, Any]], total: int, what: str, strict: bool, as_json: bool) -> None:
     """Writes rows as they come, prints the table (its first rows, for a long one) and what was skipped."""
     import json
 
+    written = collect(journal, rows, total, what)
+    if as_json:
+        typer.echo(json.dumps(written, indent=1))
+    else:
+        Console().print(_table([row for row in written if not row["error"]]))
+    report_skipped(journal, written, strict)
+
+
+def collect(journal: Any, rows: Iterator[dict[str, Any]], total: int, what: str) -> list[dict[str, Any]]:
+    """Takes rows as they come, into the journal where there is one, under a progress bar; with those it had before."""
     console = Console(stderr=True, soft_wrap=True)
     written: list[dict[str, Any]] = list(journal.rows) if journal else []
     if written:
@@ -146,15 +191,17 @@ def _write(journal: Any, rows: Iterator[dict[str, Any]], total: int, what: str, 
         raise typer.Exit(130) from None
     if journal:
         journal.finish()
-    if as_json:
-        typer.echo(json.dumps(written, indent=1))
-    else:
-        Console().print(_table([row for row in written if not row["error"]]))
+    return written
+
+
+def report_skipped(journal: Any, written: list[dict[str, Any]], strict: bool) -> None:
+    """Says where the rows are and how many were skipped; exit code 1 where that must not or leaves nothing."""
+    console = Console(stderr=True, soft_wrap=True)
     skipped = sum(bool(row["error"]) for row in written)
     if journal:
-        console.print(f"{len(written) - skipped} images in {journal.out}" + (f", {skipped} skipped" if skipped else ""))
+        console.print(f"{len(written) - skipped} rows in {journal.out}" + (f", {skipped} skipped" if skipped else ""))
     elif skipped:
-        console.print(f"{skipped} images skipped")
+        console.print(f"{skipped} skipped")
     if skipped and (strict or skipped == len(written)):
         raise typer.Exit(1)
 

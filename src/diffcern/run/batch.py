@@ -9,16 +9,14 @@ from torch import Tensor
 
 from diffcern.predictors.base import Predictor, resize_and_crop
 
+ANY_SIZE = 224  # side of images for a predictor that takes any size, where theirs differ
+
 
 def batch_of(images: Sequence[Tensor], predictor: Predictor) -> Tensor:
     """`[B, 3, H, W]` from images `[3, h, w]`: as they are where they agree, else each resized and cropped as the
-    predictor would have done, so that what it sees does not depend on the company (224 where it takes any size)."""
+    predictor would have done, so that what it sees does not depend on the company."""
     if len({image.shape for image in images}) == 1:
         return torch.stack(list(images))
-    size = predictor.size or 224
-    return torch.cat(
-        [
-            image[None] if image.shape[-2:] == (size, size) else resize_and_crop(image[None], size, predictor.crop)
-            for image in images
-        ]
-    )
+    if predictor.size is None:
+        return torch.cat([resize_and_crop(image[None], ANY_SIZE) for image in images])
+    return torch.cat([predictor.resize(image[None]) for image in images])

@@ -5,10 +5,12 @@ Knows nothing of files: `evaluate` writes what `Bench.run` returns.
 
 from __future__ import annotations
 
+import inspect
 import resource
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -17,14 +19,13 @@ from torch import Tensor
 from diffcern.data import Dataset, UnreadableImage, check_pixels, encode_png, load_dataset, subset
 from diffcern.data.shifts import shift as shifted
 from diffcern.errors import UsageError
-from diffcern.methods import build_method, needs
+from diffcern.labels import imagenet_labels
+from diffcern.methods import MODELS, checked_options, method_class, needs
 from diffcern.methods.base import Method
-from diffcern.predictors import Predictor, load_predictor
-from diffcern.priors import Prior, load_prior
 from diffcern.rng import generator
 from diffcern.run.batch import batch_of
+from diffcern.run.models import digest, load_models
 from diffcern.run.spec import Entry, Spec
-from diffcern.tasks import Classification
 from diffcern.types import Inputs, Prediction, Record, Timing
 
 EXAMPLES_PER_CELL = 24  # images kept for the report's gallery
@@ -71,18 +72,20 @@ class Bench:
         self.spec = spec
         self.device = device
         self.dataset: Dataset = subset(
-            load_dataset(spec.data.dataset, spec.data.class_names), spec.data.count, spec.seed
+            load_dataset(spec.data.dataset, spec.data.class_names), spec.data.count, spec.seed, spec.data.skip
         )
         order = torch.randperm(len(self.dataset), generator=generator(spec.seed, "order")).tolist()
         self.order: list[int] = order
-        self.predictor: Predictor = load_predictor(spec.models.predictor).to(device)
         uses_prior = any(needs(entry.method, "prior") for entry in spec.entries.values())
         if uses_prior and spec.models.prior is None:
             raise UsageError("an entry needs a prior: add prior = ... to [models]")
-        self.prior: Prior | None = load_prior(spec.models.prior).to(device) if spec.models.prior else None
-        names = self.predictor.class_names
-        self.task = Classification(names, self.prior.class_names if self.prior else names)
-        self._relabel = _relabelling(self.dataset, names)
+        classes = _classes(self.dataset)
+        self.models = load_models(spec.models, device, list(dict.fromkeys(name for names in classes for name in names)))
+        if self.models.predictor is None:
+            raise UsageError("a bench needs a predictor: add predictor = ... to [models]")
+        self.predictor, self.task = self.models.predictor, self.models.task
+        index = {name: k for k, name in enumerate(self.task.class_names)}
+        self._answers = [[index[name] for name in names if name in index] for names in classes]
         self.skipped: dict[str, str] = {}  # unreadable images: id -> reason
         self._methods: dict[str, Method] = {}
         self._cell: tuple[str, int] | None = None
@@ -92,8 +95,15 @@ class Bench:
         """The method of an entry, built once."""
         if name not in self._methods:
             entry = self.spec.entries[name]
-            self._methods[name] = build_method(entry.method, self.predictor, self.prior, self.task, entry.options)
+            self._methods[name] = self.models.method(entry.method, entry.options)
         return self._methods[name]
+
+    def fingerprint(self) -> dict[str, str]:
+        """What the records depend on and the specification only names: "predictor", "prior" (where there is one),
+        "images" (their ids in order) and "options" (given ones over the constructors' defaults), 16 hex digits each."""
+        ids = [self.dataset.ids[index] for index in self.order]
+        options = {name: _resolved(entry) for name, entry in self.spec.entries.items()}
+        return {**self.models.fingerprints(), "images": digest(ids), "options": digest(options)}
 
     def entry_rows(self) -> list[dict[str, object]]:
         """What the report needs to know of each entry; builds every method, so that a bad option shows early."""
@@ -161,7 +171,9 @@ class Bench:
     ) -> Iterator[Record]:
         probabilities = prediction.probabilities.cpu()
         for row, (position, id) in enumerate(zip(positions, ids, strict=True)):
+            answer = int(prediction.output[row].argmax())
             target = int(self.dataset.targets[self.order[position]])
+            right = self._answers[target] if target >= 0 else []
             yield Record(
                 entry=unit.entry,
                 method=entry.method,
@@ -170,8 +182,8 @@ class Bench:
                 severity=unit.severity,
                 id=id,
                 index=self.order[position],
-                target=self._relabel[target] if target >= 0 else -1,
-                prediction=int(prediction.output[row].argmax()),
+                target=answer if answer in right else next(iter(right), -1),
+                prediction=answer,
                 probabilities=probabilities[row].tolist(),
                 nfe_forward=prediction.costs[row].nfe_forward,
                 nfe_backward=prediction.costs[row].nfe_backward,
@@ -201,12 +213,19 @@ class Bench:
         return pa.Table.from_pylist(rows)
 
 
-def _relabelling(dataset: Dataset, names: tuple[str, ...]) -> list[int]:
-    """The predictor's index of each data-set class. Raises DiffcernError naming both sides when they do not map."""
-    if not dataset.class_names:
-        return []
-    mapping = Classification(dataset.class_names, names).mapping
-    return mapping.argmax(1).tolist()
+def _resolved(entry: Entry) -> dict[str, Any]:
+    """The options of an entry as its method takes them: those given, else the constructor's defaults."""
+    parameters = inspect.signature(method_class(entry.method)).parameters
+    defaults = {name: parameter.default for name, parameter in parameters.items() if name not in MODELS}
+    return {**defaults, **checked_options(entry.method, entry.options)}
+
+
+def _classes(dataset: Dataset) -> tuple[tuple[str, ...], ...]:
+    """For each class of the data set, the names of the predictor's classes that are right answers."""
+    if dataset.accepts is None:
+        return tuple((name,) for name in dataset.class_names)
+    names = dict(zip(*reversed(imagenet_labels()), strict=True))  # by WordNet id
+    return tuple(tuple(names[id] for id in ids) for ids in dataset.accepts)
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -11,7 +11,7 @@ from diffcern.errors import UsageError
 from diffcern.run.bench import Bench, units
 from diffcern.run.parallel import run_units
 from diffcern.run.spec import Spec, check_same
-from diffcern.run.store import RunFolder
+from diffcern.run.store import RunFolder, check_fingerprint
 
 
 def evaluate(
@@ -28,15 +28,18 @@ def evaluate(
     shard: (i, n) does every n-th unit of work, from the i-th: n runs, also on n machines whose folders are merged
     afterwards, make the records of one. workers: processes of one thread each, on the CPU. progress(done, total,
     what) is called before each unit (after it, with workers). Raises UsageError or DiffcernError before anything
-    is written where the specification or a model cannot be used.
+    is written where the specification or a model cannot be used, or where the folder holds the records of others.
     """
     if workers > 1 and device.type != "cpu":
         raise UsageError(f"several workers share a CPU, not {device}: leave --workers at 1")
     check_same(spec, out)
     bench = Bench(spec, device)
     entries = bench.entry_rows()
+    fingerprint = bench.fingerprint()
+    check_fingerprint(out, fingerprint)
     folder = RunFolder(out)
     folder.write_text("spec.toml", spec.to_toml())
+    folder.write_json("fingerprint.json", fingerprint)
     folder.write_json("classes.json", list(bench.task.class_names))
     folder.write_json("entries.json", entries)
     if not (out / "examples.parquet").is_file():

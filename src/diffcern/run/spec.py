@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import tomli_w
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -16,7 +17,9 @@ from diffcern.data.corruptions import COMMON, EXTRA
 from diffcern.data.shifts import SHIFTS
 from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.methods import checked_options, method_class
+from diffcern.methods.presets import preset_options
 
+Value = TypeVar("Value")
 STRICT = ConfigDict(extra="forbid")
 SHIPPED = Path(__file__).parents[1] / "specs"
 GROUPS: dict[str, tuple[str, ...]] = {"common": COMMON, "extra": EXTRA, "small": tuple(SHIFTS)}
@@ -26,20 +29,34 @@ GROUPS: dict[str, tuple[str, ...]] = {"common": COMMON, "extra": EXTRA, "small":
 class Data:
     """Which images: a data set by name, and how many of them (class-stratified, seeded; None: all).
 
+    skip: leave out the images that a bench with this count takes, so that options can be chosen on others.
     class_names: where the data set itself names none.
     """
 
     dataset: str
     count: int | None = None
+    skip: int = 0
     class_names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
 class Models:
-    """The models by name; the prior may be left out when no entry needs one."""
+    """The models by name; either may be left out where no method needs it.
 
-    predictor: str
+    dtype: the precision of the prior's network; the predictor, the noise schedule and all reductions stay in fp32.
+    "auto" is bfloat16 on CUDA and float32 elsewhere. compile: the prior's network, with torch.compile.
+    labels: what to tell apart (default: the data set's classes, else the predictor's). templates: the sentences around
+    a label, for models that read text. allow_pickle, trust_remote_code: see `load_predictor`.
+    """
+
+    predictor: str | None = None
     prior: str | None = None
+    labels: tuple[str, ...] | None = None
+    templates: tuple[str, ...] | None = None
+    allow_pickle: bool = False
+    trust_remote_code: bool = False
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    compile: bool = False
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -63,10 +80,12 @@ class Shifts:
 class Entry:
     """One row of the table: a method with options, and how it meets the images.
 
-    protocol: "episodic" starts afresh for every batch, "online" carries its state through the images of a shift.
+    preset: where options that are not given come from (`methods/presets.py`). protocol: "episodic" starts afresh for
+    every batch, "online" carries its state through the images of a shift.
     """
 
     method: str
+    preset: str = "paper"
     protocol: Literal["episodic", "online"] = "episodic"
     batch_size: int = Field(default=1, ge=1)
     description: str = ""
@@ -111,16 +130,12 @@ def read_spec(source: str | Path, overrides: Sequence[str] = ()) -> Spec:
 
 def parse_spec(table: Mapping[str, Any]) -> Spec:
     """Checks every name and option of a specification. Raises UsageError."""
-    try:
-        spec = TypeAdapter(Spec).validate_python(dict(table))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"specification, at {where or 'the top'}: {first['msg']}") from error
+    spec = _validated(Spec, table, "specification")
     if not spec.entries:
         raise UsageError('the specification has no entries: add a table [entries.source] with method = "source"')
-    for name, entry in spec.entries.items():
-        checked_options(entry.method, entry.options)
+    entries = {name: _with_preset(entry) for name, entry in spec.entries.items()}
+    spec = dataclasses.replace(spec, entries=entries)
+    for name, entry in entries.items():
         if entry.protocol == "episodic" and entry.batch_size > 1 and not _batches(entry.method, entry.options):
             raise UsageError(
                 f"entry {name!r}: {entry.method} answers single images when episodic; set batch_size = 1 or online"
@@ -135,6 +150,27 @@ def parse_spec(table: Mapping[str, Any]) -> Spec:
         if severity not in range(1, 6):
             raise UsageError(f"severities are 1 to 5, not {severity}")
     return spec
+
+
+def parse_models(table: Mapping[str, Any]) -> Models:
+    """The models that a command line names. Raises UsageError."""
+    return _validated(Models, table, "models")
+
+
+def _validated(kind: type[Value], table: Mapping[str, Any], what: str) -> Value:
+    try:
+        return TypeAdapter(kind).validate_python(dict(table))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{what}, at {where or 'the top'}: {first['msg']}") from error
+
+
+def _with_preset(entry: Entry) -> Entry:
+    """The entry with its preset's options filled in, so that a run folder says what was run."""
+    options = {**preset_options(entry.method, entry.preset), **entry.options}
+    checked_options(entry.method, options)
+    return dataclasses.replace(entry, preset="paper", options=options)
 
 
 def _batches(method: str, options: Mapping[str, Any]) -> bool:
@@ -168,7 +204,13 @@ def _without_none(value: Any) -> Any:
 def check_same(spec: Spec, folder: Path) -> None:
     """Raises DiffcernError when the folder holds the records of another specification."""
     existing = folder / "spec.toml"
-    if existing.is_file() and existing.read_text() != spec.to_toml():
+    if not existing.is_file() or existing.read_text() == spec.to_toml():
+        return
+    try:
+        same = read_spec(existing).to_toml() == spec.to_toml()  # an older version wrote fewer defaults
+    except UsageError:
+        same = False
+    if not same:
         raise DiffcernError(
             f"{folder} holds a run of another specification: give another --out, or run "
             f"`diffcern bench {existing} --out {folder}` to continue that one"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,10 +40,17 @@ TIMING_SCHEMA = pa.schema(
         ("peak_memory_mb", pa.float64()),
     ]
 )
+PARTS = {  # of a fingerprint, and what it means when one differs
+    "predictor": "other weights or settings of the predictor",
+    "prior": "other weights or settings of the prior",
+    "images": "other images",
+    "options": "other defaults of the methods' options",
+}
 
 
 class RunFolder:
-    """Where a bench writes: spec.toml, records/, timings/, examples.parquet, entries.json, classes.json."""
+    """Where a bench writes: spec.toml, fingerprint.json, records/, timings/, examples.parquet, entries.json and
+    classes.json."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -84,6 +91,20 @@ class RunFolder:
         )
         rows = [{**asdict(r), "notes": json.dumps(r.notes, sort_keys=True)} for r in records]
         self.write_table(f"records/{unit}.parquet", pa.Table.from_pylist(rows, schema=RECORD_SCHEMA))
+
+
+def check_fingerprint(path: Path, fingerprint: Mapping[str, str]) -> None:
+    """Raises DiffcernError when the run folder `path` holds the records of other models, images or options."""
+    known = path / "fingerprint.json"
+    if known.is_file():
+        before = json.loads(known.read_text())
+        changed = [what for part, what in PARTS.items() if before.get(part) != fingerprint.get(part)]
+    else:
+        changed = ["a version that kept no fingerprints"] if any((path / "records").glob("*.parquet")) else []
+    if changed:
+        raise DiffcernError(
+            f"{path} was made with {' and '.join(changed)}: give another --out, or delete the folder to start afresh"
+        )
 
 
 def atomically(path: Path, write: Any) -> None:

@@ -34,7 +34,7 @@ class Classification:
             )
         self.class_names = tuple(names)
         self.mapping = torch.zeros(len(names), len(known))
-        self.mapping[torch.arange(len(names)), torch.tensor([known.index(name) for name in names])] = 1
+        self.mapping[range(len(names)), [known.index(name) for name in names]] = 1
 
     def probabilities(self, output: Tensor, keep: Tensor | None = None) -> Tensor:
         """softmax of logits `[B, K]` in fp32; with keep `[B, k]` (indices) only over those, the rest exactly 0."""

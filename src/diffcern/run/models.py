@@ -1,0 +1,105 @@
+"""The models of a run: loaded in one place, in the precision asked for, and told apart by fingerprints."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffcern.errors import UsageError
+from diffcern.methods import build_method
+from diffcern.methods.base import Method
+from diffcern.predictors import Predictor, load_predictor
+from diffcern.priors import Prior, load_prior
+from diffcern.run.spec import Models
+from diffcern.tasks import Classification
+
+
+@dataclass(frozen=True)
+class LoadedModels:
+    """The models on one device, None where a run has none, and the task that joins their label spaces."""
+
+    predictor: Predictor | None
+    prior: Prior | None
+    task: Classification
+    device: torch.device
+
+    def method(self, name: str, options: Mapping[str, Any]) -> Method:
+        """A method over these models; raises as `build_method` does, and UsageError where no labels are known."""
+        if not self.task.class_names:
+            raise UsageError("the prior reads any text: name what to tell apart, --labels cat,dog or --labels FILE")
+        return build_method(name, self.predictor, self.prior, self.task, options)
+
+    def fingerprints(self) -> dict[str, str]:
+        """The `fingerprint` of each model that there is, by "predictor" and "prior"."""
+        models = {"predictor": self.predictor, "prior": self.prior}
+        return {name: fingerprint(model) for name, model in models.items() if model is not None}
+
+
+def load_models(models: Models, device: torch.device, labels: Sequence[str] = ()) -> LoadedModels:
+    """Loads what `models` names: the predictor in fp32, the prior's network in `models.dtype`.
+
+    labels: the classes to tell apart where `models` names none; without any, all of the predictor's, else of the
+    prior's. Raises UsageError for names that do not exist or where there is none, DiffcernError for a model that
+    cannot be read or whose classes the prior lacks.
+    """
+    names = models.labels or tuple(labels) or None
+    predictor = prior = None
+    if models.predictor is not None:
+        predictor = load_predictor(
+            models.predictor,
+            labels=names,
+            templates=models.templates if names else None,
+            allow_pickle=models.allow_pickle,
+            trust_remote_code=models.trust_remote_code,
+        ).to(device)
+        names = predictor.class_names
+    if models.prior is not None:
+        prior = load_prior(
+            models.prior,
+            _dtype(models.dtype, device),
+            labels=names,
+            templates=models.templates if names else None,
+            allow_pickle=models.allow_pickle,
+        ).to(device)
+        if models.compile:
+            prior.denoiser.compile()
+        names = names or prior.class_names
+    if names is None:
+        raise UsageError("no model is named: give a predictor, a prior or both")
+    return LoadedModels(predictor, prior, Classification(names, prior.class_names if prior else names), device)
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return getattr(torch, name)
+
+
+def fingerprint(module: nn.Module) -> str:
+    """16 hex digits over a model, the same on every device: names, dtypes, shapes and bytes.
+
+    That is its state dict and what the module itself holds beside it: buffers such as a normalisation or a schedule,
+    loose tensors, plain attributes such as class names and sizes. What parts deeper down derive when they are built
+    (embeddings of positions or prompts) is left out: it varies in the last bits from machine to machine.
+    """
+    own = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+    held = {**own, **dict(module.named_buffers(recurse=False)), **module.state_dict()}
+    tensors = {name: value for name, value in held.items() if isinstance(value, Tensor)}
+    plain = {name: value for name, value in own.items() if isinstance(value, str | int | float | tuple)}
+    result = hashlib.blake2b(digest(plain).encode(), digest_size=8)
+    for name, tensor in sorted(tensors.items()):
+        result.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        result.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().data)
+    return result.hexdigest()
+
+
+def digest(value: Any) -> str:
+    """16 hex digits over a value made of dictionaries, sequences, strings and numbers."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -1,0 +1,41 @@
+"""Image-text matching from denoising errors: the caption that explains the image best, the image that it explains best.
+
+    text:   for every image i,   argmin_k e(i, c_k) = i
+    image:  for every caption k, argmin_i e(i, c_k) = k         corrected: e(i, c_k) - e(i, no caption)
+    group:  both
+
+as Winoground scores it (Thrush et al. 2022, arXiv 2204.03162) with e of the Diffusion Classifier (arXiv 2303.16203).
+The correction (DiffusionITM, Krojer et al. 2023, arXiv 2305.16397) takes away how hard an image is in any case.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+SCORES = ("text", "image", "group", "image_corrected", "group_corrected")
+
+
+def matches(errors: Tensor, unconditional: Tensor) -> dict[str, bool]:
+    """Each of `SCORES` for one example: right or not; a tie is wrong.
+
+    errors: `[I, C]`, of image i under caption k, where caption i < I describes image i and further ones describe none.
+    unconditional: `[I]`, of each image without a caption.
+    """
+    text = _least_on_diagonal(errors)
+    image = _least_on_diagonal(errors[:, : len(errors)].T)
+    corrected = _least_on_diagonal((errors - unconditional[:, None])[:, : len(errors)].T)
+    return {
+        "text": text,
+        "image": image,
+        "group": text and image,
+        "image_corrected": corrected,
+        "group_corrected": text and corrected,
+    }
+
+
+def _least_on_diagonal(errors: Tensor) -> bool:
+    """Whether the diagonal entry of every row `[R, C]` is its only minimum."""
+    own = errors.diagonal()
+    others = errors.masked_fill(torch.eye(*errors.shape, dtype=torch.bool, device=errors.device), torch.inf)
+    return bool((own < others.amin(1)).all())

@@ -1,0 +1,119 @@
+"""The commands on models in the exact hub format: as a user of published ones types them."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hub_checkpoints import dit, stable_diffusion
+from typer.testing import CliRunner
+
+from diffcern.cli import app
+from diffcern.data import encode_png
+from diffcern.errors import DiffcernError, UsageError
+
+FAST = ["--set", "draws=4", "--json"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    torch.manual_seed(0)
+    root = tmp_path_factory.mktemp("models")
+    dit(root / "dit")
+    stable_diffusion(root / "sd")
+    (root / "images").mkdir()
+    for name in "ab":
+        (root / "images" / f"{name}.png").write_bytes(encode_png(torch.rand(3, 20, 30)))
+    return root
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout
+
+
+def test_classify_with_a_class_conditional_prior(folder):
+    code, text = run("classify", folder / "images", "--prior", folder / "dit", *FAST)
+    rows = json.loads(text)
+    assert code == 0
+    assert {row["label"] for row in rows} <= {"tench", "goldfish", "great white shark"}
+    code, text = run("classify", folder / "images", "--prior", folder / "dit", "--labels", "goldfish,tench", *FAST)
+    assert {row["label"] for row in json.loads(text)} <= {"tench", "goldfish"}
+    assert json.loads(text)[0]["nfe_forward"] == 2 * 4
+
+
+def test_classify_with_labels_and_prompts(folder, tmp_path):
+    """Any words, from the command line or a file; another sentence is another answer."""
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    common = ["classify", folder / "images", "--prior", folder / "sd", *FAST]
+    _, plain = run(*common, "--labels", tmp_path / "names.txt")
+    _, pets = run(*common, "--labels", "cat,dog", "--prompt", "a photo of a {}, a type of pet.")
+    assert [row["id"] for row in json.loads(plain)] == ["a.png", "b.png"]
+    assert [row["margin"] for row in json.loads(plain)] != [row["margin"] for row in json.loads(pets)]
+
+
+def test_staged_elimination_and_half_precision(folder):
+    stages = ["--set", "keep=[2,1]", "--set", "samples=[2,6]", "--dtype", "bfloat16", "--json"]
+    _, text = run("classify", folder / "images", "--prior", folder / "sd", "--labels", "cat,dog,fox,owl", *stages)
+    assert json.loads(text)[0]["nfe_forward"] == 4 * 2 + 2 * 4  # 2 of the second stage's 6 are done
+
+
+def test_match(folder, tmp_path):
+    """Scores with intervals and by tag; the table of every error; run again, it refuses to overwrite."""
+    images = [encode_png(torch.rand(3, 16, 16)) for _ in range(4)]
+    rows = {
+        "id": [1, 2],
+        "image_0": images[:2],
+        "image_1": images[2:],
+        "caption_0": ["a cat on a mat", "old man, young dog"],
+        "caption_1": ["a mat on a cat", "young man, old dog"],
+        "tag": ["noun", "adjective"],
+    }
+    pq.write_table(pa.table(rows), tmp_path / "pairs.parquet")
+    command = ["match", f"winoground:{tmp_path}/pairs.parquet", "--prior", folder / "sd", "--draws", 4]
+    code, text = run(*command, "--out", tmp_path / "out.json", "--json")
+    result = json.loads(text)
+    assert code == 0
+    groups = {(row["group"], row["score"]): row for row in result["scores"]}
+    assert groups["all", "text"]["n"] == 2
+    assert groups["tag: noun", "group"]["n"] == 1
+    assert groups["all", "image_corrected"]["ci_low"] <= groups["all", "image_corrected"]["value"]
+    row = json.loads((tmp_path / "out.json").read_text())[0]
+    assert [len(row["errors"]), len(row["errors"][0]), len(row["unconditional"])] == [2, 2, 2]
+    assert row["nfe_forward"] == 2 * 3 * 4
+    assert row["text"] == (row["errors"][0][0] < row["errors"][0][1] and row["errors"][1][1] < row["errors"][1][0])
+    with pytest.raises(DiffcernError, match="exists"):
+        run(*command, "--out", tmp_path / "out.json")
+    with pytest.raises(UsageError, match="lists"):
+        run(*command, "--out", tmp_path / "out.csv")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--labels", "cat,cat"], "given twice: cat"),
+        (["--labels", "cat", "--prompt", "a photo"], "without it"),
+        (["--labels", "cat," + "x" * 90], "longer than the 77 tokens"),
+    ],
+)
+def test_bad_labels(folder, arguments, message):
+    with pytest.raises(UsageError, match=message):
+        run("classify", folder / "images", "--prior", folder / "sd", *arguments)
+
+
+def test_matching_needs_a_prior_that_reads(folder, tmp_path):
+    pq.write_table(pa.table({"image": [encode_png(torch.rand(3, 8, 8))], "caption": ["a"]}), tmp_path / "p.parquet")
+    with pytest.raises(UsageError, match="does not read captions"):
+        run("match", tmp_path / "p.parquet", "--prior", folder / "dit")
+    with pytest.raises(DiffcernError, match="cannot load the prior nobody/nothing"):
+        run("match", tmp_path / "p.parquet", "--prior", "hf:nobody/nothing")
+
+
+def test_a_prior_that_reads_needs_labels(folder):
+    with pytest.raises(UsageError, match="--labels cat,dog"):
+        run("classify", folder / "images", "--prior", folder / "sd")
