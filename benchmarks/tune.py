@@ -1,13 +1,16 @@
-"""How the "small" preset was chosen: candidates side by side on the validation split of the digits.
+"""How the options in the specifications were chosen: candidates side by side on images that no figure uses.
 
-    python benchmarks/tune.py [--count 60] [--workers 2] [--only diffusion-tta] [--out runs/tune]
+    python benchmarks/tune.py [--spec digits] [--count 60] [--workers 2] [--only diffusion-tta]
+    python benchmarks/tune.py --spec specs/cifar10.toml --count 40 --shifts clean gaussian_noise fog pixelate
 
-Reported figures use the test split, which no choice has looked at. Runs again continue.
+The digits have a validation split; of other data sets it takes images beyond the first 1,000 of the test set, and
+reports use those. Runs again continue.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -15,21 +18,28 @@ from rich.console import Console
 
 from diffcern.report import print_table, write_summary
 from diffcern.run.evaluate import evaluate
-from diffcern.run.spec import parse_spec, read_spec
+from diffcern.run.spec import Entry, Shifts, Spec, read_spec
 
+RESERVED = 1000  # test images for reports
 TTA = {"steps": 5, "draws": 16, "strategy": "stratified", "weighting": "x0", "optimizer": "sgd"}
 ONLINE = {"protocol": "online", "batch_size": 50}
+
+
+def tta(learning_rate: float = 0.05, temperature: float = 2.0, **extra: object) -> dict[str, object]:
+    """Options of Diffusion-TTA around the "small" preset."""
+    return {**TTA, "learning_rate": learning_rate, "temperature": temperature, **extra}
+
+
 CANDIDATES: dict[str, list[dict]] = {
-    "source": [{}],
     "diffusion-tta": [
-        {"options": {**TTA, "learning_rate": 0.05, "temperature": 1.0}},
-        *({"options": {**TTA, "learning_rate": rate, "temperature": 2.0}} for rate in (0.02, 0.05, 0.1)),
-        *({"options": {**TTA, "learning_rate": 0.05, "temperature": 2.0, "gate": gate}} for gate in (1.5, 2.0)),
-        *({"options": {**TTA, "learning_rate": 0.05, "temperature": 2.0, "familiar": f}} for f in (0.9, 0.97, 0.99)),
-        {"options": {**TTA, "learning_rate": 0.05, "temperature": 2.0, "weighting": "v"}},
-        {"options": {**TTA, "learning_rate": 0.05, "temperature": 2.0, "parameters": "norm"}},
+        *({"options": tta(rate)} for rate in (0.01, 0.02, 0.05, 0.1)),
+        *({"options": tta(temperature=temperature)} for temperature in (1.0, 4.0)),
+        *({"options": tta(gate=gate)} for gate in (1.5, 2.0)),
+        *({"options": tta(familiar=share)} for share in (0.9, 0.97, 0.99)),
+        *({"options": tta(weighting=name)} for name in ("v", "min-snr")),
+        {"options": tta(parameters="norm")},
         *(
-            {**ONLINE, "options": {**TTA, "steps": steps, "learning_rate": rate, "batch_statistics": True}}
+            {**ONLINE, "options": tta(rate, 1.0, steps=steps, batch_statistics=True)}
             for steps, rate in ((1, 0.05), (3, 0.05), (3, 0.2))
         ),
     ],
@@ -41,35 +51,36 @@ CANDIDATES: dict[str, list[dict]] = {
 }
 
 
+def tuning_spec(source: str, count: int, shifts: list[str], methods: list[str]) -> Spec:
+    """The specification with the candidates as its entries, on images that it does not report on."""
+    spec = read_spec(source)
+    if spec.data.dataset == "embedded:digits":
+        data = dataclasses.replace(spec.data, dataset="embedded:digits/validation", count=count)
+    else:
+        data = dataclasses.replace(spec.data, count=count, skip=RESERVED)
+    entries = {"source": Entry("source")}
+    for method in methods:
+        entries |= {f"{method}-{n}": Entry(method, **candidate) for n, candidate in enumerate(CANDIDATES[method])}
+    names = tuple(shifts) or spec.shifts.names
+    return dataclasses.replace(
+        spec, name="tune", data=data, entries=entries, shifts=Shifts(names, spec.shifts.severities)
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--spec", default="digits")
     parser.add_argument("--count", type=int, default=60)
+    parser.add_argument("--shifts", nargs="*", default=[])
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--only", choices=CANDIDATES)
-    parser.add_argument("--out", type=Path, default=Path("runs/tune"))
+    parser.add_argument("--only", nargs="*", choices=CANDIDATES, default=list(CANDIDATES))
+    parser.add_argument("--out", type=Path, help="default: runs/tune-NAME")
     options = parser.parse_args()
-    chosen = {"source": CANDIDATES["source"]} | {
-        method: candidates for method, candidates in CANDIDATES.items() if options.only in (None, method)
-    }
-    entries = {
-        f"{method}-{number}": {"method": method, **candidate} if method != "source" else {"method": method}
-        for method, candidates in chosen.items()
-        for number, candidate in enumerate(candidates)
-    }
-    entries["source"] = entries.pop("source-0")
-    shipped = read_spec("digits")
-    spec = parse_spec(
-        {
-            "name": "tune",
-            "data": {"dataset": "embedded:digits/validation", "count": options.count},
-            "models": {"predictor": shipped.models.predictor, "prior": shipped.models.prior},
-            "shifts": {"names": list(shipped.shifts.names), "severities": list(shipped.shifts.severities)},
-            "entries": entries,
-        }
-    )
+    spec = tuning_spec(options.spec, options.count, options.shifts, options.only)
+    out = options.out or Path("runs") / f"tune-{Path(options.spec).stem}"
     evaluate(
         spec,
-        options.out,
+        out,
         device=torch.device("cpu"),
         workers=options.workers,
         progress=lambda done, total, what: print(f"\r{done}/{total} {what:40}", end="", flush=True),
@@ -77,7 +88,7 @@ def main() -> None:
     print()
     for name, entry in spec.entries.items():
         print(f"{name:24} {entry.protocol:9} {entry.options}")
-    cells = write_summary(options.out)
+    cells = write_summary(out)
     print_table(cells, Console(width=200))
     for cell in cells:
         if cell["shift"] == "mean":
