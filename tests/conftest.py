@@ -1,7 +1,13 @@
-"""Small models that every test can use: an exact prior, a predictor with BatchNorm, and images drawn from the prior."""
+"""What every test can use: an exact prior, a predictor with BatchNorm, images drawn from the prior; a machine without a
+network and a hub cache to put repositories into."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import huggingface_hub.constants
 import pytest
 import torch
 from torch import Tensor
@@ -18,6 +24,28 @@ SIDE = 8
 @pytest.fixture(autouse=True)
 def _threads():
     torch.set_num_threads(1)  # two test runs on two cores must not fight over barriers
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    """An empty cache of the hub and of torch, and no network."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return tmp_path / "hub"
+
+
+@pytest.fixture
+def publish(cache) -> Callable[[Path, str], None]:
+    """Puts a folder into the cache as if it had been downloaded from the hub."""
+
+    def publish(folder: Path, name: str) -> None:
+        repository = cache / f"models--{name.replace('/', '--')}"
+        (repository / "refs").mkdir(parents=True)
+        (repository / "refs" / "main").write_text("0" * 40)
+        shutil.copytree(folder, repository / "snapshots" / ("0" * 40))
+
+    return publish
 
 
 @pytest.fixture

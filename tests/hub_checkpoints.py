@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -74,7 +75,7 @@ def text_encoder(width: int = 16, projection: bool = False) -> nn.Module:
     return loud(CLIPTextModelWithProjection(config) if projection else CLIPTextModel(config))
 
 
-def dit(folder: Path, flow: bool = False) -> Path:
+def dit(folder: Path, flow: bool = False, classes: Sequence[str] = CLASSES) -> Path:
     transformer = DiTTransformer2DModel(
         num_attention_heads=2,
         attention_head_dim=8,
@@ -82,12 +83,12 @@ def dit(folder: Path, flow: bool = False) -> Path:
         out_channels=4 if flow else 8,
         num_layers=2,
         sample_size=8,
-        num_embeds_ada_norm=len(CLASSES),
+        num_embeds_ada_norm=len(classes),
     )
     scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0) if flow else DDIMScheduler()
     DiTPipeline(loud(transformer), autoencoder(), scheduler).save_pretrained(folder)
     index = json.loads((folder / "model_index.json").read_text())
-    index["id2label"] = dict(enumerate(CLASSES))  # as in the published repositories
+    index["id2label"] = dict(enumerate(classes))  # as in the published repositories
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder
 

@@ -1,12 +1,7 @@
-"""A photograph, a machine without a network, and a hub cache that tests can put repositories into."""
+"""A photograph, and what every predictor must do with it."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
-from pathlib import Path
-
-import huggingface_hub.constants
 import numpy as np
 import PIL.Image
 import pytest
@@ -26,28 +21,6 @@ LEVELS = 0.4
 def photo() -> PIL.Image.Image:
     """A temple, 640 x 427: odd margins in every crop."""
     return PIL.Image.fromarray(load_sample_image("china.jpg"))
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch) -> Path:
-    """An empty cache of the hub and of torch, and no network."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    return tmp_path / "hub"
-
-
-@pytest.fixture
-def publish(cache) -> Callable[[Path, str], None]:
-    """Puts a folder into the cache as if it had been downloaded from the hub."""
-
-    def publish(folder: Path, name: str) -> None:
-        repository = cache / f"models--{name.replace('/', '--')}"
-        (repository / "refs").mkdir(parents=True)
-        (repository / "refs" / "main").write_text("0" * 40)
-        shutil.copytree(folder, repository / "snapshots" / ("0" * 40))
-
-    return publish
 
 
 def tensor(image: PIL.Image.Image) -> Tensor:

@@ -77,7 +77,12 @@ def adapt(
     from diffcern.run.journal import Journal
     from diffcern.run.predict import adapt_rows
 
-    names = {"predictor": predictor, "prior": prior or None, "labels": parse_labels(labels), "templates": prompt}
+    names: dict[str, Any] = {
+        "predictor": predictor,
+        "prior": prior or None,
+        "labels": parse_labels(labels),
+        "templates": prompt,
+    }
     names |= {"dtype": dtype, "compile": compile, "allow_pickle": allow_pickle, "trust_remote_code": trust_remote_code}
     dataset, models, built, chosen = _prepare(images, names, method, preset, settings, max_side, device)
     assert models.predictor is not None  # it was named
@@ -122,7 +127,7 @@ def classify(
     from diffcern.run.journal import Journal
     from diffcern.run.predict import classify_rows
 
-    names = {"prior": prior, "labels": parse_labels(labels), "templates": prompt}
+    names: dict[str, Any] = {"prior": prior, "labels": parse_labels(labels), "templates": prompt}
     names |= {"dtype": dtype, "compile": compile, "allow_pickle": allow_pickle}
     method = "diffusion-classifier"
     dataset, models, built, chosen = _prepare(images, names, method, preset, settings, max_side, device)

@@ -1,0 +1,57 @@
+"""The README's commands for users' own models, as printed, on tiny checkpoints under the published names."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import timm
+import torch
+from hub_checkpoints import dit, loud, stable_diffusion
+from predictors.checkpoints import clip
+from typer.testing import CliRunner
+
+from diffcern.cli import app
+from diffcern.data import encode_png
+from diffcern.labels import imagenet_labels
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+SECTION = README.split("## Use your own models")[1].split("\n## ")[0]
+COMMANDS = re.findall(r"^diffcern .*$", SECTION, re.MULTILINE)
+
+
+@pytest.fixture
+def hub(tmp_path, publish, monkeypatch):
+    """A folder to stand in, with what the commands name, and the models in the cache."""
+    torch.manual_seed(0)
+    monkeypatch.chdir(tmp_path)
+    publish(stable_diffusion(tmp_path / "sd"), "stabilityai/stable-diffusion-2-1-base")
+    publish(dit(tmp_path / "dit", classes=imagenet_labels().names), "facebook/DiT-XL-2-256")
+    clip(tmp_path / "clip")
+    publish(tmp_path / "clip", "openai/clip-vit-base-patch32")
+    timm.models.save_for_hf(loud(timm.create_model("resnet18.a1_in1k")), tmp_path / "resnet", safe_serialization=True)
+    publish(tmp_path / "resnet", "timm/resnet18.a1_in1k")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.png").write_bytes(encode_png(torch.rand(3, 30, 40)))
+    pair = {"id": [0], "caption_0": ["a cat, a dog"], "caption_1": ["a dog, a cat"]}
+    pair |= {side: [encode_png(torch.rand(3, 16, 16))] for side in ("image_0", "image_1")}
+    pq.write_table(pa.table(pair), tmp_path / "winoground.parquet")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_command_runs_as_printed(hub, command):
+    arguments = shlex.split(command)[1:]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    if "--out" in arguments:
+        assert Path(arguments[arguments.index("--out") + 1]).stat().st_size > 0
+
+
+def test_the_section_has_commands():
+    assert len(COMMANDS) == 5
