@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -45,11 +46,13 @@ def from_hub(name: str, *, allow_pickle: bool = False) -> Prior:
         left_out: dict[str, Any] = dict.fromkeys(empty)
         pipeline = DiffusionPipeline.from_pretrained(name, use_safetensors=safetensors, **{part: denoiser}, **left_out)
     except (OSError, ValueError, RuntimeError) as error:
-        raise DiffcernError(
-            f"cannot load the prior {name}: {str(error).strip().splitlines()[0]}. Give a local folder in diffusers' "
-            "format, or run once on a machine with a network, so that it is in the cache. Weights that exist as "
-            "pickles only are refused; allow_pickle=True (--allow-pickle) reads them"
-        ) from error
+        what = " ".join(str(error).split())[:300]
+        advice = (
+            "Weights that exist as pickles only are refused; allow_pickle=True (--allow-pickle) reads them"
+            if Path(name).is_dir()
+            else "Give a local folder in diffusers' format, or run once on a machine with a network, to fill the cache"
+        )
+        raise DiffcernError(f"cannot load the prior {name}: {what}. {advice}") from error
     pipeline.set_progress_bar_config(disable=True)
     return family.from_pipeline(pipeline, config)
 
