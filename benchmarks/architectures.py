@@ -24,7 +24,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel, UNet2
 from tta_speed import cut_graph, published_loop
 
 from diffcern.draws import draw
-from diffcern.labels import Vocabulary
+from diffcern.labels import vocabulary_of
 from diffcern.methods import build_method
 from diffcern.predictors import Predictor
 from diffcern.priors import Prior
@@ -74,7 +74,7 @@ def stable_diffusion(names: tuple[str, ...]) -> Prior:
     pipeline = SimpleNamespace(
         vae=autoencoder(), scheduler=DDIMScheduler(**LATENT), encode_prompt=encode_prompt, text_encoder=text
     )
-    return StableDiffusionPrior(pipeline, unet).with_labels(Vocabulary(names))
+    return StableDiffusionPrior(pipeline, unet).with_labels(vocabulary_of(names, None))
 
 
 PRIORS: dict[str, Callable[[tuple[str, ...]], Prior]] = {

@@ -117,3 +117,22 @@ def test_matching_needs_a_prior_that_reads(folder, tmp_path):
 def test_a_prior_that_reads_needs_labels(folder):
     with pytest.raises(UsageError, match="--labels cat,dog"):
         run("classify", folder / "images", "--prior", folder / "sd")
+
+
+def test_several_prompts_for_a_label(folder, tmp_path):
+    """As published: every prompt is a hypothesis, and a label is as good as its best one."""
+    rows = ["prompt,classname,classidx", "a cat,cat,0", "a kitten,cat,0", "a dog,dog,1"]
+    (tmp_path / "prompts.csv").write_text("\n".join(rows))
+    common = ["classify", folder / "images", "--prior", folder / "sd", *FAST]
+    _, text = run(*common, "--labels", tmp_path / "prompts.csv")
+    grouped = json.loads(text)
+    assert grouped[0]["nfe_forward"] == 3 * 4
+    (tmp_path / "single.csv").write_text("\n".join(["prompt,label", "a cat,cat", "a kitten,kitten", "a dog,dog"]))
+    _, text = run(*common, "--labels", tmp_path / "single.csv")
+    for row, single in zip(grouped, json.loads(text), strict=True):
+        assert row["label"] == {"kitten": "cat"}.get(single["label"], single["label"])
+        if single["label"] != "dog" and not single["ranked"].split(", ")[1].startswith("dog"):
+            assert row["margin"] > single["margin"]  # the runner-up is of another class
+    (tmp_path / "bad.csv").write_text("text,name\na,b\n")
+    with pytest.raises(UsageError, match="columns prompt and label"):
+        run(*common, "--labels", tmp_path / "bad.csv")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -65,35 +65,57 @@ def _first(name: str) -> str:
     return name.split(", ")[0].split(" (")[0].replace("_", " ").casefold()
 
 
+TEMPLATE = "a photo of a {}."
+Wanted = Sequence[str] | Mapping[str, Sequence[str]]  # labels, or the sentences that stand for each
+
+
 @dataclass(frozen=True)
 class Vocabulary:
-    """What an open-vocabulary model tells apart: labels, and the sentences that each is put into in the place of {}.
+    """What a model that reads text tells apart: labels, and for each the sentences that stand for it.
 
-    Raises UsageError for no labels, a label given twice, no templates, or a template without {}.
+    Raises UsageError for no labels, a label given twice, or one without a sentence.
     """
 
     labels: tuple[str, ...]
-    templates: tuple[str, ...] = ("a photo of a {}.",)
+    sentences: tuple[tuple[str, ...], ...]
 
     def __post_init__(self) -> None:
         twice = sorted({label for label in self.labels if self.labels.count(label) > 1})
         if not self.labels or twice:
             raise UsageError(f"labels are different names, at least one; given twice: {', '.join(twice) or 'none'}")
-        without = [template for template in self.templates if "{}" not in template]
-        if not self.templates or without:
-            raise UsageError(f"templates are sentences with {{}} where the label goes; without it: {without}")
+        silent = [label for label, own in zip(self.labels, self.sentences, strict=True) if not own]
+        if silent:
+            raise UsageError(f"every label needs a sentence; without one: {', '.join(silent)}")
 
+    @property
     def prompts(self) -> list[str]:
-        """Every label in every template, label by label."""
-        return [template.replace("{}", label) for label in self.labels for template in self.templates]
+        """All sentences, label by label."""
+        return [sentence for own in self.sentences for sentence in own]
+
+    @property
+    def owners(self) -> list[int]:
+        """The label of each prompt, by index."""
+        return [k for k, own in enumerate(self.sentences) for _ in own]
 
 
-def vocabulary_of(labels: Sequence[str] | None, templates: Sequence[str] | None) -> Vocabulary | None:
-    """None where no labels are given. Raises UsageError as `Vocabulary` does, and for one string or templates alone."""
+def vocabulary_of(labels: Wanted | None, templates: Sequence[str] | None) -> Vocabulary | None:
+    """The labels in the templates, or with the sentences that they come with; None where no labels are given.
+
+    Raises UsageError as `Vocabulary` does, for one string in the place of a list, for a template without {}, and for
+    templates without labels or beside sentences.
+    """
     if isinstance(labels, str) or isinstance(templates, str):
         raise UsageError("labels and templates are lists of names and sentences, not one string")
-    if labels is None:
+    if labels is None or isinstance(labels, Mapping):
         if templates is not None:
-            raise UsageError("templates are put around labels: give labels too")
-        return None
-    return Vocabulary(tuple(labels), *([] if templates is None else [tuple(templates)]))
+            raise UsageError("templates are put around labels: give labels, and no sentences of their own")
+        if labels is None:
+            return None
+        return Vocabulary(tuple(labels), tuple(tuple(own) for own in labels.values()))
+    templates = (TEMPLATE,) if templates is None else templates
+    without = [template for template in templates if "{}" not in template]
+    if not templates or without:
+        raise UsageError(f"templates are sentences with {{}} where the label goes; without it: {without}")
+    return Vocabulary(
+        tuple(labels), tuple(tuple(template.replace("{}", label) for template in templates) for label in labels)
+    )

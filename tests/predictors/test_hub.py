@@ -85,5 +85,5 @@ def test_labels_choose_among_the_classes_of_a_closed_set():
             load_predictor(name, labels=labels)
     with pytest.raises(UsageError, match="not one string"):
         load_predictor(name, labels="cat,dog")
-    with pytest.raises(UsageError, match="labels too"):
+    with pytest.raises(UsageError, match="give labels"):
         load_predictor(name, templates=["a {}"])

@@ -11,7 +11,7 @@ from hub_checkpoints import CLASSES, ddpm, dit, sd3, sdxl, stable_diffusion
 
 from diffcern.draws import draw
 from diffcern.errors import UsageError
-from diffcern.labels import Vocabulary
+from diffcern.labels import vocabulary_of
 from diffcern.likelihood import condition_gradient, score
 from diffcern.priors.hub import from_hub
 from diffcern.priors.text import TextPrior
@@ -36,7 +36,7 @@ def family(request, tmp_path_factory):
     folder = FAMILIES[request.param][0](tmp_path_factory.mktemp("hub") / request.param)
     prior = from_hub(str(folder))
     if isinstance(prior, TextPrior):
-        prior.with_labels(Vocabulary(CLASSES))
+        prior.with_labels(vocabulary_of(CLASSES, None))
     if request.param == "ddpm-classes":
         prior.class_names = CLASSES
     return request.param, folder, prior

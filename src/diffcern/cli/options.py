@@ -15,7 +15,10 @@ DtypeOption = Annotated[
 CompileOption = Annotated[bool, typer.Option("--compile", help="compile the prior's network (torch.compile)")]
 PickleOption = Annotated[bool, typer.Option("--allow-pickle", help="read weights that exist as pickles only")]
 TrustOption = Annotated[bool, typer.Option("--trust-remote-code", help="run code that a repository brings along")]
-LabelsOption = Annotated[str, typer.Option("--labels", help="what to tell apart: comma-separated, or a text file")]
+LabelsOption = Annotated[
+    str,
+    typer.Option("--labels", help="what to tell apart: a,b or a text file or a CSV file with columns prompt, label"),
+]
 PromptOption = Annotated[
     list[str] | None, typer.Option("--prompt", help="sentence around a label, for models that read text; repeatable")
 ]
@@ -24,10 +27,31 @@ StrictOption = Annotated[bool, typer.Option("--strict", help="exit with 1 when a
 OutFolder = Annotated[Path, typer.Option("--out", help="run folder; the same command again continues it")]
 
 
-def parse_labels(text: str) -> list[str] | None:
-    """Labels from "cat,dog" or from a text file with one per line; None for no text."""
+def parse_labels(text: str) -> list[str] | dict[str, list[str]] | None:
+    """Labels from "cat,dog", from a text file with one per line, or with sentences of their own from a CSV file.
+
+    None for no text. Raises UsageError for a CSV file without the columns prompt and label (or classname).
+    """
+    if text.endswith(".csv") and Path(text).is_file():
+        return _prompts(Path(text))
     lines = Path(text).read_text().splitlines() if text and Path(text).is_file() else text.split(",")
     return [line.strip() for line in lines if line.strip()] or None
+
+
+def _prompts(path: Path) -> dict[str, list[str]]:
+    import csv
+
+    from diffcern.errors import UsageError
+
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    column = next((name for name in ("label", "classname") if rows and name in rows[0]), None)
+    if column is None or not rows[0].get("prompt"):
+        raise UsageError(f"{path} needs the columns prompt and label, one row per prompt")
+    prompts: dict[str, list[str]] = {}
+    for row in rows:
+        prompts.setdefault(row[column].strip(), []).append(row["prompt"].strip())
+    return prompts
 
 
 def parse_set(pairs: list[str]) -> dict[str, object]:

@@ -27,6 +27,7 @@ class DiffusionClassifier:
     the stage spreads over the range, e.g. keep (5, 1), samples (50, 500) for CIFAR-10. temperature: the output is
     -D * (mean error - best mean error) / temperature; its softmax is a probability only once tau is fitted on
     held-out data (a mean loss is none), and for an eliminated class it rests on the stage in which it fell.
+    A class with several prompts is as good as its best one, as published; stages keep prompts.
     Defaults: DiT's 250 evenly spaced timesteps, a noise bank shared by all images, l2.
     """
 
@@ -87,7 +88,7 @@ class DiffusionClassifier:
             num_timesteps=self.prior.num_timesteps,
             span=self.span,
         )
-        hypotheses = self.task.hypotheses(latent.device)
+        hypotheses, owners = self.prior.phrasings(self.task.hypotheses(latent.device))
         errors = latent.new_full((len(hypotheses), self.draws), torch.nan, dtype=torch.float32)
         alive = torch.arange(len(hypotheses), device=latent.device)
         gaps = latent.new_zeros(len(hypotheses), dtype=torch.float32)
@@ -110,12 +111,17 @@ class DiffusionClassifier:
             spent += len(alive) * len(new)
             scored = Score(errors[alive][None, :, done])
             gaps[alive] = scored.mean[0] - scored.mean.min()
+            finalists = alive
             alive = alive[scored.mean[0].argsort(stable=True)[:keep]]
+        best = scored.mean[0].argsort(stable=True)
+        said = owners[finalists][best]
+        others = best[said != said[0]]  # the runner-up is of another class
         notes = {}
-        if scored.errors.shape[1] > 1:
-            margin, error = scored.margin()
+        if len(others):
+            margin, error = Score(scored.errors[:, [best[0], others[0]]]).margin()
             notes = {"margin": margin.item(), "margin_standard_error": error.item()}
-        return gaps, Cost(nfe_forward=spent), notes
+        least = gaps.new_full((int(owners.max()) + 1,), torch.inf)
+        return least.scatter_reduce(0, owners, gaps, "amin"), Cost(nfe_forward=spent), notes
 
 
 def stage_indices(total: int, samples: int) -> list[int]:

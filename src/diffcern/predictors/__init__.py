@@ -8,7 +8,7 @@ from pathlib import Path
 
 from diffcern.assets import asset, embedded_names
 from diffcern.errors import DiffcernError, unknown
-from diffcern.labels import Vocabulary, vocabulary_of
+from diffcern.labels import Vocabulary, Wanted, vocabulary_of
 from diffcern.predictors.base import Predictor
 from diffcern.predictors.clip import ZeroShot
 from diffcern.predictors.hub import fetch
@@ -25,7 +25,7 @@ FORMS = ("hf:OWNER/NAME", "timm:NAME", "torchvision:NAME/WEIGHTS", "a folder")  
 def load_predictor(
     name: str,
     *,
-    labels: Sequence[str] | None = None,
+    labels: Wanted | None = None,
     templates: Sequence[str] | None = None,
     allow_pickle: bool = False,
     trust_remote_code: bool = False,
@@ -38,8 +38,9 @@ def load_predictor(
     transformers or timm.
 
     labels: what to tell apart, for CLIP and SigLIP; of other models a choice among their classes (see
-    `Predictor.restrict`). templates: for CLIP and SigLIP, the sentences around a label (`["a photo of a {}."]`).
-    allow_pickle: read weights that exist as pickles only (with torch's weights_only).
+    `Predictor.restrict`). A mapping gives each label sentences of its own. templates: for CLIP and SigLIP, the sentences
+    around a label (`["a photo of a {}."]`). allow_pickle: read weights that exist as pickles only (with torch's
+    weights_only).
     trust_remote_code: run the Python code that a repository brings along.
 
     Raises UsageError for a name that does not exist and for labels that are missing, doubled or out of place;
@@ -49,7 +50,7 @@ def load_predictor(
     predictor = _load(name, vocabulary, allow_pickle, trust_remote_code)
     if labels is None or isinstance(predictor.model, ZeroShot):
         return predictor
-    return predictor.restrict(labels)
+    return predictor.restrict(list(labels))
 
 
 def _load(name: str, vocabulary: Vocabulary | None, allow_pickle: bool, trust_remote_code: bool) -> Predictor:

@@ -53,23 +53,22 @@ def zero_shot(model: Any, tokenizer: Any, vocabulary: Vocabulary) -> ZeroShot:
 
 @torch.no_grad()
 def text_features(model: Any, tokenizer: Any, vocabulary: Vocabulary, rows: int = 256) -> Tensor:
-    """One feature of length 1 per label, `[K, D]`: the mean over its templates' features of length 1.
+    """One feature of length 1 per label, `[K, D]`: the mean over its sentences' features of length 1.
 
     SigLIP was trained on text padded to full length and without a mask, CLIP with one. Raises UsageError for a prompt
     that the tokenizer would cut off.
     """
     siglip = model.config.model_type == "siglip"
     limit = model.config.text_config.max_position_embeddings
-    prompts = vocabulary.prompts()
+    prompts = vocabulary.prompts
     for prompt, ids in zip(prompts, tokenizer(prompts)["input_ids"], strict=True):
         if len(ids) > limit:
             raise UsageError(f"the prompt {prompt!r} has {len(ids)} tokens and the model reads {limit}: shorten it")
-    features = []
+    features, counts = [], [len(own) for own in vocabulary.sentences]
     for start in range(0, len(prompts), rows):
         padding = {"padding": "max_length", "max_length": limit} if siglip else {"padding": True}
         tokens = tokenizer(prompts[start : start + rows], return_tensors="pt", **padding)
         mask = {} if siglip else {"attention_mask": tokens["attention_mask"]}
         pooled = model.text_model(tokens["input_ids"], **mask).pooler_output
         features.append(F.normalize(pooled if siglip else model.text_projection(pooled), dim=-1))
-    shape = (len(vocabulary.labels), len(vocabulary.templates), -1)
-    return F.normalize(torch.cat(features).view(shape).mean(1), dim=-1)
+    return F.normalize(torch.stack([own.mean(0) for own in torch.cat(features).split(counts)]), dim=-1)

@@ -10,7 +10,7 @@ from torch import nn
 
 from diffcern.assets import asset, embedded_names
 from diffcern.errors import DiffcernError, unknown
-from diffcern.labels import vocabulary_of
+from diffcern.labels import Wanted, vocabulary_of
 from diffcern.priors.base import Prior
 from diffcern.priors.gaussian import GaussianMixturePrior
 from diffcern.priors.native import NativePrior
@@ -25,7 +25,7 @@ def load_prior(
     name: str,
     dtype: torch.dtype = torch.float32,
     *,
-    labels: Sequence[str] | None = None,
+    labels: Wanted | None = None,
     templates: Sequence[str] | None = None,
     allow_pickle: bool = False,
 ) -> Prior:
@@ -36,7 +36,8 @@ def load_prior(
     `diffcern train prior`.
 
     dtype: the precision of its network; autoencoder, text encoder and noise schedule stay in fp32. labels,
-    templates: for text-to-image priors, the classes and the sentences around them (`["a photo of a {}."]`).
+    templates: for text-to-image priors, the classes and the sentences around them (`["a photo of a {}."]`); a mapping
+    gives each label sentences of its own.
     allow_pickle: read weights that exist as pickles only (still without running code). Raises UsageError for a name
     that does not exist or labels out of place, DiffcernError for a prior that cannot be had or read.
     """

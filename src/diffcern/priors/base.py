@@ -84,6 +84,10 @@ class Prior(nn.Module, ABC):
         """One condition row per class of the label space, `[K, K]`."""
         return Condition(classes=torch.eye(len(self.class_names), device=self.device))
 
+    def phrasings(self, hypotheses: Condition) -> tuple[Condition, Tensor]:
+        """All ways to say each of K hypotheses, `[P, ...]`, and which one each says, `[P]`: one each, but for text."""
+        return hypotheses, torch.arange(len(hypotheses), device=self.device)
+
     def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
         """Moves like any module, but .half() and .bfloat16() leave the schedule alone (they would round it)."""
         schedule = {name: getattr(self, name) for name in ("alphas", "sigmas", "times")}

@@ -90,7 +90,8 @@ class TextPrior(Prior):
         self.encoder = PromptEncoder(pipeline)
         self.set_schedule(schedule_of(pipeline.scheduler))
         self.null = Table(self.null_condition())
-        self.labels = Table(Condition())
+        self.labels, self.phrases = Table(Condition()), Table(Condition())
+        self.owners: tuple[int, ...] = ()
         self.eval().requires_grad_(False)
 
     def null_condition(self) -> Condition:
@@ -102,12 +103,22 @@ class TextPrior(Prior):
         return self.encoder(texts, self.device)
 
     def with_labels(self, vocabulary: Vocabulary) -> TextPrior:
-        """Makes the prior class-conditional, in place: class k is the mean of its prompts' embeddings."""
-        shape = (len(vocabulary.labels), len(vocabulary.templates))
-        prompts = self.prompts(vocabulary.prompts())
-        self.class_names = vocabulary.labels
-        self.labels = Table(prompts.map(lambda value: value.unflatten(0, shape).mean(1)))
+        """Makes the prior class-conditional, in place.
+
+        As a hypothesis a class is each of its prompts in turn (see `phrasings`); in a mixture, the mean of them.
+        """
+        prompts, counts = self.prompts(vocabulary.prompts), [len(own) for own in vocabulary.sentences]
+        self.class_names, self.owners = vocabulary.labels, tuple(vocabulary.owners)
+        self.phrases = Table(prompts)
+        self.labels = Table(prompts.map(lambda value: torch.stack([own.mean(0) for own in value.split(counts)])))
         return self
+
+    def phrasings(self, hypotheses: Condition) -> tuple[Condition, Tensor]:
+        assert hypotheses.classes is not None  # of a class-conditional task
+        classes = hypotheses.classes.argmax(1).tolist()
+        rows = [(k, row) for k, name in enumerate(classes) for row, owner in enumerate(self.owners) if owner == name]
+        owners, index = zip(*rows, strict=True)
+        return self.phrases.rows[list(index)], torch.tensor(owners, device=self.device)
 
     def embeddings(self, condition: Condition, like: Tensor) -> Condition:
         """tokens (and pooled) for the rows of `like` `[B, ...]`, in its dtype."""

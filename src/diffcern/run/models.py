@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from diffcern.errors import UsageError
+from diffcern.labels import Wanted
 from diffcern.methods import build_method
 from diffcern.methods.base import Method
 from diffcern.predictors import Predictor, load_predictor
@@ -48,7 +49,7 @@ def load_models(models: Models, device: torch.device, labels: Sequence[str] = ()
     prior's. Raises UsageError for names that do not exist or where there is none, DiffcernError for a model that
     cannot be read or whose classes the prior lacks.
     """
-    names = models.labels or tuple(labels) or None
+    names: Wanted | None = models.labels or tuple(labels) or None
     predictor = prior = None
     if models.predictor is not None:
         predictor = load_predictor(
@@ -58,7 +59,7 @@ def load_models(models: Models, device: torch.device, labels: Sequence[str] = ()
             allow_pickle=models.allow_pickle,
             trust_remote_code=models.trust_remote_code,
         ).to(device)
-        names = predictor.class_names
+        names = names or predictor.class_names
     if models.prior is not None:
         prior = load_prior(
             models.prior,
@@ -72,7 +73,9 @@ def load_models(models: Models, device: torch.device, labels: Sequence[str] = ()
         names = names or prior.class_names
     if names is None:
         raise UsageError("no model is named: give a predictor, a prior or both")
-    return LoadedModels(predictor, prior, Classification(names, prior.class_names if prior else names), device)
+    return LoadedModels(
+        predictor, prior, Classification(list(names), prior.class_names if prior else list(names)), device
+    )
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:

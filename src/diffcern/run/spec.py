@@ -44,14 +44,15 @@ class Models:
     """The models by name; either may be left out where no method needs it.
 
     dtype: the precision of the prior's network; the predictor, the noise schedule and all reductions stay in fp32.
-    "auto" is bfloat16 on CUDA and float32 elsewhere. compile: the prior's network, with torch.compile.
-    labels: what to tell apart (default: the data set's classes, else the predictor's). templates: the sentences around
-    a label, for models that read text. allow_pickle, trust_remote_code: see `load_predictor`.
+    "auto" is bfloat16 on CUDA and float32 elsewhere. compile: the prior's network, with torch.compile. labels: what to
+    tell apart (default: the data set's classes, else the predictor's), or a table of the sentences that stand for each,
+    for models that read text. templates: the sentences around every label. allow_pickle, trust_remote_code: see
+    `load_predictor`.
     """
 
     predictor: str | None = None
     prior: str | None = None
-    labels: tuple[str, ...] | None = None
+    labels: tuple[str, ...] | dict[str, tuple[str, ...]] | None = None
     templates: tuple[str, ...] | None = None
     allow_pickle: bool = False
     trust_remote_code: bool = False
