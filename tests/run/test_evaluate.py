@@ -250,6 +250,51 @@ def test_class_names_of_data_and_predictor_must_meet(table, tmp_path, models):
         Bench(parse_spec(table), CPU)
 
 
+def test_classes_that_the_data_call_otherwise(table, tmp_path):
+    """Folders named by words, in alphabetical order, some classes only: the map names them, and the logits of the
+    classes that the data lack are not looked at."""
+    from diffcern.data import encode_png, load_dataset
+
+    words, digits = ["zero", "one", "two", "three", "four"], load_dataset("embedded:digits/validation")
+    for index, sample in enumerate(digits[i] for i in range(60)):
+        if sample.target < 5:
+            (tmp_path / "images" / words[sample.target]).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "images" / words[sample.target] / f"{index}.png").write_bytes(encode_png(sample.image))
+    table["data"] = {"dataset": f"imagefolder:{tmp_path / 'images'}"}
+    table["shifts"] = {"names": ["clean"]}
+    with pytest.raises(DiffcernError, match="four, one, three, two, zero"):
+        Bench(parse_spec(table), CPU)
+    table["models"]["class_map"] = {word: str(k) for k, word in enumerate(words)}
+    bench = Bench(parse_spec(table), CPU)
+    names = bench.task.class_names
+    assert names == ("4", "1", "3", "2", "0")
+    done = [record for unit in units(bench.spec, len(bench.order)) for record in bench.run(unit)[0]]
+    assert {record.entry for record in done} == set(table["entries"])
+    for record in done:
+        target = int(names[record.target])
+        assert record.id.startswith(words[target])
+        assert digits[int(record.id.split("/")[1].removesuffix(".png"))].target == target
+        assert len(record.probabilities) == 5
+
+
+def test_a_class_with_several_right_answers(table, monkeypatch):
+    """Any of them counts as right (ObjectNet's chair is three of ImageNet's)."""
+    from diffcern.run import bench as module
+
+    source = module.load_dataset("embedded:digits/validation", None)
+    source.accepts = tuple((f"n{k}", f"n{(k + 1) % 10}") for k in range(10))
+    monkeypatch.setattr(module, "load_dataset", lambda *_: source)
+    monkeypatch.setattr(module, "imagenet_labels", lambda: (tuple("0123456789"), tuple(f"n{k}" for k in range(10))))
+    del table["entries"]["diffusion-classifier"], table["entries"]["diffusion-tta"], table["entries"]["tent"]
+    bench = Bench(parse_spec(table), CPU)
+    done = [record for unit in units(bench.spec, len(bench.order)) for record in bench.run(unit)[0]]
+    for record in done:
+        target = source.targets[source.ids.index(record.id)]
+        right = record.prediction in (target, (target + 1) % 10)
+        assert (record.prediction == record.target) == right
+    assert any(record.prediction == record.target for record in done)
+
+
 def test_unreadable_images_are_skipped_and_named(table, tmp_path):
     from PIL import Image
 

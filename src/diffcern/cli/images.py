@@ -12,6 +12,7 @@ from rich.progress import track
 from rich.table import Table
 
 from diffcern.cli.options import (
+    ClassMapOption,
     CompileOption,
     DeviceOption,
     DtypeOption,
@@ -22,6 +23,7 @@ from diffcern.cli.options import (
     SeedOption,
     StrictOption,
     TrustOption,
+    parse_class_map,
     parse_labels,
     parse_set,
 )
@@ -58,6 +60,7 @@ def adapt(
     method: Annotated[str, typer.Option("--method", help="see `diffcern list methods`")] = "diffusion-tta",
     labels: LabelsOption = "",
     prompt: PromptOption = None,
+    class_map: ClassMapOption = None,
     preset: PresetOption = "small",
     settings: SetOption = None,
     online: Annotated[bool, typer.Option("--online/--episodic", help="carry on from image to image")] = False,
@@ -84,6 +87,7 @@ def adapt(
         "templates": prompt,
     }
     names |= {"dtype": dtype, "compile": compile, "allow_pickle": allow_pickle, "trust_remote_code": trust_remote_code}
+    names["class_map"] = parse_class_map(class_map)
     dataset, models, built, chosen = _prepare(images, names, method, preset, settings, max_side, device)
     assert models.predictor is not None  # it was named
     if batch_size > 1 and not online and not built.needs_batch:

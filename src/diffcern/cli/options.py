@@ -17,7 +17,10 @@ PickleOption = Annotated[bool, typer.Option("--allow-pickle", help="read weights
 TrustOption = Annotated[bool, typer.Option("--trust-remote-code", help="run code that a repository brings along")]
 LabelsOption = Annotated[
     str,
-    typer.Option("--labels", help="what to tell apart: a,b or a text file or a CSV file with columns prompt, label"),
+    typer.Option("--labels", help="what to tell apart: a,b or a text file or a CSV with columns prompt, label"),
+]
+ClassMapOption = Annotated[
+    Path | None, typer.Option("--class-map", help="JSON object: the prior's or data's name of a class -> predictor's")
 ]
 PromptOption = Annotated[
     list[str] | None, typer.Option("--prompt", help="sentence around a label, for models that read text; repeatable")
@@ -52,6 +55,23 @@ def _prompts(path: Path) -> dict[str, list[str]]:
     for row in rows:
         prompts.setdefault(row[column].strip(), []).append(row["prompt"].strip())
     return prompts
+
+
+def parse_class_map(path: Path | None) -> dict[str, str] | None:
+    """A JSON object from names to names; None for no path. Raises UsageError for anything else."""
+    import json
+
+    from diffcern.errors import UsageError
+
+    if path is None:
+        return None
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
+        raise UsageError(f'{path} must be an object from names to names, as {{"tabby cat": "tabby"}}')
+    return content
 
 
 def parse_set(pairs: list[str]) -> dict[str, object]:

@@ -38,9 +38,9 @@ def load_predictor(
     transformers or timm.
 
     labels: what to tell apart, for CLIP and SigLIP; of other models a choice among their classes (see
-    `Predictor.restrict`). A mapping gives each label sentences of its own. templates: for CLIP and SigLIP, the sentences
-    around a label (`["a photo of a {}."]`). allow_pickle: read weights that exist as pickles only (with torch's
-    weights_only).
+    `Predictor.restrict`). A mapping gives each label sentences of its own. templates: for CLIP and SigLIP, the
+    sentences around a label (`["a photo of a {}."]`). allow_pickle: read weights that exist as pickles only (with
+    torch's weights_only).
     trust_remote_code: run the Python code that a repository brings along.
 
     Raises UsageError for a name that does not exist and for labels that are missing, doubled or out of place;

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from diffcern.methods import MODELS, checked_options, method_class, needs
 from diffcern.methods.base import Method
 from diffcern.rng import generator
 from diffcern.run.batch import batch_of
-from diffcern.run.models import digest, load_models
+from diffcern.run.models import digest, load_models, renamed
 from diffcern.run.spec import Entry, Spec
 from diffcern.types import Inputs, Prediction, Record, Timing
 
@@ -79,7 +79,7 @@ class Bench:
         uses_prior = any(needs(entry.method, "prior") for entry in spec.entries.values())
         if uses_prior and spec.models.prior is None:
             raise UsageError("an entry needs a prior: add prior = ... to [models]")
-        classes = _classes(self.dataset)
+        classes = _classes(self.dataset, spec.models.class_map)
         self.models = load_models(spec.models, device, list(dict.fromkeys(name for names in classes for name in names)))
         if self.models.predictor is None:
             raise UsageError("a bench needs a predictor: add predictor = ... to [models]")
@@ -220,10 +220,10 @@ def _resolved(entry: Entry) -> dict[str, Any]:
     return {**defaults, **checked_options(entry.method, entry.options)}
 
 
-def _classes(dataset: Dataset) -> tuple[tuple[str, ...], ...]:
+def _classes(dataset: Dataset, class_map: Mapping[str, str] | None) -> tuple[tuple[str, ...], ...]:
     """For each class of the data set, the names of the predictor's classes that are right answers."""
     if dataset.accepts is None:
-        return tuple((name,) for name in dataset.class_names)
+        return tuple((name,) for name in renamed(dataset.class_names, class_map))
     names = dict(zip(*reversed(imagenet_labels()), strict=True))  # by WordNet id
     return tuple(tuple(names[id] for id in ids) for ids in dataset.accepts)
 

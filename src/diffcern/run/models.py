@@ -68,6 +68,7 @@ def load_models(models: Models, device: torch.device, labels: Sequence[str] = ()
             templates=models.templates if names else None,
             allow_pickle=models.allow_pickle,
         ).to(device)
+        prior.class_names = renamed(prior.class_names, models.class_map)
         if models.compile:
             prior.denoiser.compile()
         names = names or prior.class_names
@@ -76,6 +77,11 @@ def load_models(models: Models, device: torch.device, labels: Sequence[str] = ()
     return LoadedModels(
         predictor, prior, Classification(list(names), prior.class_names if prior else list(names)), device
     )
+
+
+def renamed(names: Sequence[str], class_map: Mapping[str, str] | None) -> tuple[str, ...]:
+    """The names, those that the map holds under their other name."""
+    return tuple((class_map or {}).get(name, name) for name in names)
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:

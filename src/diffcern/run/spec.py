@@ -46,14 +46,15 @@ class Models:
     dtype: the precision of the prior's network; the predictor, the noise schedule and all reductions stay in fp32.
     "auto" is bfloat16 on CUDA and float32 elsewhere. compile: the prior's network, with torch.compile. labels: what to
     tell apart (default: the data set's classes, else the predictor's), or a table of the sentences that stand for each,
-    for models that read text. templates: the sentences around every label. allow_pickle, trust_remote_code: see
-    `load_predictor`.
+    for models that read text. templates: the sentences around every label. class_map: the predictor's names for classes
+    that the data set or the prior call otherwise. allow_pickle, trust_remote_code: see `load_predictor`.
     """
 
     predictor: str | None = None
     prior: str | None = None
     labels: tuple[str, ...] | dict[str, tuple[str, ...]] | None = None
     templates: tuple[str, ...] | None = None
+    class_map: dict[str, str] | None = None
     allow_pickle: bool = False
     trust_remote_code: bool = False
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
