@@ -215,6 +215,9 @@ def test_an_empty_folder(cli, tmp_path):
 
 
 def test_list_names_everything(cli):
+    code, out, _ = cli("list")  # brackets in the names are no markup
+    assert code == 0
+    assert "hf:OWNER/NAME[/CONFIG]:SPLIT" in out
     code, out, _ = cli("list", "--json")
     catalogue = json.loads(out)
     assert code == 0
