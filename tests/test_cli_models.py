@@ -12,6 +12,7 @@ from hub_checkpoints import dit, stable_diffusion
 from typer.testing import CliRunner
 
 from diffcern.cli import app
+from diffcern.cli.options import parse_labels
 from diffcern.data import encode_png
 from diffcern.errors import DiffcernError, UsageError
 
@@ -136,3 +137,18 @@ def test_several_prompts_for_a_label(folder, tmp_path):
     (tmp_path / "bad.csv").write_text("text,name\na,b\n")
     with pytest.raises(UsageError, match="columns prompt and label"):
         run(*common, "--labels", tmp_path / "bad.csv")
+
+
+def test_labels_that_are_long_or_a_file_that_is_not_there(folder):
+    names = [f"label {k}" for k in range(60)]  # longer than a file name may be
+    assert parse_labels(",".join(names)) == names
+    with pytest.raises(UsageError, match=r"no file missing\.txt"):
+        run("classify", folder / "images", "--prior", folder / "sd", "--labels", "missing.txt")
+
+
+def test_a_compiled_network_stays_compiled_in_a_method():
+    from diffcern.methods.base import frozen_view
+
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    module[0].compile()
+    assert frozen_view(module)[0]._compiled_call_impl is not None

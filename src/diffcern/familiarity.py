@@ -22,7 +22,7 @@ DRAWS = 16  # per image; stratified
 
 def strangeness(prior: Prior, losses: Tensor, draws: Draws, weighting: str) -> Tensor:
     """e of each image, `[B]`, from its denoising errors `[B, M]` under any weighting: no further evaluations."""
-    alpha, sigma = prior.alphas[draws.timesteps], prior.sigmas[draws.timesteps]
+    alpha, sigma = prior.alphas[draws.timesteps].clamp(min=1e-6), prior.sigmas[draws.timesteps]
     time = draws.timesteps / prior.num_timesteps
     ratio = weighting_named("min-snr")(alpha, sigma, time) / weighting_named(weighting)(alpha, sigma, time)
     return (losses * ratio).mean(1)

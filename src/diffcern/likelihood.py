@@ -30,7 +30,8 @@ def denoising_error(
     another kind would lose digits where alpha or sigma is small. time: t / T in [0, 1], `[B]`. norm "l1" takes the
     mean absolute residual (times the square root of the ratio), as published for some data sets.
     """
-    alpha, sigma = denoised.alpha.flatten(), denoised.sigma.flatten()
+    # Flow matching and zero-terminal-SNR schedules end at alpha = 0, where weightings are infinite and ratios finite.
+    alpha, sigma = denoised.alpha.flatten().clamp(min=1e-6), denoised.sigma.flatten()
     ratio = weighting_named(weighting)(alpha, sigma, time)
     if weighting != denoised.kind:
         ratio = ratio / weighting_named(denoised.kind)(alpha, sigma, time)

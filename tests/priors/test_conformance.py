@@ -8,14 +8,18 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from hub_checkpoints import CLASSES, ddpm, dit, sd3, sdxl, stable_diffusion
+from torch import nn
 
-from diffcern.draws import draw
+from diffcern.draws import Draws, draw
 from diffcern.errors import UsageError
 from diffcern.labels import vocabulary_of
 from diffcern.likelihood import condition_gradient, score
+from diffcern.methods import build_method
+from diffcern.predictors import Predictor
 from diffcern.priors.hub import from_hub
 from diffcern.priors.text import TextPrior
-from diffcern.types import Condition
+from diffcern.tasks import Classification
+from diffcern.types import Condition, Inputs
 
 FAMILIES = {
     "dit": (dit, "eps"),
@@ -185,3 +189,24 @@ def test_half_precision_keeps_schedule_and_autoencoder(prior, batch):
     assert torch.equal(half.alphas, prior.alphas)
     full = prior(x_t, t, labels(prior)).output
     assert torch.nn.functional.cosine_similarity(denoised.output.float().flatten(), full.flatten(), 0) > 0.999
+
+
+@pytest.mark.parametrize("weighting", ["eps", "x0", "v", "flow", "min-snr", "exp-7t"])
+def test_every_weighting_is_finite_at_both_ends(prior, weighting):
+    """Flow matching ends at alpha = 0: weightings are infinite, their ratios to the network's own are not."""
+    z = torch.randn(1, *prior.latent_shape)
+    ends = Draws(torch.tensor([[0, prior.num_timesteps - 1]]), torch.randn(1, 2, *prior.latent_shape))
+    if prior.class_names:
+        assert torch.isfinite(score(prior, z, prior.hypotheses(), ends, weighting=weighting).errors).all()
+
+
+def test_the_prior_can_be_adapted_too(prior):
+    """Its network, that is, and not the autoencoder around it."""
+    if not prior.class_names:
+        return
+    predictor = Predictor(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3)), CLASSES)
+    task = Classification(CLASSES, prior.class_names)
+    options = {"steps": 1, "draws": 2, "adapt_prior": True, "optimizer": "sgd", "learning_rate": 0.1}
+    method = build_method("diffusion-tta", predictor, prior, task, options)
+    _, state = method.step(method.init(), Inputs(torch.rand(1, 3, 16, 16), ["a"]), 0)
+    assert all(name.startswith("denoiser.") for name in state.prior.parameters)

@@ -165,7 +165,7 @@ def _prepare(
     named = parse_models(names)
     dataset = load_dataset(images, max_side=max_side)
     models = load_models(named, device_named(device))
-    chosen = {"images": images, **names, "method": method, "options": options}
+    chosen = {"images": images, "max_side": max_side, **names, "method": method, "options": options}
     return dataset, models, models.method(method, options), chosen
 
 

@@ -24,6 +24,7 @@ def match(
     strategy: Annotated[str, typer.Option("--strategy", help="how times are drawn")] = "stratified",
     weighting: Annotated[str, typer.Option("--weighting", help="of the error over time")] = "eps",
     norm: Annotated[str, typer.Option("--norm", help="l2 or l1")] = "l2",
+    rows: Annotated[int, typer.Option("--rows", help="network rows at a time; fewer need less memory", min=1)] = 64,
     max_side: SideOption = 4096,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
@@ -46,6 +47,8 @@ def match(
 
     if out and out.suffix == ".csv":
         raise UsageError("a row holds lists of errors, for which CSV has no form: give --out FILE.parquet or .json")
+    if norm not in ("l1", "l2"):
+        raise UsageError(f"norm is 'l1' or 'l2', not {norm!r}")
     check_draws(strategy, draws, (0.0, 1.0))
     weighting_named(weighting)
     named = parse_models({"prior": prior, "dtype": dtype, "allow_pickle": allow_pickle})
@@ -54,17 +57,24 @@ def match(
     if not isinstance(models.prior, TextPrior):
         raise UsageError(f"{prior} does not read captions: matching needs a text-to-image prior")
     options: dict[str, Any] = {"draws": draws, "strategy": strategy, "weighting": weighting, "norm": norm, "seed": seed}
-    chosen = {"pairs": pairs, "prior": prior, "dtype": dtype, "fingerprints": models.fingerprints(), **options}
+    chosen = {
+        "pairs": pairs,
+        "prior": prior,
+        "dtype": dtype,
+        "max_side": max_side,
+        "fingerprints": models.fingerprints(),
+        **options,
+    }
     journal = Journal(out, chosen, overwrite=overwrite) if out else None
     done = {row["id"] for row in journal.rows} if journal else set()
-    rows = collect(journal, match_rows(data, models.prior, **options, done=done), len(data), "matching")
-    good = [row for row in rows if not row["error"]]
+    written = collect(journal, match_rows(data, models.prior, **options, done=done, rows=rows), len(data), "matching")
+    good = [row for row in written if not row["error"]]
     summary = scores(good)
     if as_json:
-        typer.echo(json.dumps({"scores": summary, "rows": rows}, indent=1))
+        typer.echo(json.dumps({"scores": summary, "rows": written}, indent=1))
     elif good:
         Console().print(_table(summary, len(good)))
-    report_skipped(journal, rows, strict)
+    report_skipped(journal, written, strict)
 
 
 def scores(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

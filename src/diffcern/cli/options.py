@@ -35,9 +35,16 @@ def parse_labels(text: str) -> list[str] | dict[str, list[str]] | None:
 
     None for no text. Raises UsageError for a CSV file without the columns prompt and label (or classname).
     """
-    if text.endswith(".csv") and Path(text).is_file():
-        return _prompts(Path(text))
-    lines = Path(text).read_text().splitlines() if text and Path(text).is_file() else text.split(",")
+    from diffcern.errors import UsageError
+
+    if text.endswith((".csv", ".txt")) and "," not in text:
+        if not Path(text).is_file():
+            raise UsageError(f"--labels: there is no file {text}")
+        if text.endswith(".csv"):
+            return _prompts(Path(text))
+    lines = (
+        Path(text).read_text().splitlines() if text and "," not in text and Path(text).is_file() else text.split(",")
+    )
     return [line.strip() for line in lines if line.strip()] or None
 
 

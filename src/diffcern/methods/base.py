@@ -104,7 +104,11 @@ def frozen_view(model: nn.Module) -> Any:
     tensors = [*model.parameters(), *model.buffers()]
     shared: dict[int, Any] = {id(tensor): tensor.detach() for tensor in tensors}
     shared |= {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
-    return copy.deepcopy(model, shared).eval().requires_grad_(False)
+    view = copy.deepcopy(model, shared).eval().requires_grad_(False)
+    for original, copied in zip(model.modules(), view.modules(), strict=True):
+        if original._compiled_call_impl is not None:  # which copying forgets
+            copied.compile()
+    return view
 
 
 def call(model: nn.Module, parameters: dict[str, Tensor], images: Tensor) -> Tensor:

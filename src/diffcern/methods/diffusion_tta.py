@@ -111,7 +111,10 @@ class DiffusionTTA:
         self.clean_error = None if familiar is None else threshold(prior, familiar)
 
     def init(self) -> TTAState:
-        prior = Weights(choose_parameters(self.prior, "all")) if self.prior_optimizer else None
+        prior = None
+        if self.prior_optimizer:  # the network, not an autoencoder around it
+            weights = choose_parameters(self.prior, "all")
+            prior = Weights({name: value for name, value in weights.items() if name.startswith("denoiser.")})
         return TTAState(Weights(choose_parameters(self.predictor, self.parameters)), prior)
 
     def step(self, state: TTAState, inputs: Inputs, seed: int) -> tuple[Prediction, TTAState]:

@@ -33,9 +33,10 @@ def from_hub(name: str, *, allow_pickle: bool = False) -> Prior:
     """
     try:
         config = DiffusionPipeline.load_config(name)
-        family = FAMILIES.get(config["_class_name"])
+        kind = config.get("_class_name", "pipeline without a name")
+        family = FAMILIES.get(kind)
         if family is None:
-            raise DiffcernError(f"{name} is a {config['_class_name']}; priors are read from {', '.join(FAMILIES)}")
+            raise DiffcernError(f"{name} is a {kind}; priors are read from {', '.join(FAMILIES)}")
         part = "unet" if "unet" in config else "transformer"
         safetensors = None if allow_pickle else True
         denoiser, info = getattr(diffusers, config[part][1]).from_pretrained(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
 from torch import Tensor
 
 from diffcern.errors import DiffcernError
@@ -25,11 +25,11 @@ class Schedule:
 
 
 def schedule_of(scheduler: Any) -> Schedule:
-    """Reads any diffusers scheduler, whatever it was made to sample with: only how noise was added in training counts.
+    """Reads a diffusers scheduler, whatever it was made to sample with: only how noise was added in training counts.
 
-    Raises DiffcernError for a prediction type that no method here understands.
+    Raises DiffcernError for a prediction type or a noise schedule (EDM's, say) that no method here understands.
     """
-    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler | FlowMatchHeunDiscreteScheduler):
         return _flow(scheduler.config.num_train_timesteps, scheduler.config.shift)
     kind = KINDS.get(scheduler.config.get("prediction_type", "epsilon"))
     if kind is None:
@@ -38,6 +38,11 @@ def schedule_of(scheduler: Any) -> Schedule:
         )
     if kind == "flow":  # a DPM-Solver or UniPC that is set up for a flow model
         return _flow(scheduler.config.num_train_timesteps, scheduler.config.get("flow_shift", 1.0))
+    if "beta_schedule" not in scheduler.config:
+        raise DiffcernError(
+            f"the prior's {type(scheduler).__name__} does not say how noise was added: priors need a schedule of betas "
+            "(DDPM, DDIM, Euler, DPM-Solver ...) or flow matching"
+        )
     betas = DDPMScheduler.from_config(scheduler.config).betas.double()
     alphas_cumprod = torch.cumprod(1 - betas, 0)
     count = len(betas)

@@ -26,6 +26,9 @@ class PromptEncoder:
     def __init__(self, pipeline: Any, rows: int = 64) -> None:
         self.pipeline = pipeline
         self.rows = rows
+        for name in ("text_encoder", "text_encoder_2", "text_encoder_3"):
+            if isinstance(part := getattr(pipeline, name, None), nn.Module):
+                nn.Module.to(part, torch.float32)  # some are published in half precision
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PromptEncoder:
         return self

@@ -12,6 +12,7 @@ from torch import Tensor
 from diffcern.data.base import UnreadableImage, readable
 from diffcern.data.pairs import MatchingExample, Pairs
 from diffcern.draws import draw
+from diffcern.errors import UsageError
 from diffcern.likelihood import score
 from diffcern.priors import TextPrior
 from diffcern.tasks.matching import matches
@@ -44,7 +45,11 @@ def match_rows(
         sample = draw(
             strategy, draws, latents, [example.id] * len(latents), seed=seed, num_timesteps=prior.num_timesteps
         )
-        hypotheses = _hypotheses(prior, example)
+        try:
+            hypotheses = _hypotheses(prior, example)
+        except UsageError as error:  # a caption that is too long for the prior
+            yield {"id": example.id, "error": str(error)}
+            continue
         errors = score(prior, latents, hypotheses, sample, weighting=weighting, norm=norm, rows=rows).mean.cpu()
         yield {
             "id": example.id,

@@ -16,7 +16,7 @@ from diffcern.labels import Wanted
 from diffcern.methods import build_method
 from diffcern.methods.base import Method
 from diffcern.predictors import Predictor, load_predictor
-from diffcern.priors import Prior, load_prior
+from diffcern.priors import Prior, TextPrior, load_prior
 from diffcern.run.spec import Models
 from diffcern.tasks import Classification
 
@@ -59,6 +59,8 @@ def load_models(models: Models, device: torch.device, labels: Sequence[str] = ()
             allow_pickle=models.allow_pickle,
             trust_remote_code=models.trust_remote_code,
         ).to(device)
+        if predictor.task != "classification":
+            raise UsageError(f"{models.predictor} is for {predictor.task}; this command takes classifiers")
         names = names or predictor.class_names
     if models.prior is not None:
         prior = load_prior(
@@ -68,7 +70,8 @@ def load_models(models: Models, device: torch.device, labels: Sequence[str] = ()
             templates=models.templates if names else None,
             allow_pickle=models.allow_pickle,
         ).to(device)
-        prior.class_names = renamed(prior.class_names, models.class_map)
+        if not isinstance(prior, TextPrior):  # whose classes are the labels themselves
+            prior.class_names = renamed(prior.class_names, models.class_map)
         if models.compile:
             prior.denoiser.compile()
         names = names or prior.class_names
