@@ -57,14 +57,8 @@ def match(
     if not isinstance(models.prior, TextPrior):
         raise UsageError(f"{prior} does not read captions: matching needs a text-to-image prior")
     options: dict[str, Any] = {"draws": draws, "strategy": strategy, "weighting": weighting, "norm": norm, "seed": seed}
-    chosen = {
-        "pairs": pairs,
-        "prior": prior,
-        "dtype": dtype,
-        "max_side": max_side,
-        "fingerprints": models.fingerprints(),
-        **options,
-    }
+    chosen = {"pairs": pairs, "prior": prior, "dtype": dtype, "max_side": max_side, **options}
+    chosen["fingerprints"] = models.fingerprints()
     journal = Journal(out, chosen, overwrite=overwrite) if out else None
     done = {row["id"] for row in journal.rows} if journal else set()
     written = collect(journal, match_rows(data, models.prior, **options, done=done, rows=rows), len(data), "matching")
