@@ -219,3 +219,9 @@ def test_numbers_are_written_with_a_true_minus() -> None:
     assert points(0.0123) == "+1.2"
     assert points(-0.0001) == "0.0"
     assert interval(-0.01, 0.02) == "[−1.0, 2.0]"
+
+
+def test_the_page_is_called_as_the_specification(build: Build) -> None:
+    folder = build()
+    (folder / "spec.toml").write_text('name = "my bench"\n')
+    assert "<h1>my bench" in write_report(folder).read_text()

@@ -56,7 +56,7 @@ def write_report(run_dir: str | Path) -> Path:
     table, strips = headline(summary), _strips(summary)
     page = _template().render(
         run=run,
-        dataset=summary[0]["dataset"],
+        dataset=run.title,
         images=len(set().union(*(cell.ids for cell in run.cells.values()))),
         summary=summary,
         table=table,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,15 @@ class Run:
     classes: list[str]
     spec: str
     cells: dict[tuple[str, str, int], Cell]
+
+    @property
+    def title(self) -> str:
+        """The specification's name, else the data set's."""
+        dataset = next(iter(self.cells.values())).dataset
+        try:
+            return str(tomllib.loads(self.spec).get("name", dataset))
+        except tomllib.TOMLDecodeError:  # a folder that something else made
+            return dataset
 
     @property
     def conditions(self) -> list[tuple[str, int]]:
