@@ -16,30 +16,30 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from diffcern.methods.presets import preset_options
 from diffcern.report import print_table, write_summary
 from diffcern.run.evaluate import evaluate
 from diffcern.run.spec import Entry, Shifts, Spec, read_spec
 
 RESERVED = 1000  # test images for reports
-TTA = {"steps": 5, "draws": 16, "strategy": "stratified", "weighting": "x0", "optimizer": "sgd"}
 ONLINE = {"protocol": "online", "batch_size": 50}
 
 
-def tta(learning_rate: float = 0.05, temperature: float = 2.0, **extra: object) -> dict[str, object]:
+def tta(**changes: object) -> dict[str, object]:
     """Options of Diffusion-TTA around the "small" preset."""
-    return {**TTA, "learning_rate": learning_rate, "temperature": temperature, **extra}
+    return {**preset_options("diffusion-tta", "small"), **changes}
 
 
 CANDIDATES: dict[str, list[dict]] = {
     "diffusion-tta": [
-        *({"options": tta(rate)} for rate in (0.01, 0.02, 0.05, 0.1)),
+        *({"options": tta(learning_rate=rate)} for rate in (0.01, 0.02, 0.05, 0.1)),
         *({"options": tta(temperature=temperature)} for temperature in (1.0, 4.0)),
         *({"options": tta(gate=gate)} for gate in (1.5, 2.0)),
         *({"options": tta(familiar=share)} for share in (0.9, 0.97, 0.99)),
         *({"options": tta(weighting=name)} for name in ("v", "min-snr")),
         {"options": tta(parameters="norm")},
         *(
-            {**ONLINE, "options": tta(rate, 1.0, steps=steps, batch_statistics=True)}
+            {**ONLINE, "options": tta(learning_rate=rate, temperature=1.0, steps=steps, batch_statistics=True)}
             for steps, rate in ((1, 0.05), (3, 0.05), (3, 0.2))
         ),
     ],

@@ -15,17 +15,16 @@ from diffcern.draws import Draws, draw
 from diffcern.errors import UsageError
 from diffcern.likelihood import score
 from diffcern.priors.base import Prior
-from diffcern.weightings import weighting as weighting_named
+from diffcern.weightings import ratio
 
 DRAWS = 16  # per image; stratified
 
 
 def strangeness(prior: Prior, losses: Tensor, draws: Draws, weighting: str) -> Tensor:
     """e of each image, `[B]`, from its denoising errors `[B, M]` under any weighting: no further evaluations."""
-    alpha, sigma = prior.alphas[draws.timesteps].clamp(min=1e-6), prior.sigmas[draws.timesteps]
+    alpha, sigma = prior.alphas[draws.timesteps], prior.sigmas[draws.timesteps]
     time = draws.timesteps / prior.num_timesteps
-    ratio = weighting_named("min-snr")(alpha, sigma, time) / weighting_named(weighting)(alpha, sigma, time)
-    return (losses * ratio).mean(1)
+    return (losses * ratio("min-snr", weighting, alpha, sigma, time)).mean(1)
 
 
 def clean_errors(prior: Prior, images: Tensor, targets: Tensor) -> Tensor:

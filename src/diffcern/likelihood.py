@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from diffcern import weightings
 from diffcern.draws import Draws
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.priors.base import Prior
 from diffcern.types import Condition, Denoised
-from diffcern.weightings import weighting as weighting_named
 
 
 def denoising_error(
@@ -30,19 +30,19 @@ def denoising_error(
     another kind would lose digits where alpha or sigma is small. time: t / T in [0, 1], `[B]`. norm "l1" takes the
     mean absolute residual (times the square root of the ratio), as published for some data sets.
     """
-    # Flow matching and zero-terminal-SNR schedules end at alpha = 0, where weightings are infinite and ratios finite.
-    alpha, sigma = denoised.alpha.flatten().clamp(min=1e-6), denoised.sigma.flatten()
-    ratio = weighting_named(weighting)(alpha, sigma, time)
-    if weighting != denoised.kind:
-        ratio = ratio / weighting_named(denoised.kind)(alpha, sigma, time)
-    else:
-        ratio = torch.ones_like(ratio)
+    check_norm(norm)
+    alpha, sigma = denoised.alpha.flatten(), denoised.sigma.flatten()
+    ratio = weightings.ratio(weighting, denoised.kind, alpha, sigma, time)
     residual = (denoised.output.float() - denoised.target(latents.float(), noise.float())).flatten(1)
     if norm == "l1":
         return residual.abs().mean(1) * ratio.sqrt()
-    if norm == "l2":
-        return residual.square().mean(1) * ratio
-    raise UsageError(f"norm is 'l1' or 'l2', not {norm!r}")
+    return residual.square().mean(1) * ratio
+
+
+def check_norm(norm: str) -> None:
+    """Raises UsageError unless norm is one that `denoising_error` knows."""
+    if norm not in ("l1", "l2"):
+        raise UsageError(f"norm is 'l1' or 'l2', not {norm!r}")
 
 
 def _errors(

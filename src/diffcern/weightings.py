@@ -66,3 +66,14 @@ def weighting(name: str) -> Weighting:
     if name not in WEIGHTINGS:
         raise unknown("weighting", name, WEIGHTINGS)
     return WEIGHTINGS[name]
+
+
+def ratio(wanted: str, given: str, alpha: Tensor, sigma: Tensor, time: Tensor) -> Tensor:
+    """What turns an error under the weighting `given` into one under `wanted`; exactly 1 where they are the same.
+
+    Flow matching and zero-terminal-SNR schedules end at alpha = 0, where weightings are infinite and ratios finite.
+    """
+    if wanted == given:
+        return torch.ones_like(alpha)
+    alpha = alpha.clamp(min=1e-6)
+    return weighting(wanted)(alpha, sigma, time) / weighting(given)(alpha, sigma, time)

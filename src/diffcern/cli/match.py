@@ -38,6 +38,7 @@ def match(
     from diffcern.data.pairs import load_pairs
     from diffcern.devices import device_named
     from diffcern.draws import check_draws
+    from diffcern.likelihood import check_norm
     from diffcern.priors import TextPrior
     from diffcern.run.journal import Journal
     from diffcern.run.match import match_rows
@@ -47,8 +48,7 @@ def match(
 
     if out and out.suffix == ".csv":
         raise UsageError("a row holds lists of errors, for which CSV has no form: give --out FILE.parquet or .json")
-    if norm not in ("l1", "l2"):
-        raise UsageError(f"norm is 'l1' or 'l2', not {norm!r}")
+    check_norm(norm)
     check_draws(strategy, draws, (0.0, 1.0))
     weighting_named(weighting)
     named = parse_models({"prior": prior, "dtype": dtype, "allow_pickle": allow_pickle})

@@ -101,8 +101,7 @@ def frozen_copy(model: nn.Module) -> Any:
 
 def frozen_view(model: nn.Module) -> Any:
     """The same, but sharing the memory of the weights: for priors, which are large and which nothing here changes."""
-    tensors = [*model.parameters(), *model.buffers()]
-    shared: dict[int, Any] = {id(tensor): tensor.detach() for tensor in tensors}
+    shared: dict[int, Any] = {id(buffer): buffer.detach() for buffer in model.buffers()}
     shared |= {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
     view = copy.deepcopy(model, shared).eval().requires_grad_(False)
     for original, copied in zip(model.modules(), view.modules(), strict=True):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffcern.draws import check_draws, draw
 from diffcern.errors import UsageError
-from diffcern.likelihood import Score, score
+from diffcern.likelihood import Score, check_norm, score
 from diffcern.methods.base import Count, frozen_view
 from diffcern.priors import Prior
 from diffcern.tasks import Classification
@@ -49,7 +49,8 @@ class DiffusionClassifier:
         span: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         self.prior = frozen_view(prior)
-        self.task = task
+        self.hypotheses, self.owners = self.prior.phrasings(task.hypotheses(self.prior.device))
+        self.classes = len(task.class_names)
         self.keep, self.samples = tuple(keep), tuple(samples)
         if len(self.keep) != len(self.samples) or (self.keep and self.keep[-1] != 1):
             raise UsageError("keep and samples need one entry per stage, and the last stage keeps 1 class")
@@ -57,8 +58,7 @@ class DiffusionClassifier:
             raise UsageError(f"samples must grow from stage to stage, not {self.samples}")
         if any(kept < 1 for kept in self.keep) or any(count < 1 for count in self.samples):
             raise UsageError("keep and samples are at least 1 in every stage")
-        if norm not in ("l1", "l2"):
-            raise UsageError(f"norm is 'l1' or 'l2', not {norm!r}")
+        check_norm(norm)
         weighting_named(weighting)
         if not temperature > 0:
             raise UsageError(f"temperature must be above 0, not {temperature}")
@@ -88,7 +88,7 @@ class DiffusionClassifier:
             num_timesteps=self.prior.num_timesteps,
             span=self.span,
         )
-        hypotheses, owners = self.prior.phrasings(self.task.hypotheses(latent.device))
+        hypotheses, owners = self.hypotheses, self.owners
         errors = latent.new_full((len(hypotheses), self.draws), torch.nan, dtype=torch.float32)
         alive = torch.arange(len(hypotheses), device=latent.device)
         gaps = latent.new_zeros(len(hypotheses), dtype=torch.float32)
@@ -120,7 +120,7 @@ class DiffusionClassifier:
         if len(others):
             margin, error = Score(scored.errors[:, [best[0], others[0]]]).margin()
             notes = {"margin": margin.item(), "margin_standard_error": error.item()}
-        least = gaps.new_full((int(owners.max()) + 1,), torch.inf)
+        least = gaps.new_full((self.classes,), torch.inf)
         return least.scatter_reduce(0, owners, gaps, "amin"), Cost(nfe_forward=spent), notes
 
 

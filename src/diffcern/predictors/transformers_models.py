@@ -35,8 +35,8 @@ def transformers_predictor(
 ) -> Predictor:
     """The model in a folder with config.json, preprocessor_config.json and model.safetensors, weights in fp32.
 
-    name: what messages call it; vocabulary: the labels of a CLIP or SigLIP model. Raises UsageError where that is
-    missing, or given to a model that has labels already; DiffcernError for a model of another kind, one whose tensors
+    name: what messages call it; vocabulary: the labels of a CLIP or SigLIP model, not looked at for others. Raises
+    UsageError where that is missing; DiffcernError for a model of another kind, one whose tensors
     are not those of its network, and one whose images are prepared in a way that `Predictor` cannot.
     """
     refuse_pickles(folder, name, allow_pickle)

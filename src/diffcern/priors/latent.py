@@ -15,6 +15,17 @@ def to_square(images: Tensor, size: int) -> Tensor:
     return 2 * images - 1
 
 
+def pixel_latents(images: Tensor, channels: int, size: int) -> Tensor:
+    """The latents of a pixel-space prior, `[B, channels, size, size]`: the images themselves, averaged where grey."""
+    latents = to_square(images, size)
+    return latents.mean(1, keepdim=True) if channels == 1 else latents
+
+
+def pixel_images(latents: Tensor) -> Tensor:
+    """Back to images `[B, 3, size, size]` in [0, 1]."""
+    return ((latents.float() + 1) / 2).clamp(0, 1).expand(-1, 3, -1, -1)
+
+
 class Autoencoder(nn.Module):
     """A frozen diffusers VAE, kept in fp32 whatever the denoiser runs in (SDXL's overflows in half precision).
 

@@ -16,10 +16,10 @@ import torch
 from diffusers import DDPMScheduler, DiTTransformer2DModel, UNet2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from diffcern.errors import DiffcernError, unknown
 from diffcern.priors.base import Prior
+from diffcern.priors.latent import pixel_images, pixel_latents
 from diffcern.priors.schedule import schedule_of
 from diffcern.priors.soft import class_weights, soften_labels
 from diffcern.types import Condition
@@ -62,15 +62,10 @@ class NativePrior(Prior):
         self.eval().requires_grad_(False)
 
     def encode(self, images: Tensor) -> Tensor:
-        size = self.config.image_size
-        if images.shape[-2:] != (size, size):
-            images = F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
-        if self.config.channels == 1:
-            images = images.mean(1, keepdim=True)
-        return 2 * images - 1
+        return pixel_latents(images, self.config.channels, self.config.image_size)
 
     def decode(self, latents: Tensor) -> Tensor:
-        return ((latents + 1) / 2).clamp(0, 1).expand(-1, 3, -1, -1)
+        return pixel_images(latents)
 
     def denoise(self, x_t: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         count = len(self.class_names)

@@ -97,6 +97,11 @@ class TextPrior(Prior):
         self.owners: tuple[int, ...] = ()
         self.eval().requires_grad_(False)
 
+    @classmethod
+    def from_pipeline(cls, pipeline: Any, config: dict[str, Any]) -> TextPrior:
+        """From diffusers' pipeline of the family, whose network is a U-Net or a transformer."""
+        return cls(pipeline, pipeline.unet if "unet" in config else pipeline.transformer)
+
     def null_condition(self) -> Condition:
         """What stands for no prompt, one row."""
         return self.prompts([""])
@@ -113,7 +118,9 @@ class TextPrior(Prior):
         prompts, counts = self.prompts(vocabulary.prompts), [len(own) for own in vocabulary.sentences]
         self.class_names, self.owners = vocabulary.labels, tuple(vocabulary.owners)
         self.phrases = Table(prompts)
-        self.labels = Table(prompts.map(lambda value: torch.stack([own.mean(0) for own in value.split(counts)])))
+        self.labels = self.phrases
+        if max(counts) > 1:
+            self.labels = Table(prompts.map(lambda value: torch.stack([own.mean(0) for own in value.split(counts)])))
         return self
 
     def phrasings(self, hypotheses: Condition) -> tuple[Condition, Tensor]:
@@ -144,10 +151,6 @@ class TextPrior(Prior):
 class StableDiffusionPrior(TextPrior):
     """Stable Diffusion 1.x and 2.x (Rombach et al. 2022): eps or v, one CLIP text encoder."""
 
-    @classmethod
-    def from_pipeline(cls, pipeline: Any, config: dict[str, Any]) -> StableDiffusionPrior:
-        return cls(pipeline, pipeline.unet)
-
     def denoise(self, x_t: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         x = x_t.to(self.dtype)
         tokens = self.embeddings(condition, x).tokens
@@ -156,10 +159,6 @@ class StableDiffusionPrior(TextPrior):
 
 class StableDiffusionXLPrior(TextPrior):
     """Stable Diffusion XL (Podell et al. 2023): two text encoders, a pooled embedding, and the size as a condition."""
-
-    @classmethod
-    def from_pipeline(cls, pipeline: Any, config: dict[str, Any]) -> StableDiffusionXLPrior:
-        return cls(pipeline, pipeline.unet)
 
     def null_condition(self) -> Condition:
         empty = self.prompts([""])
@@ -179,10 +178,6 @@ class StableDiffusionXLPrior(TextPrior):
 
 class StableDiffusion3Prior(TextPrior):
     """Stable Diffusion 3 (Esser et al. 2024, arXiv 2403.03206): flow matching, two or three text encoders."""
-
-    @classmethod
-    def from_pipeline(cls, pipeline: Any, config: dict[str, Any]) -> StableDiffusion3Prior:
-        return cls(pipeline, pipeline.transformer)
 
     def denoise(self, x_t: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         x = x_t.to(self.dtype)

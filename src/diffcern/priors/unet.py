@@ -12,7 +12,7 @@ from diffcern.errors import UsageError, unknown
 from diffcern.labels import imagenet_labels
 from diffcern.priors.base import Prior
 from diffcern.priors.guided_diffusion import PUBLISHED, read_guided_diffusion
-from diffcern.priors.latent import to_square
+from diffcern.priors.latent import pixel_images, pixel_latents
 from diffcern.priors.schedule import schedule_of
 from diffcern.priors.soft import class_weights, soften_labels
 from diffcern.types import Condition
@@ -43,11 +43,10 @@ class UNetPrior(Prior):
         return cls(pipeline.unet, pipeline.scheduler)
 
     def encode(self, images: Tensor) -> Tensor:
-        latents = to_square(images, self.latent_shape[-1])
-        return latents.mean(1, keepdim=True) if self.latent_shape[0] == 1 else latents
+        return pixel_latents(images, self.latent_shape[0], self.latent_shape[-1])
 
     def decode(self, latents: Tensor) -> Tensor:
-        return ((latents.float() + 1) / 2).clamp(0, 1).expand(-1, 3, -1, -1)
+        return pixel_images(latents)
 
     def denoise(self, x_t: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         x = x_t.to(self.dtype)
