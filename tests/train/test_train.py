@@ -56,6 +56,18 @@ def test_other_settings_are_refused(tmp_path):
         train_prior(DATA, dataclasses.replace(PRIOR, width=32), schedule(32), tmp_path, device=CPU)
 
 
+def test_training_starts_from_a_trained_prior(tmp_path):
+    trained, _ = train_prior(DATA, PRIOR, schedule(), tmp_path / "a", device=CPU)
+    recipe = dataclasses.replace(PRIOR, init=str(tmp_path / "a"))
+    started, _ = train_prior(DATA, recipe, schedule(minutes=0.0), tmp_path / "b", device=CPU)
+    for a, b in zip(trained.parameters(), started.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-3)  # saved in fp16
+    with pytest.raises(UsageError, match="another width, depth"):
+        train_prior(DATA, dataclasses.replace(recipe, width=32), schedule(), tmp_path / "c", device=CPU)
+    with pytest.raises(UsageError, match=r"has image_size 16, and this run 32"):
+        train_prior(DATA, dataclasses.replace(recipe, image_size=32), schedule(), tmp_path / "d", device=CPU)
+
+
 def test_training_lowers_the_loss(tmp_path):
     recipe = dataclasses.replace(PRIOR, objective="v", weighting="v", augmentation="none")
     _, short = train_prior(DATA, recipe, schedule(16), tmp_path / "a", device=CPU)

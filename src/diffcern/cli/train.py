@@ -26,6 +26,7 @@ DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or 
 BfloatOption = Annotated[bool, typer.Option("--bf16/--fp32", help="autocast the network to bfloat16")]
 NamesOption = Annotated[str, typer.Option("--class-names", help="comma-separated, where the data name none")]
 SeedOption = Annotated[int, typer.Option("--seed")]
+InitOption = Annotated[str, typer.Option("--init", help="folder of a trained prior of the same shape, to start from")]
 
 
 @app.command("prior")
@@ -53,6 +54,7 @@ def prior(
     device: DeviceOption = "auto",
     bf16: BfloatOption = False,
     class_names: NamesOption = "",
+    init: InitOption = "",
     seed: SeedOption = 0,
 ) -> None:
     """Train a small class-conditional diffusion prior (resumes when run again)."""
@@ -74,6 +76,7 @@ def prior(
         augment,
         label_dropout,
         soft_labels,
+        init,
     )
     schedule = Schedule(
         images, batch_size, learning_rate, weight_decay, ema_decay=ema_decay, minutes=minutes, seed=seed

@@ -89,7 +89,8 @@ class NativePrior(Prior):
     def from_pretrained(cls, folder: Path) -> NativePrior:
         """Reads such a folder (safetensors only), weights in fp32. Raises DiffcernError naming what is wrong."""
         try:
-            config = NativeConfig(**json.loads((folder / "prior.json").read_text()))
+            stored = json.loads((folder / "prior.json").read_text())
+            config = NativeConfig(**{**stored, "class_names": tuple(stored["class_names"])})
             if config.architecture not in ARCHITECTURES:
                 raise unknown("architecture", config.architecture, ARCHITECTURES)
             denoiser = ARCHITECTURES[config.architecture].from_pretrained(

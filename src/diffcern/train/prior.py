@@ -42,6 +42,7 @@ class PriorRecipe:
     augmentation: str = "none"
     label_dropout: float = 0.1
     soft_labels: float = 0.5  # share of the labels that become mixtures, see `soften`
+    init: str = ""  # a trained prior to start from
 
 
 def train_prior(
@@ -70,6 +71,8 @@ def train_prior(
     )
     torch.manual_seed(schedule.seed)  # the initial weights
     prior = native_prior(config, width=recipe.width, depth=recipe.depth, heads=recipe.heads, patch=recipe.patch)
+    if recipe.init:
+        _start_from(prior, recipe.init)
     prior.to(device).train().requires_grad_(True)
 
     def loss_at(step: int) -> Tensor:
@@ -82,6 +85,18 @@ def train_prior(
     prior.save_pretrained(folder)
     save_image(sample_grid(prior), folder / "samples.png")
     return prior, outcome
+
+
+def _start_from(prior: NativePrior, folder: str) -> None:
+    """Gives the prior the weights of a trained one; UsageError where the two differ."""
+    trained = NativePrior.from_pretrained(Path(folder))
+    for name, value in asdict(prior.config).items():
+        if (other := asdict(trained.config)[name]) != value:
+            raise UsageError(f"--init {folder} has {name} {other}, and this run {value}: they must be the same")
+    try:
+        prior.load_state_dict(trained.state_dict())
+    except RuntimeError as error:
+        raise UsageError(f"--init {folder} has another width, depth, heads or patch: {error}") from error
 
 
 def _loss(
