@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from diffusers import (
     AutoencoderKL,
+    ControlNetModel,
     DDIMScheduler,
     DDPMPipeline,
     DDPMScheduler,
@@ -18,13 +19,22 @@ from diffusers import (
     PNDMScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
+    StableDiffusionDepth2ImgPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
     UNet2DModel,
 )
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    DPTConfig,
+    DPTForDepthEstimation,
+    DPTImageProcessor,
+)
 
 CLASSES = ("tench", "goldfish", "great white shark")
 
@@ -108,24 +118,62 @@ def conditional_unet(**options) -> nn.Module:
     )
 
 
-def stable_diffusion(folder: Path, prediction_type: str = "epsilon") -> Path:
-    StableDiffusionPipeline(
-        vae=autoencoder(),
-        text_encoder=text_encoder(),
-        tokenizer=tokenizer(folder / "tokenizer"),
-        unet=conditional_unet(cross_attention_dim=16),
-        scheduler=PNDMScheduler(
+def stable_diffusion_parts(folder: Path, prediction_type: str = "epsilon", **options) -> dict:
+    return {
+        "vae": autoencoder(),
+        "text_encoder": text_encoder(),
+        "tokenizer": tokenizer(folder / "tokenizer"),
+        "unet": conditional_unet(cross_attention_dim=16, **options),
+        "scheduler": PNDMScheduler(
             beta_start=0.00085,
             beta_end=0.012,
             beta_schedule="scaled_linear",
             skip_prk_steps=True,
             prediction_type=prediction_type,
         ),
+    }
+
+
+def stable_diffusion(folder: Path, prediction_type: str = "epsilon") -> Path:
+    StableDiffusionPipeline(
+        **stable_diffusion_parts(folder, prediction_type),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(folder)
     return folder
+
+
+def stable_diffusion_depth(folder: Path) -> Path:
+    """The U-Net's fifth channel is a depth map."""
+    depth = DPTConfig(
+        hidden_size=8,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=8,
+        backbone_out_indices=[0, 1, 2, 3],
+        image_size=32,
+        neck_hidden_sizes=[4, 4, 4, 4],
+        fusion_hidden_size=4,
+    )
+    StableDiffusionDepth2ImgPipeline(
+        **stable_diffusion_parts(folder, in_channels=5),
+        depth_estimator=DPTForDepthEstimation(depth),
+        feature_extractor=DPTImageProcessor(),
+    ).save_pretrained(folder)
+    return folder
+
+
+def controlnet(folder: Path, unet: nn.Module) -> Path:
+    loud(ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 8))).save_pretrained(folder)
+    return folder
+
+
+def controlled(folder: Path, xl: bool = False) -> str:
+    """A Stable Diffusion pipeline and a ControlNet, as `load_prior` takes them."""
+    base = sdxl(folder / "base") if xl else stable_diffusion(folder / "base")
+    unet = UNet2DConditionModel.from_pretrained(base, subfolder="unet")
+    return f"{base}+controlnet:{controlnet(folder / 'control', unet)}"
 
 
 def sdxl(folder: Path) -> Path:

@@ -184,7 +184,9 @@ def condition_gradient(
                 norm,
                 leaves or None,
             )
-            gradients = torch.autograd.grad(error.sum(), [*leaf.parts.values(), *leaves.values()])
+            gradients = torch.autograd.grad(
+                error.sum(), [*leaf.parts.values(), *leaves.values()], materialize_grads=True
+            )  # zeros for parts of the network that this condition does not reach
         losses[chunk] = error.detach()
         for name, value in zip(names, gradients[: len(names)], strict=True):
             pieces[name].append(value)

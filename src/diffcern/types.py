@@ -16,7 +16,7 @@ class Condition:
 
     classes: `[B, K]` on the simplex (a class is a point on it; a one-hot row is an ordinary label).
     tokens:  `[B, L, D]` prompt embeddings; pooled: `[B, P]`, of the whole prompt, where a prior uses one.
-    spatial: `[B, C, h, w]` maps concatenated to the noisy latent.
+    spatial: `[B, C, h, w]` maps: concatenated to the noisy latent, or read by a ControlNet.
     """
 
     classes: Tensor | None = None

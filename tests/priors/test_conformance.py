@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
-from hub_checkpoints import CLASSES, ddpm, dit, sd3, sdxl, stable_diffusion
+from diffusers import ControlNetModel, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from hub_checkpoints import CLASSES, controlled, ddpm, dit, sd3, sdxl, stable_diffusion, stable_diffusion_depth
 from torch import nn
 
 from diffcern.draws import Draws, draw
@@ -16,7 +17,7 @@ from diffcern.labels import vocabulary_of
 from diffcern.likelihood import condition_gradient, score
 from diffcern.methods import build_method
 from diffcern.predictors import Predictor
-from diffcern.priors.hub import from_hub
+from diffcern.priors import load_prior
 from diffcern.priors.text import TextPrior
 from diffcern.tasks import Classification
 from diffcern.types import Condition, Inputs
@@ -26,7 +27,10 @@ FAMILIES = {
     "sit": (lambda folder: dit(folder, flow=True), "flow"),
     "sd": (stable_diffusion, "eps"),
     "sd-v": (lambda folder: stable_diffusion(folder, "v_prediction"), "v"),
+    "sd-depth": (stable_diffusion_depth, "eps"),
+    "sd-controlnet": (controlled, "eps"),
     "sdxl": (sdxl, "eps"),
+    "sdxl-controlnet": (lambda folder: controlled(folder, xl=True), "eps"),
     "sd3": (sd3, "flow"),
     "ddpm": (ddpm, "eps"),
     "ddpm-classes": (lambda folder: ddpm(folder, classes=4), "eps"),  # three classes and none
@@ -38,7 +42,8 @@ def family(request, tmp_path_factory):
     """(name, folder, the loaded prior with its labels)."""
     torch.manual_seed(0)
     folder = FAMILIES[request.param][0](tmp_path_factory.mktemp("hub") / request.param)
-    prior = from_hub(str(folder))
+    prior = load_prior(str(folder))
+    folder = str(folder).partition("+")[0]
     if isinstance(prior, TextPrior):
         prior.with_labels(vocabulary_of(CLASSES, None))
     if request.param == "ddpm-classes":
@@ -125,8 +130,9 @@ def test_one_hot_is_the_label(family, batch):
                 expected = pipeline.transformer(x_t, encoded[0], encoded[2], times).sample
             else:
                 added = {"text_embeds": encoded[-2], "time_ids": torch.tensor([[16.0, 16, 0, 0, 16, 16]] * 3)}
-                extra = {"added_cond_kwargs": added} if name == "sdxl" else {}
-                expected = pipeline.unet(x_t, times, encoded[0], **extra).sample
+                extra = {"added_cond_kwargs": added} if name.startswith("sdxl") else {}
+                x = torch.cat([x_t, torch.zeros_like(x_t[:, :1])], 1) if name == "sd-depth" else x_t
+                expected = pipeline.unet(x, times, encoded[0], **extra).sample
         elif name.startswith("ddpm"):
             extra = {"class_labels": integers} if prior.class_names else {}
             expected = pipeline.unet(x_t, times, **extra).sample
@@ -144,7 +150,7 @@ def test_unconditional(family, batch):
         output = prior(x_t, t, Condition()).output
         if isinstance(prior, TextPrior):
             empty = prior.prompts([""] * 3)
-            if name == "sdxl":
+            if name.startswith("sdxl"):
                 empty = empty.map(torch.zeros_like)
             assert torch.allclose(output, prior(x_t, t, empty).output, atol=1e-5)
         elif prior.class_names:
@@ -166,6 +172,25 @@ def test_the_condition_has_a_gradient_and_the_weights_have_none(prior):
     assert (result.gradient.classes.abs().sum(1) > 0).all()
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in prior.parameters())
     assert score(prior, z, prior.hypotheses(), draws).errors.shape == (2, 3, 4)
+
+
+def test_maps_reach_the_network_and_have_a_gradient(prior, batch):
+    x_t, t, z, _ = batch
+    if prior.spatial_shape is None:
+        with pytest.raises(UsageError, match="takes no maps"):
+            prior(x_t, t, Condition(spatial=z))
+        return
+    maps = torch.rand(3, *prior.spatial_shape)
+    with torch.no_grad():
+        plain, told = prior(x_t, t, labels(prior)), prior(x_t, t, replace(labels(prior), spatial=maps))
+    assert not torch.allclose(plain.output, told.output, atol=1e-4)
+    draws = draw("stratified", 2, z[:2], ["a", "b"], seed=0, num_timesteps=prior.num_timesteps)
+    gradient = condition_gradient(prior, z[:2], replace(labels(prior)[:2], spatial=maps[:2]), draws).gradient
+    assert torch.isfinite(gradient.spatial).all()
+    assert (gradient.spatial.flatten(1).abs().sum(1) > 0).all()
+    assert (gradient.classes.abs().sum(1) > 0).all()
+    with pytest.raises(UsageError, match="takes maps of shape"):
+        prior(x_t, t, Condition(spatial=maps[:, :, :3]))
 
 
 def test_any_image_becomes_a_latent_and_back(prior):
@@ -198,6 +223,23 @@ def test_every_weighting_is_finite_at_both_ends(prior, weighting):
     ends = Draws(torch.tensor([[0, prior.num_timesteps - 1]]), torch.randn(1, 2, *prior.latent_shape))
     if prior.class_names:
         assert torch.isfinite(score(prior, z, prior.hypotheses(), ends, weighting=weighting).errors).all()
+
+
+@pytest.mark.parametrize("xl", [False, True], ids=["sd", "sdxl"])
+def test_a_controlnet_is_diffusers_own(xl, tmp_path):
+    """A prompt and a map give what the U-Net and the ControlNet of diffusers give."""
+    base, _, control = controlled(tmp_path, xl).partition("+controlnet:")
+    prior = load_prior(f"{base}+controlnet:{control}")
+    pipeline, controlnet = DiffusionPipeline.from_pretrained(base), ControlNetModel.from_pretrained(control)
+    text, maps = prior.prompts(["a photo of a cat"]), torch.rand(1, 3, 16, 16)
+    x, t = torch.randn(1, *prior.latent_shape), torch.tensor([300])
+    sizes = {"text_embeds": text.pooled, "time_ids": torch.tensor([[16.0, 16, 0, 0, 16, 16]])}
+    extra = {"added_cond_kwargs": sizes} if xl else {}
+    with torch.no_grad():
+        down, middle = controlnet(x, t, text.tokens, maps, return_dict=False, **extra)
+        extra |= {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+        expected = pipeline.unet(x, t, text.tokens, **extra).sample
+        assert torch.equal(prior(x, t, replace(text, spatial=maps)).output, expected)
 
 
 def test_the_prior_can_be_adapted_too(prior):

@@ -6,10 +6,10 @@ import json
 
 import pytest
 import torch
-from hub_checkpoints import CLASSES, ddpm, dit
+from hub_checkpoints import CLASSES, controlled, ddpm, dit
 from safetensors.torch import load_file, save_file
 
-from diffcern.errors import DiffcernError
+from diffcern.errors import DiffcernError, UsageError
 from diffcern.priors import load_prior
 from diffcern.types import Condition
 
@@ -92,3 +92,15 @@ def test_the_vae_stays_in_fp32(folder):
     assert half.dtype == torch.bfloat16
     assert next(half.autoencoder.parameters()).dtype == torch.float32
     assert half.alphas.dtype == torch.float32
+
+
+def test_a_controlnet_that_does_not_fit(folder, tmp_path):
+    base, _, control = controlled(tmp_path / "sd").partition("+controlnet:")
+    wider, _, _ = controlled(tmp_path / "sdxl", xl=True).partition("+controlnet:")
+    for other in (wider, folder):
+        with pytest.raises(UsageError, match="trained beside another U-Net"):
+            load_prior(f"{other}+controlnet:{control}")
+    with pytest.raises(UsageError, match=r"not beside embedded:digits"):
+        load_prior(f"embedded:digits+controlnet:{control}")
+    with pytest.raises(DiffcernError, match="cannot load the prior someone/control"):
+        load_prior(f"{base}+controlnet:someone/control")

@@ -10,9 +10,10 @@ from diffcern.types import Condition
 NAMES = ("a", "b", "c")
 
 
-def tiny(architecture="dit", kind="x0", channels=3):
+def tiny(architecture="dit", kind="x0", channels=3, maps=0):
     torch.manual_seed(0)
-    prior = native_prior(NativeConfig(architecture, kind, 8, channels, NAMES), width=16, depth=1, heads=2, patch=4)
+    config = NativeConfig(architecture, kind, 8, channels, NAMES, maps)
+    prior = native_prior(config, width=16, depth=1, heads=2, patch=4)
     for parameter in prior.parameters():  # adaLN-Zero starts silent; make every path speak
         parameter.data.normal_(std=0.2)
     return prior
@@ -114,3 +115,16 @@ def test_a_pickle_is_refused(tmp_path):
     torch.save({"x": torch.zeros(1)}, weights.with_name("diffusion_pytorch_model.bin"))
     with pytest.raises(DiffcernError, match="safetensors"):
         NativePrior.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("architecture", ["dit", "unet"])
+def test_maps_are_concatenated(architecture, tmp_path):
+    tiny(architecture, maps=2).save_pretrained(tmp_path)
+    prior = load_prior(str(tmp_path))
+    x, t, maps = torch.randn(1, 3, 8, 8), torch.tensor([5]), torch.rand(1, 2, 8, 8)
+    weights = torch.tensor([[0.0, 0, 0, 1]])
+    expected = prior.denoiser(torch.cat([x, maps], 1), timestep=t, class_labels=weights).sample
+    assert torch.equal(prior(x, t, Condition(spatial=maps)).output, expected)
+    none = prior(x, t, Condition()).output
+    assert torch.equal(none, prior(x, t, Condition(spatial=torch.zeros_like(maps))).output)
+    assert not torch.allclose(none, expected, atol=1e-4)

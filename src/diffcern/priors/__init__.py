@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from diffcern.assets import asset, embedded_names
-from diffcern.errors import DiffcernError, unknown
+from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.labels import Wanted, vocabulary_of
 from diffcern.priors.base import Prior
 from diffcern.priors.gaussian import GaussianMixturePrior
@@ -18,6 +18,7 @@ from diffcern.priors.text import TextPrior
 
 __all__ = ["GaussianMixturePrior", "NativePrior", "Prior", "TextPrior", "load_prior"]
 
+CONTROL = "+controlnet:"  # between the names of a Stable Diffusion prior and of a ControlNet
 FORMS = ("hf:OWNER/NAME", "guided-diffusion:FILE.pt", "a folder")  # of names, besides "embedded:NAME"
 
 
@@ -33,7 +34,7 @@ def load_prior(
 
     "embedded:NAME"; "hf:OWNER/NAME", a hub repository of a known pipeline (see `priors/hub.py`);
     "guided-diffusion:FILE.pt", an ADM checkpoint; or a local folder, in diffusers' format or made by
-    `diffcern train prior`.
+    `diffcern train prior`. "hf:OWNER/NAME+controlnet:OWNER/NAME" (or folders) adds a ControlNet to Stable Diffusion.
 
     dtype: the precision of its network; autoencoder, text encoder and noise schedule stay in fp32. labels,
     templates: for text-to-image priors, the classes and the sentences around them (`["a photo of a {}."]`); a mapping
@@ -50,18 +51,23 @@ def load_prior(
 
 
 def _load(name: str, allow_pickle: bool) -> Prior:
-    family, _, rest = name.partition(":")
+    base, _, controlnet = name.partition(CONTROL)
+    family, _, rest = base.partition(":")
+    folder = Path(base).expanduser()
+    if family == "hf" or (folder / "model_index.json").is_file():
+        from diffcern.priors.hub import from_hub  # slow to import
+
+        return from_hub(
+            rest if family == "hf" else str(folder), controlnet=controlnet or None, allow_pickle=allow_pickle
+        )
+    if controlnet:
+        raise UsageError(f"a ControlNet stands beside Stable Diffusion in diffusers' format, not beside {base}")
     if family == "embedded":
         return NativePrior.from_pretrained(asset(rest, "prior"))
     if family == "guided-diffusion":
         from diffcern.priors.unet import guided_diffusion_prior
 
         return guided_diffusion_prior(Path(rest).expanduser())
-    folder = Path(name).expanduser()
-    if family == "hf" or (folder / "model_index.json").is_file():
-        from diffcern.priors.hub import from_hub  # slow to import
-
-        return from_hub(rest if family == "hf" else str(folder), allow_pickle=allow_pickle)
     if not folder.exists():
         raise unknown("prior", name, [*(f"embedded:{known}" for known in embedded_names("prior")), *FORMS])
     if not (folder / "prior.json").is_file():

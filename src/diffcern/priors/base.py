@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from diffcern.errors import UsageError
 from diffcern.priors.schedule import Schedule
 from diffcern.types import Condition, Denoised
 
@@ -20,8 +21,8 @@ class Prior(nn.Module, ABC):
     denoiser: the network, the part that may run in half precision. kind: what its raw output estimates ("eps", "x0",
     "v", "flow"). class_names: the label space, empty if none. latent_shape: (C, h, w). alphas, sigmas: fp32 tables
     `[T]`, computed in fp64, with x_t = alphas[t] * x0 + sigmas[t] * eps. times: what the network is told at each t,
-    `[T]`. clean_errors: percentiles 0 to 100 of the denoising error over clean images, `[101]`, where known (see
-    `diffcern.familiarity`).
+    `[T]`. spatial_shape: (C, h, w) of the maps that it takes as a condition, None if it takes none. clean_errors:
+    percentiles 0 to 100 of the denoising error over clean images, `[101]`, where known (see `diffcern.familiarity`).
     """
 
     denoiser: nn.Module
@@ -31,6 +32,7 @@ class Prior(nn.Module, ABC):
     alphas: Tensor
     sigmas: Tensor
     times: Tensor
+    spatial_shape: tuple[int, int, int] | None = None
     clean_errors: Tensor | None = None
 
     def set_schedule(self, schedule: Schedule) -> None:
@@ -76,7 +78,13 @@ class Prior(nn.Module, ABC):
         return alpha * latents.float() + sigma * noise.float()
 
     def forward(self, x_t: Tensor, timesteps: Tensor, condition: Condition) -> Denoised:
-        """One denoiser evaluation; unconditional where the condition is empty."""
+        """One denoiser evaluation; unconditional where the condition is empty.
+
+        Raises UsageError for maps that the prior cannot take.
+        """
+        if condition.spatial is not None and tuple(condition.spatial.shape[1:]) != self.spatial_shape:
+            takes = f"maps of shape {self.spatial_shape}" if self.spatial_shape else "no maps"
+            raise UsageError(f"this prior takes {takes}, not {tuple(condition.spatial.shape[1:])}")
         alpha, sigma = self.alpha_sigma(timesteps)
         return Denoised(self.denoise(x_t, timesteps, condition), self.kind, x_t, alpha, sigma)
 

@@ -22,6 +22,7 @@ from diffcern.priors.base import Prior
 from diffcern.priors.latent import pixel_images, pixel_latents
 from diffcern.priors.schedule import schedule_of
 from diffcern.priors.soft import class_weights, soften_labels
+from diffcern.priors.spatial import with_maps
 from diffcern.types import Condition
 
 ARCHITECTURES = {"dit": DiTTransformer2DModel, "unet": UNet2DModel}
@@ -30,13 +31,18 @@ PREDICTION_TYPES = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}  # ou
 
 @dataclass(frozen=True)
 class NativeConfig:
-    """What `prior.json` holds. channels is 1 for grey priors (images are averaged over their channels)."""
+    """What `prior.json` holds.
+
+    channels: 1 for grey priors (images are averaged over their channels); map_channels: of the maps that are
+    concatenated to the image as a condition.
+    """
 
     architecture: str
     kind: str
     image_size: int
     channels: int
     class_names: tuple[str, ...]
+    map_channels: int = 0
 
 
 class NativePrior(Prior):
@@ -58,6 +64,8 @@ class NativePrior(Prior):
         self.scheduler_config = scheduler.config
         self.class_names = tuple(config.class_names)
         self.latent_shape = (config.channels, config.image_size, config.image_size)
+        if config.map_channels:
+            self.spatial_shape = (config.map_channels, config.image_size, config.image_size)
         self.set_schedule(schedule_of(scheduler))
         self.eval().requires_grad_(False)
 
@@ -70,7 +78,8 @@ class NativePrior(Prior):
     def denoise(self, x_t: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         count = len(self.class_names)
         weights = class_weights(condition, count, count + 1, x_t)
-        return self.denoiser(x_t.to(self.dtype), timestep=timesteps, class_labels=weights.to(self.dtype)).sample
+        x = with_maps(x_t.to(self.dtype), condition, self.config.map_channels)
+        return self.denoiser(x, timestep=timesteps, class_labels=weights.to(self.dtype)).sample
 
     def save_pretrained(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
         """Writes the folder this module's docstring describes; weights in `dtype`."""
@@ -123,7 +132,7 @@ def native_prior(
     count = len(config.class_names)
     shape: dict[str, Any] = {
         "sample_size": config.image_size,
-        "in_channels": config.channels,
+        "in_channels": config.channels + config.map_channels,
         "out_channels": config.channels,
     }
     if config.architecture == "dit":

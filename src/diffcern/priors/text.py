@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from diffusers import ControlNetModel
 from torch import Tensor, nn
 
 from diffcern.errors import UsageError
@@ -17,6 +18,7 @@ from diffcern.labels import Vocabulary
 from diffcern.priors.base import Prior
 from diffcern.priors.latent import Autoencoder
 from diffcern.priors.schedule import schedule_of
+from diffcern.priors.spatial import ControlledUNet, with_maps
 from diffcern.types import Condition
 
 
@@ -86,8 +88,11 @@ class TextPrior(Prior):
     def __init__(self, pipeline: Any, denoiser: Any) -> None:
         super().__init__()
         self.denoiser = denoiser
-        size = denoiser.config.sample_size
-        self.latent_shape = (denoiser.config.in_channels, size, size)
+        size, channels = denoiser.config.sample_size, pipeline.vae.config.latent_channels
+        self.latent_shape = (channels, size, size)
+        self.maps = denoiser.config.in_channels - channels  # channels that are concatenated to the latent's
+        if self.maps:
+            self.spatial_shape = (self.maps, size, size)
         self.autoencoder = Autoencoder(pipeline.vae, size)
         self.class_names = ()
         self.encoder = PromptEncoder(pipeline)
@@ -149,15 +154,36 @@ class TextPrior(Prior):
 
 
 class StableDiffusionPrior(TextPrior):
-    """Stable Diffusion 1.x and 2.x (Rombach et al. 2022): eps or v, one CLIP text encoder."""
+    """Stable Diffusion 1.x and 2.x (Rombach et al. 2022): eps or v, one CLIP text encoder.
+
+    Maps go to the channels that a depth-conditional model has beside the latent's, or to a ControlNet.
+    """
+
+    def control(self, controlnet: ControlNetModel) -> None:
+        """Lets a ControlNet read the maps, `[B, C, H, W]` in [0, 1] at the size of the images, in place."""
+        self.denoiser = ControlledUNet(self.denoiser, controlnet)
+        size = self.autoencoder.size
+        self.spatial_shape = (controlnet.config.conditioning_channels, size, size)
+        self.requires_grad_(False)
 
     def denoise(self, x_t: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         x = x_t.to(self.dtype)
-        tokens = self.embeddings(condition, x).tokens
-        return self.denoiser(x, self.times[timesteps], encoder_hidden_states=tokens).sample
+        text = self.embeddings(condition, x)
+        added = {"spatial": condition.spatial} if isinstance(self.denoiser, ControlledUNet) else {}
+        return self.denoiser(
+            with_maps(x, condition, self.maps),
+            self.times[timesteps],
+            encoder_hidden_states=text.tokens,
+            **added,
+            **self.beside(text, x),
+        ).sample
+
+    def beside(self, text: Condition, x: Tensor) -> dict[str, Any]:
+        """What the network is told beside the prompt's tokens."""
+        return {}
 
 
-class StableDiffusionXLPrior(TextPrior):
+class StableDiffusionXLPrior(StableDiffusionPrior):
     """Stable Diffusion XL (Podell et al. 2023): two text encoders, a pooled embedding, and the size as a condition."""
 
     def null_condition(self) -> Condition:
@@ -165,15 +191,10 @@ class StableDiffusionXLPrior(TextPrior):
         zeros = self.encoder.pipeline.config.get("force_zeros_for_empty_prompt", True)
         return empty.map(torch.zeros_like) if zeros else empty
 
-    def denoise(self, x_t: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
-        x = x_t.to(self.dtype)
-        text = self.embeddings(condition, x)
+    def beside(self, text: Condition, x: Tensor) -> dict[str, Any]:
         size = self.autoencoder.size  # original size, crop corner, target size: an uncropped image of native size
         sizes = x.new_tensor([size, size, 0, 0, size, size]).expand(len(x), -1)
-        added = {"text_embeds": text.pooled, "time_ids": sizes}
-        return self.denoiser(
-            x, self.times[timesteps], encoder_hidden_states=text.tokens, added_cond_kwargs=added
-        ).sample
+        return {"added_cond_kwargs": {"text_embeds": text.pooled, "time_ids": sizes}}
 
 
 class StableDiffusion3Prior(TextPrior):
