@@ -8,10 +8,10 @@ from diffcern.draws import draw
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.familiarity import clean_errors, strangeness, threshold
 from diffcern.methods import build_method
-from diffcern.methods.base import choose_parameters
 from diffcern.methods.batch_norm import with_batch_statistics
 from diffcern.methods.diffusion_classifier import DiffusionClassifier, stage_indices
 from diffcern.methods.diffusion_tta import DiffusionTTA, rival_z
+from diffcern.methods.parameters import choose_parameters
 from diffcern.methods.presets import PRESETS
 from diffcern.types import Condition, Inputs
 

@@ -9,7 +9,8 @@ import torch
 from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
 
-from diffcern.methods.base import call, choose_parameters, frozen_copy
+from diffcern.methods.base import call, frozen_copy
+from diffcern.methods.parameters import choose_parameters
 from diffcern.predictors import Predictor
 
 # 8-bit rounding, once or twice, is all that parts our float arithmetic from the libraries' 8-bit one: 0.28 levels of

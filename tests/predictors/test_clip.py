@@ -3,7 +3,7 @@ import torch
 import transformers
 
 from diffcern.errors import UsageError
-from diffcern.methods.base import choose_parameters
+from diffcern.methods.parameters import choose_parameters
 from diffcern.predictors import load_predictor
 
 from .checkpoints import clip, rewrite, siglip

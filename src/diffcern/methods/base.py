@@ -119,29 +119,3 @@ def call(model: nn.Module, parameters: dict[str, Tensor], images: Tensor) -> Ten
     if not torch.isfinite(output).all():
         raise DiffcernError("the predictor's logits are NaN or infinite: check its weights and normalisation")
     return output
-
-
-PARAMETER_CHOICES = ("all", "norm", "last")
-
-
-def choose_parameters(model: nn.Module, which: str) -> dict[str, Tensor]:
-    """The parameters to adapt, by name: "all", "norm" (affine of normalisation layers), "last" (last linear layer).
-
-    Raises UsageError for another choice and DiffcernError when the model has none of the kind.
-    """
-    if which not in PARAMETER_CHOICES:
-        raise unknown("parameter choice", which, PARAMETER_CHOICES)
-    chosen = dict(model.named_parameters())
-    if which == "norm":
-        chosen = {
-            f"{name}.{key}": value
-            for name, module in model.named_modules()
-            if "norm" in type(module).__name__.lower()
-            for key, value in module.named_parameters(recurse=False)
-        }
-    elif which == "last":
-        layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-        chosen = {name: value for name, value in chosen.items() if layers and name.startswith(layers[-1] + ".")}
-    if not chosen:
-        raise DiffcernError(f"the predictor has no parameters of the kind {which!r} to adapt")
-    return {name: value.detach().clone() for name, value in chosen.items()}

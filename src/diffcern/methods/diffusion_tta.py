@@ -23,13 +23,12 @@ from diffcern.methods.base import (
     Optimizer,
     Weights,
     call,
-    choose_parameters,
     descend,
-    frozen_copy,
     frozen_view,
     stop,
 )
 from diffcern.methods.batch_norm import with_batch_statistics
+from diffcern.methods.parameters import adaptable_copy, choose_parameters
 from diffcern.predictors import Predictor
 from diffcern.priors import Prior
 from diffcern.tasks import Classification
@@ -50,8 +49,9 @@ class DiffusionTTA:
 
     Defaults are the paper's for ResNet-18 and ConvNeXt with DiT: 5 steps of 180 uniform draws, Adam 1e-5, w = 1,
     all parameters. top_k: mix only the k likeliest classes of the first prediction, renormalised. resample: fresh
-    draws at each step. temperature: of the softmax that makes the condition (published: 1); above 1, a confident and
-    wrong prediction still has a gradient.
+    draws at each step. parameters: "all", "norm", "last" or "lora" (see `methods/parameters.py`). temperature: of
+    the softmax that makes the condition (published: 1); above 1, a confident and wrong prediction still has a
+    gradient.
 
     Beyond the paper: gate, a z value; an image takes a step only while moving probability from its top class to
     some rival would lower the loss by more than `gate` standard errors of the sampling noise (per-draw gradients
@@ -96,7 +96,8 @@ class DiffusionTTA:
         check_draws(strategy, draws, span)
         weighting_named(weighting)
         self.needs_batch = batch_statistics
-        self.predictor = frozen_copy(with_batch_statistics(predictor, source_count) if batch_statistics else predictor)
+        network = with_batch_statistics(predictor, source_count) if batch_statistics else predictor
+        self.predictor = adaptable_copy(network, parameters)
         self.prior = frozen_view(prior)
         self.task = task
         self.steps, self.draws, self.strategy, self.weighting = steps, draws, strategy, weighting

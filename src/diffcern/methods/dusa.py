@@ -17,12 +17,11 @@ from diffcern.methods.base import (
     Optimizer,
     Weights,
     call,
-    choose_parameters,
     descend,
-    frozen_copy,
     frozen_view,
     stop,
 )
+from diffcern.methods.parameters import adaptable_copy, choose_parameters
 from diffcern.predictors import Predictor
 from diffcern.priors import Prior
 from diffcern.rng import generator
@@ -59,7 +58,7 @@ class Dusa:
             raise UsageError(f"timestep is a fraction of the prior's range, 0 to 1, not {timestep}")
         if top_k < 1 or random_k < 0 or top_k + random_k > len(task.class_names):
             raise UsageError(f"top_k + random_k must fit the {len(task.class_names)} classes, top_k at least 1")
-        self.predictor, self.prior, self.task = frozen_copy(predictor), frozen_view(prior), task
+        self.predictor, self.prior, self.task = adaptable_copy(predictor, parameters), frozen_view(prior), task
         self.timestep, self.top_k, self.random_k, self.scale = timestep, top_k, random_k, scale
         self.optimizer = Optimizer(optimizer, learning_rate, momentum)
         self.parameters, self.rows = parameters, rows

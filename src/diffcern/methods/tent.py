@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import torch
 
-from diffcern.methods.base import Count, Optimizer, Weights, call, choose_parameters, descend, frozen_copy, stop
+from diffcern.methods.base import Count, Optimizer, Weights, call, descend, frozen_copy, stop
 from diffcern.methods.batch_norm import with_batch_statistics
+from diffcern.methods.parameters import choose_parameters
 from diffcern.predictors import Predictor
 from diffcern.types import Cost, Inputs, Prediction
 

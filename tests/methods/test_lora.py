@@ -1,0 +1,47 @@
+"""LoRA as the parameters that are adapted: starts at the model, moves only the adapters, leaves the model alone."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from diffcern.errors import DiffcernError
+from diffcern.methods.diffusion_tta import DiffusionTTA
+from diffcern.methods.parameters import adaptable_copy, choose_parameters
+from diffcern.types import Inputs
+
+
+@pytest.fixture
+def transformer():
+    torch.manual_seed(0)
+    return timm.create_model(
+        "vit_tiny_patch16_224", img_size=8, patch_size=4, embed_dim=16, num_heads=2, depth=2, num_classes=4
+    ).eval()
+
+
+def test_it_starts_at_the_model(transformer):
+    images = torch.rand(2, 3, 8, 8)
+    copied = adaptable_copy(transformer, "lora")
+    assert torch.equal(copied(images), transformer(images))
+    chosen = choose_parameters(copied, "lora")
+    assert {name.split(".")[3] for name in chosen} == {"qkv", "proj"}
+    assert len(chosen) == 2 * 2 * 2  # A and B, of two layers, in two blocks
+    again = choose_parameters(adaptable_copy(transformer, "lora"), "lora")
+    assert all(torch.equal(value, again[name]) for name, value in chosen.items())
+
+
+def test_diffusion_tta_moves_the_adapters_only(transformer, prior, task):
+    before = {name: value.clone() for name, value in transformer.state_dict().items()}
+    options = {"steps": 2, "draws": 8, "optimizer": "sgd", "learning_rate": 1.0, "parameters": "lora"}
+    method = DiffusionTTA(transformer, prior, task, **options)
+    start = method.init()
+    _, after = method.step(start, Inputs(torch.rand(1, 3, 8, 8), ["a"]), 0)
+    moved = {n for n, v in after.predictor.parameters.items() if not torch.equal(v, start.predictor.parameters[n])}
+    assert moved
+    assert all(".lora_" in name for name in after.predictor.parameters)
+    assert all(torch.equal(value, before[name]) for name, value in transformer.state_dict().items())
+
+
+def test_a_model_without_attention():
+    with pytest.raises(DiffcernError, match="no attention with linear layers for LoRA"):
+        adaptable_copy(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), "lora")
