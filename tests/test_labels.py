@@ -27,6 +27,11 @@ def test_every_spelling_of_imagenets_list_is_the_same_label_space():
         assert label_space(spelling) == imagenet_labels()
 
 
+def test_wordnet_ids_become_names():
+    assert label_space(["n01443537", "n01440764"]) == (("goldfish", "tench"), ("n01443537", "n01440764"))
+    assert label_space(["n01443537", "n99999999"]).names == ("n01443537", "n99999999")
+
+
 def test_another_list_stays_as_it_is_except_for_doubles():
     assert label_space(["wall", "crane", "tree", "crane"]) == (("wall", "crane (1)", "tree", "crane (3)"), None)
     shuffled = imagenet_labels().names[::-1]

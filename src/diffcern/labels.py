@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from functools import cache
 from typing import NamedTuple
 
 from diffcern.errors import UsageError
+
+WORDNET_ID = re.compile(r"n\d{8}")
 
 
 class Labels(NamedTuple):
@@ -22,9 +25,13 @@ def label_space(names: Sequence[str]) -> Labels:
     """The labels that a model lists, in its order.
 
     ImageNet-1k's list goes by many spellings ("tench, Tinca tinca"; "crane bird"): whichever it is, the result is
-    `imagenet_labels()`, so that models from different libraries meet. Any other list stays as it is, except that a
-    name that stands twice gets its index: "crane (134)".
+    `imagenet_labels()`, so that models from different libraries meet. A list of WordNet ids of its classes becomes
+    their names. Any other stays as it is, except that a name that stands twice gets its index: "crane (134)".
     """
+    if names and all(WORDNET_ID.fullmatch(name) for name in names):
+        known = dict(zip(*reversed(imagenet_labels()), strict=True))
+        if len(set(names)) == len(names) and known.keys() >= set(names):
+            return Labels(tuple(known[name] for name in names), tuple(names))
     if len(names) == 1000:
         imagenet = imagenet_labels()
         pairs = zip(names, imagenet.names, strict=True)

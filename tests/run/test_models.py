@@ -5,6 +5,7 @@ import dataclasses
 
 import pytest
 import torch
+from hub_checkpoints import stable_diffusion
 
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.priors import load_prior
@@ -98,3 +99,18 @@ def test_fingerprint_leaves_out_what_parts_derive(loaded):
     assert fingerprint(other) == fingerprint(loaded.prior)
     other.alphas.add_(1e-3)
     assert fingerprint(other) != fingerprint(loaded.prior)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda prior: next(prior.encoder.networks[0].parameters()).data.flatten()[0].add_(1e-3),
+        lambda prior: setattr(prior.autoencoder, "scale", 0.2),
+        lambda prior: prior.encoder.pipeline.tokenizer.add_tokens("<new>"),
+    ],
+)
+def test_fingerprint_covers_the_text_encoder_and_the_latents_scale(change, tmp_path):
+    prior = load_prior(str(stable_diffusion(tmp_path / "sd")))
+    before = fingerprint(prior)
+    change(prior)
+    assert fingerprint(prior) != before

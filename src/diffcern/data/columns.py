@@ -6,17 +6,15 @@ empty where a table carries no such description.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from diffcern.errors import DiffcernError
+from diffcern.labels import WORDNET_ID
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "png", "picture", "photo")
 LABEL_COLUMNS = ("label", "fine_label", "labels", "target", "class", "cls")
-
-WORDNET_ID = re.compile(r"n[0-9]{8}")
 
 Features = Mapping[str, Any]
 

@@ -28,9 +28,20 @@ class PromptEncoder:
     def __init__(self, pipeline: Any, rows: int = 64) -> None:
         self.pipeline = pipeline
         self.rows = rows
-        for name in ("text_encoder", "text_encoder_2", "text_encoder_3"):
-            if isinstance(part := getattr(pipeline, name, None), nn.Module):
-                nn.Module.to(part, torch.float32)  # some are published in half precision
+        for network in self.networks:
+            nn.Module.to(network, torch.float32)  # some are published in half precision
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The text encoders."""
+        names = ("text_encoder", "text_encoder_2", "text_encoder_3")
+        return [part for name in names if isinstance(part := getattr(self.pipeline, name, None), nn.Module)]
+
+    @property
+    def vocabularies(self) -> list[dict[str, int]]:
+        """Of the tokenizers, token to number."""
+        tokenizers = (getattr(self.pipeline, name, None) for name in ("tokenizer", "tokenizer_2", "tokenizer_3"))
+        return [tokenizer.get_vocab() for tokenizer in tokenizers if tokenizer is not None]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PromptEncoder:
         return self

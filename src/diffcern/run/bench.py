@@ -19,7 +19,7 @@ from torch import Tensor
 from diffcern.data import Dataset, UnreadableImage, check_pixels, encode_png, load_dataset, subset
 from diffcern.data.shifts import shift as shifted
 from diffcern.errors import UsageError
-from diffcern.labels import imagenet_labels
+from diffcern.labels import imagenet_labels, label_space
 from diffcern.methods import MODELS, checked_options, method_class, needs
 from diffcern.methods.base import Method
 from diffcern.rng import generator
@@ -223,7 +223,7 @@ def _resolved(entry: Entry) -> dict[str, Any]:
 def _classes(dataset: Dataset, class_map: Mapping[str, str] | None) -> tuple[tuple[str, ...], ...]:
     """For each class of the data set, the names of the predictor's classes that are right answers."""
     if dataset.accepts is None:
-        return tuple((name,) for name in renamed(dataset.class_names, class_map))
+        return tuple((name,) for name in renamed(label_space(dataset.class_names).names, class_map))
     names = dict(zip(*reversed(imagenet_labels()), strict=True))  # by WordNet id
     return tuple(tuple(names[id] for id in ids) for ids in dataset.accepts)
 

@@ -96,19 +96,32 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 def fingerprint(module: nn.Module) -> str:
     """16 hex digits over a model, the same on every device: names, dtypes, shapes and bytes.
 
-    That is its state dict and what the module itself holds beside it: buffers such as a normalisation or a schedule,
-    loose tensors, plain attributes such as class names and sizes. What parts deeper down derive when they are built
-    (embeddings of positions or prompts) is left out: it varies in the last bits from machine to machine.
+    That is its state dict, its own buffers and loose tensors (a normalisation, a schedule), the plain attributes of all
+    parts that are diffcern's (class names, sizes, a latent's scale), and of a text prior the text encoders. What parts
+    deeper down derive when they are built (embeddings of positions or prompts) is left out: it varies in the last
+    bits from machine to machine.
     """
-    own = {name: value for name, value in vars(module).items() if not name.startswith("_")}
-    held = {**own, **dict(module.named_buffers(recurse=False)), **module.state_dict()}
-    tensors = {name: value for name, value in held.items() if isinstance(value, Tensor)}
-    plain = {name: value for name, value in own.items() if isinstance(value, str | int | float | tuple)}
+    ours = {name: part for name, part in module.named_modules() if type(part).__module__.startswith("diffcern.")}
+    held = {f"{path}.{name}": value for path, part in ours.items() for name, value in _public(part).items()}
+    plain: dict[str, Any] = {
+        name: value for name, value in held.items() if isinstance(value, str | int | float | tuple)
+    }
+    loose = {name: value for name, value in _public(module).items() if isinstance(value, Tensor)}
+    tensors = {**loose, **dict(module.named_buffers(recurse=False)), **module.state_dict()}
+    if isinstance(module, TextPrior):
+        plain["tokenizers"] = module.encoder.vocabularies
+        for number, network in enumerate(module.encoder.networks):
+            tensors |= {f"text{number}.{name}": value for name, value in network.state_dict().items()}
     result = hashlib.blake2b(digest(plain).encode(), digest_size=8)
     for name, tensor in sorted(tensors.items()):
         result.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         result.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().data)
     return result.hexdigest()
+
+
+def _public(module: nn.Module) -> dict[str, Any]:
+    """The attributes that a module holds itself, without torch's own."""
+    return {name: value for name, value in vars(module).items() if not name.startswith("_") and name != "training"}
 
 
 def digest(value: Any) -> str:
