@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffcern.errors import UsageError
 from diffcern.methods import build_method
 from diffcern.methods.base import Method
 from diffcern.methods.presets import preset_options
@@ -40,14 +41,18 @@ class AdaptedModel(nn.Module):
         self.state = self.method.init()
 
     def forward(self, images: Tensor, ids: Sequence[str] | None = None) -> Tensor:
-        """Images `[B, 3, H, W]` in [0, 1] -> logits `[B, K]`.
+        """Images `[B, 3, H, W]`, float in [0, 1] -> logits `[B, K]`.
 
         ids key the random numbers; without them each image's own content does, so that the same image gives the
-        same answer in any batch.
+        same answer in any batch. Raises UsageError for anything else than such images, or other than one id for each.
         """
+        check_images(images)
+        if ids is not None and len(ids) != len(images):
+            raise UsageError(f"one id for each image: {len(images)} images, {len(ids)} ids")
         # Evaluation loops run under no_grad or inference_mode; adapting needs gradients of its own.
         with torch.inference_mode(False), torch.enable_grad():
             images = images.clone() if images.is_inference() else images
+            images = images.float()
             inputs = Inputs(images, [content_id(image) for image in images] if ids is None else ids)
             if self.online:
                 self.prediction, self.state = self.method.step(self.state, inputs, self.seed)
@@ -59,6 +64,22 @@ class AdaptedModel(nn.Module):
                     [self.method.step(self.method.init(), episode, self.seed)[0] for episode in episodes]
                 )
             return self.prediction.output.detach()
+
+
+def check_images(images: Tensor) -> None:
+    """Raises UsageError unless images are `[B, 3, H, W]`, floating point, finite and in [0, 1], at least one."""
+    if not isinstance(images, Tensor):
+        raise UsageError(f"images are a tensor [B, 3, H, W], not a {type(images).__name__}: torch.as_tensor(...)")
+    shape = tuple(images.shape)
+    if images.ndim != 4 or shape[1] != 3 or not images.numel():
+        raise UsageError(f"images are [B, 3, H, W] with B of at least 1, not {list(shape)}")
+    if not images.is_floating_point():
+        raise UsageError(f"images are floating point in [0, 1], not {images.dtype}: images.float() / 255")
+    low, high = images.aminmax()
+    if not (low >= 0 and high <= 1):  # false for NaN
+        raise UsageError(
+            f"pixels are in [0, 1], not in [{low:.3g}, {high:.3g}]; predictor and prior normalise them themselves"
+        )
 
 
 def content_id(image: Tensor) -> str:
@@ -79,8 +100,14 @@ def adapt(
     """A method by name over a predictor and a prior, as a torch module.
 
     preset: "paper" (published values) or "small" (for small models); options override it, see `diffcern list methods`.
-    Raises UsageError for unknown names or options, DiffcernError where the label spaces do not meet.
+    Raises UsageError for unknown names or options and for a bare module (wrap your own in `diffcern.Predictor`),
+    DiffcernError where the label spaces do not meet.
     """
+    if not isinstance(predictor, Predictor) or not isinstance(prior, Prior | None):
+        raise UsageError(
+            f"adapt takes a diffcern.Predictor and a diffcern.Prior, not {type(predictor).__name__} and "
+            f"{type(prior).__name__}; wrap a network of yours: diffcern.Predictor(network, class_names, size=224)"
+        )
     task = Classification(predictor.class_names, prior.class_names if prior else predictor.class_names)
     chosen = {**preset_options(method, preset), **options}
     return AdaptedModel(build_method(method, predictor, prior, task, chosen), online=online, seed=seed)

@@ -41,11 +41,6 @@ def blur(image: Tensor, severity: int, rng: Generator) -> Tensor:
     return gaussian_blur(image, [2 * math.ceil(2 * sigma) + 1] * 2, [sigma, sigma])
 
 
-def contrast(image: Tensor, severity: int, rng: Generator) -> Tensor:
-    """The range shrinks around mid-grey to 0.75 ... 0.15 of itself."""
-    return 0.5 + (0.9 - 0.15 * severity) * (image - 0.5)
-
-
 def rotation(image: Tensor, severity: int, rng: Generator) -> Tensor:
     """Turned by 8 to 40 degrees, to a random side."""
     sign = 1.0 if torch.rand((), generator=rng) < 0.5 else -1.0
@@ -83,7 +78,6 @@ SHIFTS: dict[str, Shift] = {
     "noise": noise,
     "pepper": pepper,
     "blur": blur,
-    "contrast": contrast,
     "rotation": rotation,
     "background": background,
     "clutter": clutter,
