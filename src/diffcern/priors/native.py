@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from diffusers import DDPMScheduler, DiTTransformer2DModel, UNet2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from diffcern.errors import DiffcernError, unknown
+from diffcern.errors import unknown
+from diffcern.files import check_files, reading, write_whole
 from diffcern.priors.base import Prior
 from diffcern.priors.latent import pixel_images, pixel_latents
 from diffcern.priors.schedule import schedule_of
@@ -26,6 +28,7 @@ from diffcern.priors.spatial import with_maps
 from diffcern.types import Condition
 
 ARCHITECTURES = {"dit": DiTTransformer2DModel, "unet": UNet2DModel}
+FILES = ("prior.json", "denoiser/config.json", "denoiser/*.safetensors", "scheduler/scheduler_config.json")
 PREDICTION_TYPES = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}  # ours -> diffusers'
 
 
@@ -50,6 +53,8 @@ class NativePrior(Prior):
 
     Conditions are `[B, K]`, or `[B, K + 1]` with the weight of the null class last (as training drops labels).
     """
+
+    pixels = True
 
     def __init__(self, config: NativeConfig, denoiser: nn.Module, scheduler: DDPMScheduler) -> None:
         super().__init__()
@@ -87,7 +92,9 @@ class NativePrior(Prior):
         architecture = ARCHITECTURES[self.config.architecture]
         copy = architecture.from_config(self.denoiser.config)
         copy.load_state_dict(self.denoiser.state_dict())
-        nn.Module.to(copy, dtype).save_pretrained(folder / "denoiser")
+        copy.save_config(folder / "denoiser")
+        state = {name: value.contiguous() for name, value in nn.Module.to(copy, dtype).state_dict().items()}
+        write_whole(folder / "denoiser" / "diffusion_pytorch_model.safetensors", save(state, {"format": "pt"}))
         DDPMScheduler.from_config(self.scheduler_config).save_pretrained(folder / "scheduler")
         (folder / "prior.json").write_text(json.dumps(asdict(self.config), indent=1) + "\n")
         if self.clean_errors is not None:

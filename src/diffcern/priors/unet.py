@@ -25,6 +25,8 @@ class UNetPrior(Prior):
     its variance too (ADM), the variance channels are split off.
     """
 
+    pixels = True
+
     def __init__(self, unet: Any, scheduler: Any, class_names: tuple[str, ...] = ()) -> None:
         super().__init__()
         soften_labels(unet)

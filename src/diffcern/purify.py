@@ -1,0 +1,127 @@
+"""Into the domain that the prior knows: noise to a time t*, denoise back, guided or not; and samples from noise.
+
+    x_t* = alpha x + sigma eps        x_{t-1} = solver(x_t, x0_hat(x_t, t, c)) - grad E(x0_hat, x)
+
+Every image has its own random numbers, keyed by (seed, id), and its own energy: its result does not depend on the
+batch it came in. Knows nothing about predictors, methods or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from diffcern.errors import DiffcernError, UsageError
+from diffcern.guides import Guide
+from diffcern.priors.base import Prior
+from diffcern.rng import generator
+from diffcern.solvers import Solver
+from diffcern.types import Condition
+
+
+def purify(
+    prior: Prior,
+    latents: Tensor,
+    ids: Sequence[str],
+    *,
+    start: int,
+    steps: int,
+    solver: str = "ddpm",
+    guide: Guide | None = None,
+    condition: Condition | None = None,
+    eta: float = 0.0,
+    seed: int = 0,
+    rows: int = 64,
+) -> Tensor:
+    """Latents `[B, C, h, w]` noised to timestep `start` and denoised in `steps` steps: `[B, C, h, w]`, fp32.
+
+    solver: one of `solvers.SOLVERS`; eta is DDIM's. guide: keeps the result near the latents that were given.
+    condition: B rows; None is unconditional. rows: images at a time. Raises UsageError for settings that do not fit
+    the prior, DiffcernError where a latent becomes NaN or infinite.
+    """
+    if len(ids) != len(latents):
+        raise UsageError(f"one id for each latent: {len(latents)} latents, {len(ids)} ids")
+    if guide is not None:
+        guide.check(prior)
+    pieces = []
+    for first in range(0, len(latents), rows):
+        part = slice(first, first + rows)
+        reference = latents[part].float()
+        rngs = [generator(seed, "purify", id) for id in ids[part]]
+        process = Solver(prior, solver, start, steps, eta)
+        x = prior.add_noise(reference, process.timesteps[:1].expand(len(reference)), noise_like(reference, rngs))
+        told = Condition() if condition is None else condition[part]
+        for index, t in enumerate(process.timesteps):
+            with torch.set_grad_enabled(guide is not None and guide.through):
+                x = x.detach().requires_grad_(guide is not None and guide.through)
+                x0 = estimate(prior, x, t, told)
+            following = process.step(index, bounded(prior, x0.detach()), x.detach(), rngs)
+            if guide is not None:
+                following = following - guide.gradient(x, x0, reference)
+                after = process.timesteps[index + 1 : index + 2]
+                following = guide.replace(following, reference, prior, after, rngs)
+            x = following
+        pieces.append(_finite(x))
+    return torch.cat(pieces) if pieces else latents.float()
+
+
+def sample(
+    prior: Prior,
+    ids: Sequence[str],
+    condition: Condition,
+    *,
+    steps: int,
+    solver: str = "ddpm",
+    guidance_scale: float = 1.0,
+    eta: float = 0.0,
+    seed: int = 0,
+    rows: int = 64,
+) -> Tensor:
+    """A latent from noise for each id, under its row of the condition: `[B, C, h, w]`, fp32.
+
+    guidance_scale: s in x0_hat(null) + s (x0_hat(condition) - x0_hat(null)), classifier-free guidance (Ho & Salimans
+    2022, arXiv 2207.12598); 1 is none. Raises as `purify`.
+    """
+    pieces = []
+    for first in range(0, len(ids), rows):
+        part = slice(first, first + rows)
+        rngs = [generator(seed, "sample", id) for id in ids[part]]
+        process = Solver(prior, solver, prior.num_timesteps - 1, steps, eta)
+        x = noise_like(torch.empty(len(rngs), *prior.latent_shape, device=prior.device), rngs)
+        for index, t in enumerate(process.timesteps):
+            with torch.no_grad():
+                x0 = estimate(prior, x, t, condition[part], guidance_scale)
+            x = process.step(index, bounded(prior, x0), x, rngs)
+        pieces.append(_finite(x))
+    return torch.cat(pieces)
+
+
+def estimate(prior: Prior, x: Tensor, t: Tensor, condition: Condition, guidance_scale: float = 1.0) -> Tensor:
+    """The clean latent that the prior sees in x `[B, C, h, w]` at timestep t.
+
+    Guidance mixes estimates of x0, which at one x_t is the same as mixing estimates of the noise.
+    """
+    timesteps = t.expand(len(x))
+    x0 = prior(x, timesteps, condition).x0
+    if guidance_scale != 1:
+        null = prior(x, timesteps, Condition()).x0
+        x0 = null + guidance_scale * (x0 - null)
+    return x0
+
+
+def bounded(prior: Prior, x0: Tensor) -> Tensor:
+    """The estimate kept in [-1, 1] where latents are pixels."""
+    return x0.clamp(-1, 1) if prior.pixels else x0
+
+
+def noise_like(latents: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
+    """Gaussian noise of the latents' shape, each sample's from its own generator."""
+    return torch.stack([torch.randn(latents.shape[1:], generator=rng) for rng in rngs]).to(latents.device)
+
+
+def _finite(latents: Tensor) -> Tensor:
+    if not torch.isfinite(latents).all():
+        raise DiffcernError("a purified latent is NaN or infinite: lower the guide's weight, or use fp32 or bf16")
+    return latents
