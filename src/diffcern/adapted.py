@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from diffcern.errors import UsageError
+from diffcern.fingerprints import content_id
 from diffcern.methods import build_method
 from diffcern.methods.base import Method
 from diffcern.methods.presets import preset_options
@@ -80,11 +80,6 @@ def check_images(images: Tensor) -> None:
         raise UsageError(
             f"pixels are in [0, 1], not in [{low:.3g}, {high:.3g}]; predictor and prior normalise them themselves"
         )
-
-
-def content_id(image: Tensor) -> str:
-    """A name for an image made of its pixels."""
-    return hashlib.blake2b(image.detach().float().cpu().contiguous().numpy().tobytes(), digest_size=8).hexdigest()
 
 
 def adapt(

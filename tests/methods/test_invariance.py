@@ -14,8 +14,11 @@ OPTIONS = {
     "diffusion-tta": {"steps": 2, "draws": 4, "optimizer": "sgd", "learning_rate": 0.05},
     "diffusion-classifier": {"draws": 8},
     "dusa": {"top_k": 2, "random_k": 1},
+    "diffpure": {"start": 300, "steps": 3},
+    "dda": {"start": 300, "steps": 3, "weight": 0.3},
+    "gda": {"start": 300, "steps": 3, "entropy": 0.0},  # which looks at pixels
 }
-SINGLE = ["source", "diffusion-tta", "diffusion-classifier", "dusa"]
+SINGLE = ["source", "diffusion-tta", "diffusion-classifier", "dusa", "diffpure", "dda", "gda"]
 
 
 @pytest.fixture
@@ -49,7 +52,7 @@ def test_batch_size_order_and_sharding_do_not_matter(build, inputs, name):
     assert torch.equal(merged, alone)
 
 
-@pytest.mark.parametrize("name", ["source", "diffusion-classifier"])
+@pytest.mark.parametrize("name", ["source", "diffusion-classifier", "diffpure", "dda", "gda"])
 def test_a_batched_step_answers_each_image_as_if_alone(build, inputs, name):
     method = build(name)
     together, _ = method.step(method.init(), inputs, 0)
@@ -130,7 +133,14 @@ def test_costs_are_one_per_image(build, inputs, name):
     method = build(name)
     prediction, _ = method.step(method.init(), inputs, 0)
     assert len(prediction.costs) == len(inputs)
-    expected = {"diffusion-tta": (8, 8), "diffusion-classifier": (32, 0), "dusa": (3, 0)}.get(name, (0, 0))
+    expected = {
+        "diffusion-tta": (8, 8),
+        "diffusion-classifier": (32, 0),
+        "dusa": (3, 0),
+        "diffpure": (3, 0),
+        "dda": (3, 3),
+        "gda": (3, 3),
+    }.get(name, (0, 0))
     assert (prediction.costs[0].nfe_forward, prediction.costs[0].nfe_backward) == expected
     assert len(concatenate([prediction, prediction]).costs) == 2 * len(inputs)
 

@@ -9,7 +9,8 @@ from hub_checkpoints import stable_diffusion
 
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.priors import load_prior
-from diffcern.run.models import fingerprint, load_models
+from diffcern.fingerprints import fingerprint
+from diffcern.run.models import load_models
 from diffcern.run.spec import Models, parse_models
 
 CPU = torch.device("cpu")

@@ -15,6 +15,7 @@ from diffcern.methods.batch_norm import BatchNormAdapt
 from diffcern.methods.diffusion_classifier import DiffusionClassifier
 from diffcern.methods.diffusion_tta import DiffusionTTA
 from diffcern.methods.dusa import Dusa
+from diffcern.methods.purification import DDA, GDA, DiffPure
 from diffcern.methods.source import Source
 from diffcern.methods.tent import Tent
 from diffcern.predictors.base import Predictor
@@ -28,6 +29,9 @@ METHODS: dict[str, type] = {
     "diffusion-tta": DiffusionTTA,
     "diffusion-classifier": DiffusionClassifier,
     "dusa": Dusa,
+    "diffpure": DiffPure,
+    "dda": DDA,
+    "gda": GDA,
 }
 MODELS = ("predictor", "prior", "task")  # constructor arguments that are no options
 

@@ -34,9 +34,12 @@ class ZeroShot(nn.Module):
         self.register_buffer("scale", scale)
         self.register_buffer("bias", bias)
 
+    def features(self, images: Tensor) -> Tensor:
+        """Prepared images -> features of length 1, `[B, D]`."""
+        return F.normalize(self.projection(self.tower(images).pooler_output), dim=-1)
+
     def forward(self, images: Tensor) -> Tensor:
-        features = F.normalize(self.projection(self.tower(images).pooler_output), dim=-1)
-        return self.scale * features @ self.text.T + self.bias
+        return self.scale * self.features(images) @ self.text.T + self.bias
 
 
 def zero_shot(model: Any, tokenizer: Any, vocabulary: Vocabulary) -> ZeroShot:

@@ -19,10 +19,11 @@ class Prior(nn.Module, ABC):
     into the network and is not overridden.
 
     denoiser: the network, the part that may run in half precision. kind: what its raw output estimates ("eps", "x0",
-    "v", "flow"). class_names: the label space, empty if none. latent_shape: (C, h, w). alphas, sigmas: fp32 tables
-    `[T]`, computed in fp64, with x_t = alphas[t] * x0 + sigmas[t] * eps. times: what the network is told at each t,
-    `[T]`. pixels: whether latents are pixels in [-1, 1]. spatial_shape: (C, h, w) of the maps that it takes as a condition, None if it takes none. clean_errors:
-    percentiles 0 to 100 of the denoising error over clean images, `[101]`, where known (see `diffcern.familiarity`).
+    "v", "flow"). class_names: the label space, empty if none. latent_shape: (C, h, w). pixels: whether latents are
+    pixels in [-1, 1]. alphas, sigmas: fp32 tables `[T]`, computed in fp64, with x_t = alphas[t] * x0 + sigmas[t] * eps.
+    times: what the network is told at each t, `[T]`. spatial_shape: (C, h, w) of the maps that it takes as a condition,
+    None if it takes none. clean_errors: percentiles 0 to 100 of the denoising error over clean images, `[101]`, where
+    known (see `diffcern.familiarity`).
     """
 
     denoiser: nn.Module

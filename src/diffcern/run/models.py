@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from diffcern.errors import UsageError
+from diffcern.fingerprints import fingerprint
 from diffcern.labels import Wanted
 from diffcern.methods import build_method
 from diffcern.methods.base import Method
@@ -91,40 +89,3 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     return getattr(torch, name)
-
-
-def fingerprint(module: nn.Module) -> str:
-    """16 hex digits over a model, the same on every device: names, dtypes, shapes and bytes.
-
-    That is its state dict, its own buffers and loose tensors (a normalisation, a schedule), the plain attributes of all
-    parts that are diffcern's (class names, sizes, a latent's scale), and of a text prior the text encoders. What parts
-    deeper down derive when they are built (embeddings of positions or prompts) is left out: it varies in the last
-    bits from machine to machine.
-    """
-    ours = {name: part for name, part in module.named_modules() if type(part).__module__.startswith("diffcern.")}
-    held = {f"{path}.{name}": value for path, part in ours.items() for name, value in _public(part).items()}
-    plain: dict[str, Any] = {
-        name: value for name, value in held.items() if isinstance(value, str | int | float | tuple)
-    }
-    loose = {name: value for name, value in _public(module).items() if isinstance(value, Tensor)}
-    tensors = {**loose, **dict(module.named_buffers(recurse=False)), **module.state_dict()}
-    if isinstance(module, TextPrior):
-        plain["tokenizers"] = module.encoder.vocabularies
-        for number, network in enumerate(module.encoder.networks):
-            tensors |= {f"text{number}.{name}": value for name, value in network.state_dict().items()}
-    result = hashlib.blake2b(digest(plain).encode(), digest_size=8)
-    for name, tensor in sorted(tensors.items()):
-        result.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        result.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().data)
-    return result.hexdigest()
-
-
-def _public(module: nn.Module) -> dict[str, Any]:
-    """The attributes that a module holds itself, without torch's own."""
-    return {name: value for name, value in vars(module).items() if not name.startswith("_") and name != "training"}
-
-
-def digest(value: Any) -> str:
-    """16 hex digits over a value made of dictionaries, sequences, strings and numbers."""
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
