@@ -226,6 +226,18 @@ def test_list_names_everything(cli):
     assert len(catalogue["corruptions"]) >= 19
 
 
+def test_report_of_an_unfinished_bench_says_so(cli, tmp_path):
+    quick = ("--set", "data.count=4", "--set", 'shifts.names=["clean"]', "--device", "cpu", "--out", tmp_path / "run")
+    assert cli("bench", "digits", *quick, "--shard", "1/2")[0] == 0
+    code, out, _ = cli("report", tmp_path / "run")
+    assert code == 0
+    assert "incomplete: 4 of 7 cells; run the same command again to finish" in out
+    assert "Incomplete: 4 of 7 cells" in (tmp_path / "run" / "report.html").read_text()
+    code, out, _ = cli("bench", "digits", *quick)
+    assert code == 0
+    assert "incomplete" not in out
+
+
 def test_demo_writes_everything(cli, tmp_path):
     quick = ("--count", "2", "--out", tmp_path / "run", "--json")
     code, out, _ = cli("demo", *quick)

@@ -31,5 +31,5 @@ def test_top_k_renormalises_and_leaves_exact_zeros():
 
 @pytest.mark.parametrize("known", [("a", "b"), ("a", "b", "x"), ("a", "b", "c", "c")])
 def test_a_mismatch_names_both_sides(known):
-    with pytest.raises(DiffcernError, match=r"predictor's 3 classes \(a, b, c\).*prior's \d"):
+    with pytest.raises(DiffcernError, match=r"3 labels \(a, b, c\).*prior's \d"):
         Classification(("a", "b", "c"), known)

@@ -72,6 +72,24 @@ def test_a_folder_that_holds_something_else(tmp_path):
         load_predictor(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("model.safetensors", None, r"lacks model\.safetensors; pytorch_model\.bin is a pickle.*safetensors only"),
+        ("predictor.json", b"{}", r"predictor\.json: .*missing.*'architecture'"),
+        ("predictor.json", b"{", r"predictor\.json: Expecting"),
+        ("model.safetensors", b"", r"model\.safetensors: .*truncated"),
+    ],
+)
+def test_what_is_wrong_with_a_folder_is_said(native, file, content, message):
+    (native / "pytorch_model.bin").touch()
+    (native / file).unlink() if content is None else (native / file).write_bytes(content)
+    for allow_pickle in (False, True):
+        with pytest.raises(DiffcernError, match=message) as error:
+            load_predictor(str(native), allow_pickle=allow_pickle)
+        assert ("truncated" in str(error.value)) == (content == b"")
+
+
 def test_labels_choose_among_the_classes_of_a_closed_set():
     """Logits of the other classes are never looked at; the order is the one asked for."""
     name, images = "embedded:digits", torch.rand(3, 3, 16, 16)

@@ -7,6 +7,7 @@ from timm.models import save_for_hf
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.labels import imagenet_labels
 from diffcern.predictors import load_predictor
+from diffcern.predictors.timm_models import timm_architecture
 
 from .conftest import LEVELS, check_adaptable, levels, loud, tensor
 
@@ -103,6 +104,8 @@ def test_names_that_timm_does_not_know():
     for name in ("resnet50.a1_in1kk", "resnet51", "nonsense:resnet50"):
         with pytest.raises(UsageError, match=r"timm has no model.*resnet5"):
             load_predictor(f"timm:{name}")
+    with pytest.raises(UsageError, match=r"timm has no model 'resnet50\.x5'.*resnet50.*list_models"):
+        timm_architecture("resnet50.x5", 10)
     with pytest.raises(UsageError, match="no folder 'no/such'"):
         load_predictor("timm:local-dir:no/such")
     with pytest.raises(DiffcernError, match=r"timm/resnet50\.a1_in1k.*network"):

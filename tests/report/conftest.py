@@ -110,6 +110,19 @@ def read(run: Path) -> list[dict[str, Any]]:
     return pq.read_table(run / "records" / "0.parquet").to_pylist()
 
 
+def plan(run: Path, images: int, conditions: Sequence[tuple[str, int]]) -> None:
+    """What `diffcern bench` set out to do."""
+    (run / "plan.json").write_text(json.dumps({"images": images, "conditions": conditions}))
+
+
+def skip(run: Path, shift: str, severity: int, index: int) -> None:
+    """Makes one image of a shift unreadable, for all entries."""
+    here = [row for row in read(run) if (row["shift"], row["index"]) == (shift, index)]
+    write(run / "records" / "0.parquet", [row for row in read(run) if row not in here])
+    key = {"shift": shift, "severity": severity, "id": f"img-{index:04d}", "reason": "the file is empty"}
+    write(run / "skipped" / f"{shift}-{index}.parquet", [{"entry": row["entry"]} | key for row in here])
+
+
 def _example(shift: str, severity: int, i: int) -> dict[str, Any]:
     return {
         "shift": shift,

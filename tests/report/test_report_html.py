@@ -11,7 +11,7 @@ import pytest
 from diffcern.report import summarise, write_report
 from diffcern.report.wording import NARROW, findings, interval, points, verdict
 
-from .conftest import ENTRIES, SHIFTS, Build, build_run, read, write
+from .conftest import ENTRIES, SHIFTS, Build, build_run, plan, read, skip, write
 
 HARMFUL = {
     "entry": "harmful",
@@ -118,6 +118,9 @@ def test_hostile_names_are_escaped(build: Build) -> None:
 def test_dagger_marks_entries_that_need_a_batch(page: Page) -> None:
     assert re.search(r"tent\s*<abbr class=\"dagger\"", page.source)
     assert not re.search(r"source\s*<abbr class=\"dagger\"", page.source)
+    legends = re.findall(r'<ul class="legend".*?</ul>', page.source, flags=re.DOTALL)
+    assert legends
+    assert all("tent†" in legend and "source†" not in legend for legend in legends)
     assert "† needs a batch" in page.words
 
 
@@ -211,7 +214,47 @@ def test_findings_name_what_is_incomplete(build: Build) -> None:
     run = build()
     kept = [r for r in read(run) if (r["entry"], r["shift"]) != ("tent", "fog") or r["index"] < 10]
     write(run / "records" / "0.parquet", kept)
-    assert "tent has not answered the same images as the others on fog" in Page(write_report(run)).words
+    assert "tent is incomplete on fog: means are over what is there" in Page(write_report(run)).words
+
+
+def test_an_incomplete_run_claims_no_final_numbers(build: Build) -> None:
+    run = build()
+    assert "ncomplete" not in Page(write_report(run)).words
+    plan(run, 40, [("snow", 3)])
+    words = Page(write_report(run)).words
+    assert "Incomplete: 15 of 18 cells; run the same command again to finish So far: " in words
+    assert re.search(r"So far: [\w-]+: [\d.]+‡ % over what is there of 5 shifts", words)
+    assert "source, tent and diffusion-tta are incomplete on snow" in words
+
+
+@pytest.mark.parametrize("kept", [("source", "clean"), ("tent", "clean"), ("diffusion-tta", "fog")])
+def test_a_run_of_one_cell_has_a_page(build: Build, kept: tuple[str, str]) -> None:
+    run = build()
+    write(run / "records" / "0.parquet", [row for row in read(run) if (row["entry"], row["shift"]) == kept])
+    plan(run, 40, [("clean", 0), *((shift, 3) for shift in SHIFTS)])
+    words = Page(write_report(run)).words
+    assert "Incomplete: 1 of 15 cells" in words
+    assert "nan" not in words.split()
+
+
+def test_skipped_images_are_on_the_page(build: Build) -> None:
+    run = build()
+    skip(run, "fog", 3, 7)
+    words = Page(write_report(run)).words
+    assert "1 image skipped because unreadable: img-0007 (the file is empty)." in words
+    assert "39 on fog" in words
+
+
+def test_the_specification_names_no_preset_that_its_options_contradict(build: Build) -> None:
+    run = build()
+    (run / "spec.toml").write_text('[entries.tent]\nmethod = "tent"\npreset = "paper"\nprotocol = "online"\n')
+    page = write_report(run).read_text()
+    assert "preset" not in page
+    assert "method = &#34;tent&#34;\nprotocol" in page
+
+
+def test_wide_tables_show_that_they_scroll(page: Page) -> None:
+    assert re.search(r"\.scroll \{[^}]*overflow-x: auto[^}]*no-repeat local,[^}]*no-repeat scroll", page.source)
 
 
 def test_numbers_are_written_with_a_true_minus() -> None:

@@ -14,7 +14,7 @@ from scipy import stats
 from diffcern.report import summarise, write_summary
 from diffcern.report.summary import wilson
 
-from .conftest import ENTRIES, SHIFTS, Build, read, write
+from .conftest import ENTRIES, SHIFTS, Build, plan, read, skip, write
 
 DIFFERENCE = ("difference_to_source", "difference_low", "difference_high")
 
@@ -186,6 +186,44 @@ def test_an_entry_that_lacks_a_shift_is_incomplete(build: Build) -> None:
     assert not mean["complete"]
     values = [cell(rows, "tent", shift, 3)["value"] for shift in SHIFTS if shift != "fog"]
     assert mean["value"] == pytest.approx(np.mean(values))
+
+
+PLANNED = [("clean", 0), *((shift, 3) for shift in SHIFTS)]
+
+
+def test_cells_that_were_not_reached_are_there_and_incomplete(build: Build) -> None:
+    run = build()
+    plan(run, 40, [*PLANNED, ("snow", 3)])
+    records = [row for row in read(run) if (row["entry"], row["shift"]) != ("tent", "fog") and row["entry"] != "source"]
+    write(run / "records" / "0.parquet", records)
+    rows = summarise(run)
+    short = {(row["entry"], row["shift"]) for row in rows if not row["complete"]}
+    assert short >= {("source", shift) for shift in ("clean", *SHIFTS, "snow", "mean")}
+    assert short >= {(e["entry"], shift) for e in ENTRIES for shift in ("snow", "mean")}
+    assert ("tent", "fog") in short
+    assert len(short) == 7 + 3 + 2
+    row = cell(rows, "source", "snow", 3)
+    assert (row["n"], row["planned"], row["nfe_forward"]) == (0, 40, None)
+    assert "value" not in row
+
+
+def test_a_cell_that_all_entries_left_short_is_incomplete(build: Build) -> None:
+    run = build()
+    plan(run, 50, PLANNED)
+    assert not any(row["complete"] for row in summarise(run))
+
+
+def test_skipped_images_leave_a_cell_complete(build: Build) -> None:
+    run = build()
+    plan(run, 40, PLANNED)
+    skip(run, "fog", 3, 7)
+    rows = summarise(run)
+    assert all(row["complete"] for row in rows)
+    for entry in ENTRIES:
+        row = cell(rows, entry["entry"], "fog", 3)
+        assert (row["n"], row["planned"], row["skipped"]) == (39, 40, {"img-0007": "the file is empty"})
+        assert cell(rows, entry["entry"], "mean", None)["skipped"] == row["skipped"]
+        assert cell(rows, entry["entry"], "clean", 0)["skipped"] == {}
 
 
 def test_order_of_files_and_rows_does_not_matter(build: Build) -> None:

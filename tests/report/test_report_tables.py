@@ -8,9 +8,10 @@ from typing import Any
 from rich.console import Console
 
 from diffcern.report import print_table, summarise
+from diffcern.report.summary import wilson
 from diffcern.report.tables import markdown_table
 
-from .conftest import ENTRIES, Build
+from .conftest import ENTRIES, SHIFTS, Build, plan, skip
 
 HARMFUL = {
     "entry": "harmful",
@@ -59,11 +60,67 @@ def test_markdown_marks_gains_and_losses(build: Build) -> None:
     table = markdown_table(summary)
     mean = {row["entry"]: row for row in summary if row["shift"] == "mean"}
     cell = f"{100 * mean['diffusion-tta']['value']:.1f}"
-    assert f"**{cell} ±" in table
+    assert f"**{cell}** " in table
     lost = f"{100 * mean['harmful']['value']:.1f}"
     assert any(lost in part and "▼" in part for part in table.split("|"))
     rows = [line for line in table.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in rows}) == 1
+
+
+def test_intervals_are_skewed_where_they_are_and_cover_the_true_one(build: Build) -> None:
+    summary = summarise(build(entries=ENTRIES[:1], shifts=()))
+
+    def text(right: int, n: int) -> str:
+        low, high = wilson(right, n)
+        row = summary[0] | {"value": right / n, "ci_low": low, "ci_high": high, "n": n}
+        return markdown_table([row]).splitlines()[2].split("|")[2].strip()
+
+    assert text(40, 40) == "100.0 91–100"  # 91.24 to 100
+    assert text(22, 40) == "55.0 39–70"  # 39.83 to 69.29
+    assert text(9460, 10_000) == "94.6 94.1–95.1"  # 94.14 to 95.02
+
+
+def test_seven_entries_fit_a_page_and_a_terminal(build: Build) -> None:
+    entries = [ENTRIES[0], *({"entry": f"diffusion-tta-{i}", "method": "x"} for i in range(6))]
+    summary = summarise(
+        build(entries=entries, shifts=("contrast", "background", "rotation", "pepper", "clutter"), n=40)
+    )
+    summary = [row | {"value": 1.0, "ci_low": 0.912, "ci_high": 1.0} for row in summary]
+    assert "100.0 91–100 │ 100.0 91–100" in printed(summary, 120)
+    narrow = printed(summary, 80)
+    assert narrow.count("│ 91–100 │ 91–100 │") == 7
+    assert "…" not in narrow
+
+
+def test_an_incomplete_run_says_so(build: Build) -> None:
+    run = build()
+    plan(run, 40, [("clean", 0), *((shift, 3) for shift in (*SHIFTS, "snow"))])
+    summary = summarise(run)
+    note = "‡ incomplete: 15 of 18 cells; run the same command again to finish"
+    mean = next(row for row in summary if (row["entry"], row["shift"]) == ("source", "mean"))
+    for text in (printed(summary), markdown_table(summary)):
+        assert note in text
+        assert f"{100 * mean['value']:.1f}‡" in text
+    plan(run, 40, [])
+    assert "‡" not in printed(summarise(run))
+
+
+def test_skipped_images_are_named(build: Build) -> None:
+    run = build()
+    for index in range(5):
+        skip(run, "fog", 3, index)
+    plan(run, 40, [])
+    text = " ".join(printed(summarise(run)).split())
+    assert "5 images skipped because unreadable: img-0000 (the file is empty)," in text
+    assert "img-0002 (the file is empty) and 2 more." in text
+    assert "left: 40 on clean, gaussian_noise, defocus_blur and 1 more; 35 on fog." in text
+    assert "The mean over shifts covers other images than clean." in text
+    for shift in ("clean", *(set(SHIFTS) - {"fog"})):
+        for index in range(5):
+            skip(run, shift, 0 if shift == "clean" else 3, index)
+    text = " ".join(printed(summarise(run)).split())
+    assert "left: 35 on every shift." in text
+    assert "other images than clean" not in text
 
 
 def test_names_cannot_break_the_tables(build: Build) -> None:

@@ -295,6 +295,45 @@ def test_a_class_with_several_right_answers(table, monkeypatch):
     assert any(record.prediction == record.target for record in done)
 
 
+def test_an_unfinished_run_is_summarised_as_such(spec, tmp_path):
+    def interrupt(done, total, what):
+        if done == 5:  # three units of source, one of tent, one of three of diffusion-tta
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, tmp_path / "run", progress=interrupt)
+    rows = summarise(tmp_path / "run")
+    assert len(rows) == 4 * 3
+    assert {row["planned"] for row in rows} == {45}
+    assert [(row["entry"], row["shift"]) for row in rows if row["complete"]] == [("source", "clean"), ("tent", "clean")]
+    assert [row["n"] for row in rows if row["shift"] == "clean"] == [45, 45, 20, 0]
+    run(spec, tmp_path / "run")
+    assert all(row["complete"] for row in summarise(tmp_path / "run"))
+
+
+def test_an_interrupted_run_keeps_what_it_skipped(small, tmp_path):
+    from PIL import Image
+
+    (tmp_path / "images" / "0").mkdir(parents=True)
+    Image.new("RGB", (16, 16)).save(tmp_path / "images" / "0" / "good.png")
+    (tmp_path / "images" / "0" / "bad.png").write_bytes(b"")
+    small["data"] = {"dataset": f"imagefolder:{tmp_path / 'images'}"}
+
+    def interrupt(done, total, what):
+        if done == total - 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(parse_spec(small), tmp_path / "run", progress=interrupt)
+    rows = [row for row in summarise(tmp_path / "run") if row["complete"]]
+    assert len(rows) == 3
+    assert all(row["skipped"] == {"0/bad.png": "the file is empty"} for row in rows)
+    (tmp_path / "images" / "0" / "bad.png").unlink()  # what it was lies in the folder
+    Image.new("RGB", (16, 16)).save(tmp_path / "images" / "0" / "bad.png")
+    assert run(parse_spec(small), tmp_path / "run") == (True, {"0/bad.png": "the file is empty"})
+    assert all(row["complete"] for row in summarise(tmp_path / "run"))
+
+
 def test_unreadable_images_are_skipped_and_named(table, tmp_path):
     from PIL import Image
 
@@ -308,7 +347,9 @@ def test_unreadable_images_are_skipped_and_named(table, tmp_path):
     assert list(skipped) == ["0/bad.png"]
     cells = summarise(tmp_path / "run")
     assert {cell["n"] for cell in cells} == {2}
+    assert all(cell["complete"] and list(cell["skipped"]) == ["0/bad.png"] for cell in cells)
     assert run(parse_spec(table), tmp_path / "run") == (True, skipped)  # a resumed run still says so
+    assert run(parse_spec(table), tmp_path / "two", workers=2) == (True, skipped)
 
 
 def test_a_tiny_image_is_skipped_where_it_cannot_be_shifted(table, tmp_path):
@@ -321,6 +362,8 @@ def test_a_tiny_image_is_skipped_where_it_cannot_be_shifted(table, tmp_path):
     table["shifts"] = {"names": ["clean", "blur"], "severities": [3]}
     _, skipped = run(parse_spec(table), tmp_path / "run")
     assert list(skipped) == ["1/x.png"]
+    cells = [cell for cell in summarise(tmp_path / "run") if cell["severity"] is not None]
+    assert {(cell["shift"], cell["n"], *cell["skipped"]) for cell in cells} == {("clean", 2), ("blur", 1, "1/x.png")}
 
 
 def test_what_the_predictor_sees_does_not_depend_on_the_company(models):

@@ -46,7 +46,9 @@ def test_groups_stand_for_their_members(table):
         ("entries.tent.protocol", "offline", "protocol"),
         ("entries.diffusion-tta.batch_size", 8, "single images"),
         ("models.dtype", "float8", r"models\.dtype.*'float32', 'bfloat16' or 'float16'"),
-        ("nme", "x", "nme"),
+        ("nme", "x", r"unknown key 'nme'. Did you mean 'name'\? Known: data, entries"),
+        ("modles", {}, "specification: unknown table 'modles'.*'models'"),
+        ("entries.tent.batchsize", 8, r"\[entries\.tent\]: unknown key 'batchsize'.*'batch_size'.*Known: .*protocol"),
         ("entries", {}, "no entries"),
     ],
 )

@@ -48,6 +48,7 @@ def test_prior_resumes_to_the_same_weights(tmp_path):
     assert loaded.class_names == tuple("0123456789")
     assert loaded.clean_errors.shape == (101,)
     assert 0 < loaded.clean_errors[0] < loaded.clean_errors[-1]
+    assert len({path.stat().st_mode for path in (tmp_path / "b").rglob("*.*")}) == 1  # weights are read by others too
 
 
 def test_other_settings_are_refused(tmp_path):
@@ -93,6 +94,24 @@ def test_bad_recipes(tmp_path):
         augmentation_names("flop")
 
 
+def test_a_name_with_brackets_is_no_markup():
+    data = dataclasses.replace(digits("test"), name="imagefolder:x[/y]")
+    assert len(read_table(data, 16).images) == 400
+
+
+def test_the_folder_is_ours_or_empty(tmp_path):
+    (tmp_path / ".hidden").touch()
+    train_predictor(DATA, PREDICTOR, schedule(minutes=0.0), tmp_path, device=CPU)
+    modes = {path.name: path.stat().st_mode for path in tmp_path.iterdir()}
+    assert modes["model.safetensors"] == modes["predictor.json"] == modes[".hidden"]  # what the umask says
+    (tmp_path / "checkpoint.pt").unlink()
+    with pytest.raises(DiffcernError, match=r"holds model\.safetensors, predictor\.json and no checkpoint\.pt"):
+        train_predictor(DATA, PREDICTOR, schedule(), tmp_path, device=CPU)
+    torch.save({}, tmp_path / "checkpoint.pt")
+    with pytest.raises(DiffcernError, match="delete it to start again"):
+        train_predictor(DATA, PREDICTOR, schedule(), tmp_path, device=CPU)
+
+
 def test_a_diverging_run_says_so(tmp_path):
     bad = dataclasses.replace(schedule(3200), learning_rate=1e18, warmup=0.0)
     with pytest.raises(DiffcernError, match="--learning-rate"):
@@ -117,7 +136,7 @@ def test_ctrl_c_stops_between_steps_and_resumes_exactly(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "_loss", press_ctrl_c)
     _, stopped = train_prior(DATA, PRIOR, schedule(), tmp_path / "b", device=CPU)
-    assert (stopped.finished, stopped.step) == (False, 7)
+    assert (stopped.finished, stopped.interrupted, stopped.step) == (False, True, 7)
     again, _ = train_prior(DATA, PRIOR, schedule(), tmp_path / "b", device=CPU)
     for a, b in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)

@@ -38,12 +38,16 @@ def bench(
 ) -> None:
     """Evaluate methods x shifts x severities; run again to continue. Writes records, summary.json, report.html."""
     from diffcern.devices import device_named
+    from diffcern.files import check_folder
     from diffcern.run.evaluate import evaluate
-    from diffcern.run.spec import read_spec
+    from diffcern.run.spec import check_same, read_spec
 
     resolved = read_spec(spec, overrides or [])
     folder = out or Path("runs") / resolved.name
-    console = Console(stderr=True, soft_wrap=True)
+    chosen, part = device_named(device), _shard(shard)
+    check_folder(folder)
+    check_same(resolved, folder)
+    console = Console(stderr=True, soft_wrap=True, markup=False)
     columns = (TextColumn("{task.description:<44}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("loading", total=1)
@@ -51,8 +55,8 @@ def bench(
             complete, skipped = evaluate(
                 resolved,
                 folder,
-                device=device_named(device),
-                shard=_shard(shard),
+                device=chosen,
+                shard=part,
                 workers=workers,
                 progress=lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
             )
@@ -61,7 +65,7 @@ def bench(
             console.print(f"interrupted; the records are kept in {folder}: run the same command to continue")
             raise typer.Exit(130) from None
     for id, reason in skipped.items():
-        console.print(f"skipped {id}: {reason}", markup=False)
+        console.print(f"skipped {id}: {reason}")
     if not complete:
         console.print(f"this shard is done; {folder} is complete when the others are: then `diffcern report {folder}`")
         return

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from diffcern.cli.options import (
     ClassMapOption,
@@ -27,6 +26,7 @@ from diffcern.cli.options import (
     parse_labels,
     parse_set,
 )
+from diffcern.cli.table import rows_table
 from diffcern.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,9 +77,10 @@ def adapt(
     as_json: JsonOption = False,
 ) -> None:
     """Adapt a predictor to each image by generative feedback and predict, before and after."""
-    from diffcern.run.journal import Journal
+    from diffcern.run.journal import Journal, check_out
     from diffcern.run.predict import adapt_rows
 
+    check_out(out, overwrite)
     names: dict[str, Any] = {
         "predictor": predictor,
         "prior": prior or None,
@@ -92,6 +93,11 @@ def adapt(
     assert models.predictor is not None  # it was named
     if batch_size > 1 and not online and not built.needs_batch:
         raise UsageError(f"{method} answers single images when episodic: leave --batch-size at 1, or give --online")
+    if built.needs_batch and min(batch_size, len(dataset)) == 1 and not chosen["options"].get("source_count"):
+        raise UsageError(
+            f"{method} reads the statistics of a batch, and one image has none: give several images and --batch-size "
+            "(as published: 64 to 200, with --online)"
+        )
     chosen |= {"fingerprints": models.fingerprints(), "online": online, "batch_size": batch_size, "seed": seed}
     journal = Journal(out, chosen, overwrite=overwrite)
     if online or built.needs_batch:
@@ -128,9 +134,11 @@ def classify(
     as_json: JsonOption = False,
 ) -> None:
     """Classify images with the prior alone: the label whose condition denoises the image best."""
-    from diffcern.run.journal import Journal
+    from diffcern.run.journal import Journal, check_out
     from diffcern.run.predict import classify_rows
 
+    if out:
+        check_out(out, overwrite)
     names: dict[str, Any] = {"prior": prior, "labels": parse_labels(labels), "templates": prompt}
     names |= {"dtype": dtype, "compile": compile, "allow_pickle": allow_pickle}
     method = "diffusion-classifier"
@@ -158,6 +166,8 @@ def _prepare(
     from diffcern.data import load_dataset
     from diffcern.devices import device_named
     from diffcern.methods.presets import preset_options
+    from diffcern.predictors.clip import ZeroShot
+    from diffcern.priors import TextPrior
     from diffcern.run.models import load_models
     from diffcern.run.spec import parse_models
 
@@ -165,6 +175,9 @@ def _prepare(
     named = parse_models(names)
     dataset = load_dataset(images, max_side=max_side)
     models = load_models(named, device_named(device))
+    reads = isinstance(models.prior, TextPrior) or isinstance(getattr(models.predictor, "model", None), ZeroShot)
+    if names["templates"] and not reads:
+        raise UsageError("--prompt is for models that read text, and none here does: leave it out")
     chosen = {"images": images, "max_side": max_side, **names, "method": method, "options": options}
     return dataset, models, models.method(method, options), chosen
 
@@ -176,14 +189,19 @@ def _write(journal: Any, rows: Iterator[dict[str, Any]], total: int, what: str, 
     written = collect(journal, rows, total, what)
     if as_json:
         typer.echo(json.dumps(written, indent=1))
-    else:
-        Console().print(_table([row for row in written if not row["error"]]))
+    elif good := [row for row in written if not row["error"]]:
+        Console().print(rows_table(good))
     report_skipped(journal, written, strict)
 
 
-def collect(journal: Any, rows: Iterator[dict[str, Any]], total: int, what: str) -> list[dict[str, Any]]:
-    """Takes rows as they come, into the journal where there is one, under a progress bar; with those it had before."""
-    console = Console(stderr=True, soft_wrap=True)
+def collect(
+    journal: Any, rows: Iterator[dict[str, Any]], total: int, what: str, kept: str = "nothing is kept"
+) -> list[dict[str, Any]]:
+    """Takes rows as they come, into the journal where there is one, under a progress bar; with those it had before.
+
+    kept: what to say of an interrupted run that has no journal.
+    """
+    console = Console(stderr=True, soft_wrap=True, markup=False)
     written: list[dict[str, Any]] = list(journal.rows) if journal else []
     if written:
         console.print(f"continuing: {len(written)} of {total} are done")
@@ -193,9 +211,10 @@ def collect(journal: Any, rows: Iterator[dict[str, Any]], total: int, what: str)
                 journal.add(row)
             written.append(row)
             if row["error"]:
-                console.print(f"skipped {row['id']}: {row['error']}", markup=False)
+                console.print(f"skipped {row['id']}: {row['error']}")
     except KeyboardInterrupt:
-        kept = f"{len(journal.rows)} rows are kept: run the same command to continue" if journal else "nothing is kept"
+        if journal:
+            kept = f"{len(journal.rows)} rows are kept: run the same command to continue"
         console.print(f"interrupted; {kept}")
         raise typer.Exit(130) from None
     if journal:
@@ -205,7 +224,7 @@ def collect(journal: Any, rows: Iterator[dict[str, Any]], total: int, what: str)
 
 def report_skipped(journal: Any, written: list[dict[str, Any]], strict: bool) -> None:
     """Says where the rows are and how many were skipped; exit code 1 where that must not or leaves nothing."""
-    console = Console(stderr=True, soft_wrap=True)
+    console = Console(stderr=True, soft_wrap=True, markup=False)
     skipped = sum(bool(row["error"]) for row in written)
     if journal:
         console.print(f"{len(written) - skipped} rows in {journal.out}" + (f", {skipped} skipped" if skipped else ""))
@@ -213,20 +232,3 @@ def report_skipped(journal: Any, written: list[dict[str, Any]], strict: bool) ->
         console.print(f"{skipped} skipped")
     if skipped and (strict or skipped == len(written)):
         raise typer.Exit(1)
-
-
-def _table(rows: list[dict[str, Any]], limit: int = 20) -> Table:
-    """The first rows; costs and errors stay in the file."""
-    hidden = {"error", "seconds", "nfe_backward", "steps", "loss_first", "loss_last"}
-    columns = [name for name in (rows[0] if rows else {"id": None}) if name not in hidden]
-    more = f" (first {limit} of {len(rows)})" if len(rows) > limit else ""
-    table = Table(*columns, caption=f"{len(rows)} images{more}", box=None, header_style="bold")
-    for row in rows[:limit]:
-        table.add_row(*(_cell(row.get(name)) for name in columns))
-    return table
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return "" if value is None else str(value)

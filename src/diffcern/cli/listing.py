@@ -13,6 +13,22 @@ from rich.text import Text
 from diffcern.cli.options import JsonOption
 from diffcern.errors import unknown
 
+DATASETS = {  # what each form of `diffcern.data.FORMS` is
+    "embedded": "scikit-learn's handwritten digits, shipped; SPLIT is train, validation or test",
+    "imagefolder": "a folder with one folder of images per class: the labels are its names",
+    "folder": "a folder of images without labels",
+    "parquet": "one Parquet file, or a folder of them, with a column of encoded images and perhaps labels",
+    "hf": "a split of a data set on the Hugging Face hub, as hf:uoft-cs/cifar10:test",
+    "imagenet": "ImageNet's validation split, one folder per WordNet id",
+    "imagenet-a": "ImageNet-A: natural images that ResNet-50 gets wrong, 200 classes",
+    "imagenet-r": "ImageNet-R: art, cartoons and other renditions, 200 classes",
+    "imagenet-sketch": "ImageNet-Sketch: black and white sketches of the 1000 classes",
+    "imagenet-v2": "ImageNet-V2: a new validation split, collected like the first",
+    "imagenet-c": "ImageNet-C: corrupted copies of the validation split, as imagenet-c:ROOT/fog/3",
+    "cifar-c": "CIFAR-10-C and CIFAR-100-C: corrupted test images, as cifar-c:ROOT/fog/3",
+    "objectnet": "ObjectNet: objects from odd sides; those of its classes that ImageNet has",
+}
+
 
 def listing(
     what: Annotated[str, typer.Argument(help="methods, priors, predictors, datasets, pairs, corruptions")] = "",
@@ -40,16 +56,12 @@ def _catalogue() -> dict[str, dict[str, str]]:
     from diffcern.data.corruptions import COMMON, EXTRA
     from diffcern.data.pairs import PAIR_FORMS
     from diffcern.data.shifts import SHIFTS
-    from diffcern.methods import METHODS, options_of
+    from diffcern.methods import METHODS
     from diffcern.priors.guided_diffusion import PUBLISHED
     from diffcern.priors.hub import FAMILIES
 
     return {
-        "methods": {
-            name: "options: "
-            + (", ".join(f"{k}={f.default}" for k, f in options_of(cls).model_fields.items()) or "none")
-            for name, cls in METHODS.items()
-        },
+        "methods": {name: _options(name) for name in METHODS},
         "priors": {f"embedded:{name}": "shipped" for name in embedded_names("prior")}
         | {"hf:OWNER/NAME": f"a hub repository of {', '.join(FAMILIES)}"}
         | {"guided-diffusion:FILE.pt": f"an ADM checkpoint: {', '.join(PUBLISHED)}"}
@@ -59,9 +71,21 @@ def _catalogue() -> dict[str, dict[str, str]]:
         | {"torchvision:NAME/WEIGHTS": "a classifier or segmenter of torchvision"}
         | {"hf:OWNER/NAME": "image classification, CLIP, SigLIP, segmentation or depth of transformers"}
         | {"PATH": "a folder made by `diffcern train predictor`, or one in the format of transformers or timm"},
-        "datasets": {form: f"{name} data" for name, form in FORMS.items()},
+        "datasets": {form: DATASETS[name] for name, form in FORMS.items()},
         "pairs": dict.fromkeys(PAIR_FORMS.values(), "images and captions for `diffcern match`"),
         "corruptions": dict.fromkeys(COMMON, "common, severity 1 to 5")
         | dict.fromkeys(EXTRA, "extra, severity 1 to 5")
         | {name: (shift.__doc__ or "").splitlines()[0] for name, shift in SHIFTS.items()},
     }
+
+
+def _options(method: str) -> str:
+    """The options with their published values, and what the preset of `adapt` and `classify` sets instead."""
+    from diffcern.methods import METHODS, options_of
+    from diffcern.methods.presets import preset_options
+
+    paper = {name: field.default for name, field in options_of(METHODS[method]).model_fields.items()}
+    small = preset_options(method, "small")
+    text = "options: " + (", ".join(f"{name}={value}" for name, value in paper.items()) or "none")
+    changes = ", ".join(f"{name}={value}" for name, value in small.items() if value != paper[name])
+    return text + (f"\nin preset small, the default of adapt and classify: {changes}" if changes else "")

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from diffcern.cli.images import OverwriteOption, SideOption, collect, report_skipped
 from diffcern.cli.options import DeviceOption, DtypeOption, JsonOption, PickleOption, SeedOption, StrictOption
@@ -40,7 +41,7 @@ def match(
     from diffcern.draws import check_draws
     from diffcern.likelihood import check_norm
     from diffcern.priors import TextPrior
-    from diffcern.run.journal import Journal
+    from diffcern.run.journal import Journal, check_out
     from diffcern.run.match import match_rows
     from diffcern.run.models import load_models
     from diffcern.run.spec import parse_models
@@ -48,6 +49,8 @@ def match(
 
     if out and out.suffix == ".csv":
         raise UsageError("a row holds lists of errors, for which CSV has no form: give --out FILE.parquet or .json")
+    if out:
+        check_out(out, overwrite)
     check_norm(norm)
     check_draws(strategy, draws, (0.0, 1.0))
     weighting_named(weighting)
@@ -94,10 +97,9 @@ def scores(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _table(summary: list[dict[str, Any]], count: int) -> Table:
-    names = list(dict.fromkeys(row["score"] for row in summary))
-    table = Table("", "N", *names, caption=f"{count} examples, % right [95 % interval]", box=None, header_style="bold")
-    for group in dict.fromkeys(row["group"] for row in summary):
-        cells = [row for row in summary if row["group"] == group]
-        shown = [f"{100 * c['value']:.1f} [{100 * c['ci_low']:.1f}, {100 * c['ci_high']:.1f}]" for c in cells]
-        table.add_row(group, str(cells[0]["n"]), *shown)
+    titles = ("", "score", "% right", "95 % interval", "N")
+    table = Table(*titles, caption=f"{count} examples", box=None, header_style="bold")
+    for row in summary:
+        interval = f"[{100 * row['ci_low']:.1f}, {100 * row['ci_high']:.1f}]"
+        table.add_row(*map(Text, (row["group"], row["score"], f"{100 * row['value']:.1f}", interval, str(row["n"]))))
     return table

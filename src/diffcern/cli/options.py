@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from diffcern.errors import UsageError
+
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps")]
 SeedOption = Annotated[int, typer.Option("--seed", help="every random number is keyed by it and the image")]
 DtypeOption = Annotated[
@@ -33,10 +35,16 @@ OutFolder = Annotated[Path, typer.Option("--out", help="run folder; the same com
 def parse_labels(text: str) -> list[str] | dict[str, list[str]] | None:
     """Labels from "cat,dog", from a text file with one per line, or with sentences of their own from a CSV file.
 
-    None for no text. Raises UsageError for a CSV file without the columns prompt and label (or classname).
+    None for no text. Raises UsageError for a CSV file without the columns prompt and label (or classname), and for a
+    single label.
     """
-    from diffcern.errors import UsageError
+    labels = _labels(text)
+    if text and len(labels) < 2:
+        raise UsageError(f"--labels {text} names {len(labels)} label: give two or more to tell apart, as cat,dog")
+    return labels or None
 
+
+def _labels(text: str) -> list[str] | dict[str, list[str]]:
     if text.endswith((".csv", ".txt")) and "," not in text:
         if not Path(text).is_file():
             raise UsageError(f"--labels: there is no file {text}")
@@ -45,13 +53,11 @@ def parse_labels(text: str) -> list[str] | dict[str, list[str]] | None:
     lines = (
         Path(text).read_text().splitlines() if text and "," not in text and Path(text).is_file() else text.split(",")
     )
-    return [line.strip() for line in lines if line.strip()] or None
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _prompts(path: Path) -> dict[str, list[str]]:
     import csv
-
-    from diffcern.errors import UsageError
 
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
@@ -68,10 +74,10 @@ def parse_class_map(path: Path | None) -> dict[str, str] | None:
     """A JSON object from names to names; None for no path. Raises UsageError for anything else."""
     import json
 
-    from diffcern.errors import UsageError
-
     if path is None:
         return None
+    if not path.is_file():
+        raise UsageError(f"--class-map: there is no file {path}")
     try:
         content = json.loads(path.read_text())
     except ValueError as error:

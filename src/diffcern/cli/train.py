@@ -127,7 +127,11 @@ def _names(text: str) -> list[str] | None:
 
 
 def _report(model, outcome, schedule, out: Path, hint: str) -> None:  # type: ignore[no-untyped-def]
+    """Says how far training came; exit code 130 where Ctrl-C ended it (the time limit is a planned stop)."""
     size = sum(p.numel() for p in model.parameters()) / 1e6
-    state = "finished" if outcome.finished else "stopped; run the same command to go on"
+    stopped = "interrupted" if outcome.interrupted else "stopped"
+    state = "finished" if outcome.finished else f"{stopped}; run the same command to go on"
     typer.echo(f"{state}: {size:.2f} M parameters, step {outcome.step} of {schedule.steps}, loss {outcome.loss:.4f}")
-    typer.echo(f"in {out} ({hint})")
+    typer.echo(f"in {out}" + (f" ({hint})" if outcome.finished else ""))
+    if outcome.interrupted:
+        raise typer.Exit(130)

@@ -68,7 +68,8 @@ def load_dataset(name: str, class_names: Names = None, max_side: int | None = No
         return ImageFolder(path, max_side, class_names=class_names)
     if path.is_absolute() or name.startswith((".", "~")):
         raise DiffcernError(f"no such file or folder: {name}.")
-    raise unknown("data set", name, [*(f"embedded:{known}" for known in EMBEDDED), *FORMS.values(), "PATH"])
+    mistake = unknown("data set", name, [*(f"embedded:{known}" for known in EMBEDDED), *FORMS.values(), "PATH"])
+    raise mistake if colon else UsageError(f"no such file or folder: {name}; {mistake}")
 
 
 def _embedded(rest: str, class_names: Names, max_side: int | None) -> Dataset:

@@ -7,12 +7,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffcern.errors import DiffcernError, UsageError
+from diffcern.errors import UsageError
+from diffcern.files import check_files, reading, write_whole
 from diffcern.predictors.base import Predictor
+from diffcern.predictors.timm_models import timm_architecture
+
+FILES = ("predictor.json", "model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -61,14 +65,12 @@ class SmallResNet(nn.Sequential):
 
 
 def native_predictor(config: NativePredictorConfig) -> Predictor:
-    """A new predictor with random weights."""
+    """A new predictor with random weights. Raises UsageError for an architecture that does not exist."""
     count = len(config.class_names)
     if config.architecture == "small-resnet":
         model: nn.Module = SmallResNet(count, config.width, config.depth)
     elif config.architecture.startswith("timm:"):
-        import timm  # slow to import, and only needed here
-
-        model = timm.create_model(config.architecture.removeprefix("timm:"), num_classes=count)
+        model = timm_architecture(config.architecture.removeprefix("timm:"), count)
     else:
         raise UsageError(f"architecture is 'small-resnet' or 'timm:NAME', not {config.architecture!r}")
     return Predictor(model, config.class_names, size=config.image_size, mean=config.mean, std=config.std)
@@ -79,28 +81,20 @@ def save_predictor(
 ) -> None:
     """Writes `predictor.json` and `model.safetensors`; floating-point weights in `dtype`."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = predictor.model.state_dict()
-    save_file(
-        {
-            name: value.to(dtype if value.is_floating_point() else value.dtype).contiguous()
-            for name, value in state.items()
-        },
-        folder / "model.safetensors",
-    )
-    (folder / "predictor.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
+    state = {
+        name: value.to(dtype if value.is_floating_point() else value.dtype).contiguous()
+        for name, value in predictor.model.state_dict().items()
+    }
+    write_whole(folder / "model.safetensors", save(state))
+    write_whole(folder / "predictor.json", (json.dumps(asdict(config), indent=1) + "\n").encode())
 
 
 def read_predictor(folder: Path) -> Predictor:
     """Reads such a folder, weights in fp32. Raises DiffcernError naming what is wrong."""
-    try:
+    check_files("predictor", folder, FILES)
+    with reading(folder / "predictor.json", "`diffcern train predictor` writes such a file"):
         config = NativePredictorConfig(**json.loads((folder / "predictor.json").read_text()))
         predictor = native_predictor(config)
+    with reading(folder / "model.safetensors", "It may be truncated, or belong to another predictor.json"):
         predictor.model.load_state_dict(load_file(folder / "model.safetensors"))
-    except DiffcernError:
-        raise
-    except Exception as error:  # whatever reader failed, the user needs to know which folder and why
-        raise DiffcernError(
-            f"cannot load the predictor in {folder}: {error}. "
-            "A predictor folder holds predictor.json and model.safetensors; it may be truncated."
-        ) from error
     return predictor.float()

@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.labels import Labels, imagenet_labels, label_space, unique
 from diffcern.predictors.base import Fit, Predictor
@@ -31,11 +33,7 @@ def timm_predictor(name: str, *, allow_pickle: bool = False) -> Predictor:
         return timm_folder(fetch(rest, allow_pickle=allow_pickle), rest, allow_pickle=allow_pickle)
     known = timm.list_pretrained()
     if name not in known and name not in {tagged.partition(".")[0] for tagged in known}:
-        near = difflib.get_close_matches(name, known, n=5, cutoff=0.0)
-        raise UsageError(
-            f"timm has no model {name!r}. Did you mean {' or '.join(map(repr, near))}? "
-            "timm.list_pretrained('*resnet*') lists the names that contain a word"
-        )
+        raise _unknown(name, known, "list_pretrained")
     config = timm.models.get_pretrained_cfg(name)
     if config.hf_hub_id:
         folder = fetch(config.hf_hub_id, allow_pickle=allow_pickle)  # into the cache, from where timm reads it
@@ -55,6 +53,24 @@ def timm_folder(folder: Path, name: str, *, allow_pickle: bool = False) -> Predi
     """
     refuse_pickles(folder, name, allow_pickle)
     return _wrap(_create(f"local-dir:{folder}"), name)
+
+
+def timm_architecture(name: str, classes: int) -> nn.Module:
+    """A model of timm's registry with random weights and that many outputs. Raises UsageError for an unknown name."""
+    import timm
+
+    known = timm.list_models()
+    if name not in known and name not in timm.list_pretrained():
+        raise _unknown(name, known, "list_models")
+    return timm.create_model(name, num_classes=classes)
+
+
+def _unknown(name: str, known: list[str], function: str) -> UsageError:
+    near = difflib.get_close_matches(name, known, n=5, cutoff=0.0)
+    return UsageError(
+        f"timm has no model {name!r}. Did you mean {' or '.join(map(repr, near))}? "
+        f"timm.{function}('*resnet*') lists the names that contain a word"
+    )
 
 
 def _create(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import diffusers
 from diffusers import ControlNetModel, DiffusionPipeline
 
 from diffcern.errors import DiffcernError, UsageError
+from diffcern.predictors.hub import _download as download
 from diffcern.priors.base import Prior
 from diffcern.priors.dit import DiTPrior
 from diffcern.priors.text import StableDiffusion3Prior, StableDiffusionPrior, StableDiffusionXLPrior
@@ -42,7 +44,7 @@ def from_hub(name: str, *, controlnet: str | None = None, allow_pickle: bool = F
     """
     safetensors = None if allow_pickle else True
     with _explained(name):
-        config = DiffusionPipeline.load_config(name)
+        config = DiffusionPipeline.load_config(_configuration(name, "model_index.json"))
         kind = config.get("_class_name", "pipeline without a name")
         family = FAMILIES.get(kind)
         if family is None:
@@ -56,6 +58,7 @@ def from_hub(name: str, *, controlnet: str | None = None, allow_pickle: bool = F
     prior = family.from_pipeline(pipeline, config)
     if controlnet is not None:
         with _explained(controlnet):
+            _configuration(controlnet, "config.json")
             control = _network(ControlNetModel, controlnet, "", safetensors)
         width = control.config.cross_attention_dim
         if not isinstance(prior, StableDiffusionPrior) or width != denoiser.config.cross_attention_dim:
@@ -68,7 +71,9 @@ def from_hub(name: str, *, controlnet: str | None = None, allow_pickle: bool = F
 def _explained(name: str) -> Iterator[None]:
     """Turns what the readers raise about `name` into a DiffcernError that says what to do."""
     try:
-        yield
+        with warnings.catch_warnings():  # diffusers gives huggingface_hub an argument that is no more
+            warnings.filterwarnings("ignore", "The `local_dir_use_symlinks`", UserWarning)
+            yield
     except (OSError, ValueError, RuntimeError) as error:
         what = " ".join(str(error).split())[:300]
         advice = (
@@ -77,6 +82,12 @@ def _explained(name: str) -> Iterator[None]:
             else "Give a local folder in diffusers' format, or run once on a machine with a network, to fill the cache"
         )
         raise DiffcernError(f"cannot load the prior {name}: {what}. {advice}") from error
+
+
+def _configuration(name: str, file: str) -> Path:
+    """The folder that holds a repository's configuration; without a network or a cache this fails at once, where
+    diffusers' own readers try again and again."""
+    return Path(name) if Path(name).is_dir() else download(name, (file,))
 
 
 def _network(architecture: Any, name: str, part: str, safetensors: bool | None) -> Any:

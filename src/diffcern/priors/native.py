@@ -104,25 +104,22 @@ class NativePrior(Prior):
     @classmethod
     def from_pretrained(cls, folder: Path) -> NativePrior:
         """Reads such a folder (safetensors only), weights in fp32. Raises DiffcernError naming what is wrong."""
-        try:
+        check_files("prior", folder, FILES)
+        with reading(folder / "prior.json", "`diffcern train prior` writes such a file"):
             stored = json.loads((folder / "prior.json").read_text())
             config = NativeConfig(**{**stored, "class_names": tuple(stored["class_names"])})
-            if config.architecture not in ARCHITECTURES:
-                raise unknown("architecture", config.architecture, ARCHITECTURES)
+        if config.architecture not in ARCHITECTURES:
+            raise unknown("architecture", config.architecture, ARCHITECTURES)
+        with reading(folder / "denoiser", "Its weights may be truncated, or belong to another config.json"):
             denoiser = ARCHITECTURES[config.architecture].from_pretrained(
                 folder / "denoiser", use_safetensors=True, low_cpu_mem_usage=False
             )
-            scheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
-            prior = cls(config, denoiser.float(), scheduler)
-            if (folder / "clean_errors.json").is_file():
-                prior.clean_errors = torch.tensor(json.loads((folder / "clean_errors.json").read_text()))
-        except DiffcernError:
-            raise
-        except Exception as error:  # whatever reader failed, the user needs to know which folder and why
-            raise DiffcernError(
-                f"cannot load the prior in {folder}: {error}. "
-                "A prior folder holds prior.json, denoiser/*.safetensors and scheduler/; it may be truncated."
-            ) from error
+        with reading(folder / "scheduler", "`diffcern train prior` writes such a folder"):
+            prior = cls(config, denoiser.float(), DDPMScheduler.from_pretrained(folder / "scheduler"))
+        errors = folder / "clean_errors.json"
+        if errors.is_file():
+            with reading(errors, "It is a list of 101 percentiles, or left out"):
+                prior.clean_errors = torch.tensor(json.loads(errors.read_text())).reshape(101)
         return prior
 
 

@@ -40,6 +40,8 @@ TIMINGS = pa.schema(
     ]
 )
 
+SKIPPED = pa.schema([*(RECORDS.field(name) for name in KEY), ("reason", pa.string())])
+
 
 def parquet_files(folder: Path) -> list[Path]:
     """Finished parquet files, sorted; a leading dot or underscore or `.tmp` marks a writer's draft."""
@@ -83,6 +85,12 @@ def split(table: pa.Table) -> list[tuple[tuple[str, str, int], pa.Table]]:
     bounds = [*np.flatnonzero(_changes(table, KEY[:3])).tolist(), len(table)]
     parts = [table.slice(a, b - a) for a, b in pairwise(bounds)]
     return [((first(part, "entry"), first(part, "shift"), first(part, "severity")), part) for part in parts]
+
+
+def by_cell(folder: Path, schema: pa.Schema) -> dict[tuple[str, str, int], pa.Table]:
+    """All rows of a folder's files by (entry, shift, severity)."""
+    tables = [read_table(file, schema) for file in parquet_files(folder)]
+    return dict(split(unique(pa.concat_tables(tables)))) if tables else {}
 
 
 def _changes(table: pa.Table, columns: Iterable[str]) -> NDArray[Any]:

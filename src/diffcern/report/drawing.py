@@ -18,8 +18,8 @@ from diffcern.report.summary import SOURCE
 # matplotlib draws with these placeholder colours; `to_svg` puts the CSS variables in their place.
 INK, MUTED, LINE = "#0c0c0c", "#0b0b0b", "#0a0a0a"
 VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", LINE: "var(--line)"}
-SHAPES = [("o", "●"), ("s", "■"), ("D", "◆"), ("^", "▲"), ("v", "▼"), ("P", "✚"), ("X", "✖")]
-COLOURS = 7  # --e1 ... --e7 of the style sheet; source has its own grey
+SHAPES = [("o", "●"), ("s", "■"), ("D", "◆"), ("^", "▲"), ("v", "▼"), ("P", "✚"), ("X", "✖"), ("<", "◀")]
+COLOURS = 7  # --e1 ... --e7 of the style sheet, one fewer than shapes: pairs recur late; source has its own grey
 WIDTH, HEIGHT = 5.4, 3.4  # inches
 FRAME = 1.35  # what a figure's title, caption and padding add to its height
 STYLE: Any = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -11,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from diffcern.report import wording
+from diffcern.report import coverage, wording
 from diffcern.report.drawing import marks
 from diffcern.report.gallery import BROKEN, FIXED, WRONG, build_gallery
 from diffcern.report.plots import all_plots
@@ -57,6 +58,7 @@ def write_report(run_dir: str | Path) -> Path:
     page = _template().render(
         run=run,
         dataset=run.title,
+        spec=re.sub(r'^preset = "paper"\n', "", run.spec, flags=re.MULTILINE),  # its options are filled in
         images=len(set().union(*(cell.ids for cell in run.cells.values()))),
         summary=summary,
         table=table,
@@ -68,8 +70,9 @@ def write_report(run_dir: str | Path) -> Path:
         scope=MEAN if shifts else CLEAN,
         has_source=SOURCE in entries and len(entries) > 1,
         has_targets=any("value" in row for row in summary),
+        progress=coverage.progress(summary),
         verdict=wording.verdict(summary),
-        findings=wording.findings(summary),
+        findings=[*coverage.shortfalls(summary), *coverage.skips(summary), *wording.findings(summary)],
         heat=_heat(table),
         strips=strips,
         zero=next(iter(strips.values())).zero if strips else 50,
@@ -91,6 +94,7 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.globals.update(
+        accuracy=wording.accuracy,
         percent=wording.percent,
         points=wording.points,
         interval=wording.interval,
@@ -101,6 +105,7 @@ def _template() -> Template:
         names=names,
         CLEAN=CLEAN,
         MEAN=MEAN,
+        PARTIAL=wording.PARTIAL,
         SOURCE=SOURCE,
         KINDS={
             FIXED: "Fixed by",

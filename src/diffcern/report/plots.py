@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from diffcern.report.drawing import FRAME, HEIGHT, INK, LINE, MUTED, marks, new_figure, to_svg
+from diffcern.report.drawing import FRAME, HEIGHT, INK, LINE, MUTED, WIDTH, marks, new_figure, to_svg
 from diffcern.report.records import Cell, Run
 from diffcern.report.summary import CLEAN, MEAN
-from diffcern.report.wording import Row, headline, label, names, shift_names
+from diffcern.report.wording import PARTIAL, Row, headline, label, names, shift_names
+
+LETTER, TEXT = 5.0, 12.0  # width of a letter and height of a line of labels, in points
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,9 @@ def all_plots(run: Run, summary: Sequence[Row]) -> list[Plot]:
 
     beside = others(max(height, 2.6), HEIGHT)
     if tall and beside:
-        share = (height - FRAME * (len(beside) - 1)) / len(beside)
-        beside = others(*[min(max(share, 2.3), HEIGHT)] * 2)
+        share = min(max((height - FRAME * (len(beside) - 1)) / len(beside), 2.3), HEIGHT)
+        beside = others(share, share)
+        height = max(height, share * len(beside) + FRAME * (len(beside) - 1))
     main = accuracy(summary, height, tall and bool(beside))
     return [main, *beside] if main else beside
 
@@ -88,10 +92,13 @@ def cost(summary: Sequence[Row], height: float) -> Plot | None:
             mark = marks(entries)[row["entry"]]
             error = [[row["value"] - row["ci_low"]], [row["ci_high"] - row["value"]]]
             x = row["nfe_forward"]
-            axes.errorbar(x, row["value"], np.abs(error), fmt=mark.marker, color=mark.placeholder, ms=6, lw=1.2)
-        low, high = axes.get_ylim()
-        for row, y in zip(rows, _apart(rows, (high - low) * 0.2 / height), strict=True):
-            axes.annotate(label(row), (row["nfe_forward"], y), xytext=(8, 0), textcoords="offset points", va="center")
+            colour = mark.placeholder
+            axes.errorbar(x, row["value"], np.abs(error), fmt=mark.marker, color=colour, ms=6, lw=1.2, clip_on=False)
+        ends = [row[end] for row in rows for end in ("ci_low", "ci_high")]
+        ticks = MaxNLocator(5).tick_values(min(ends), max(ends))  # the axis ends at ticks, so that 100 % has one
+        axes.set_yticks(ticks)
+        axes.set_ylim(ticks[0], ticks[-1])
+        _name(axes, rows, [marks(entries)[row["entry"]].placeholder for row in rows], height)
         axes.grid(axis="y")
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.set_xlabel("denoiser evaluations per image")
@@ -160,17 +167,37 @@ def reliability(run: Run, height: float) -> Plot | None:
     return Plot("Is confidence honest?", caption + ", ".join(errors) + ".", svg) if errors else None
 
 
-def _apart(rows: Sequence[Row], gap: float) -> list[float]:
-    """Heights for the labels of points, nudged upwards where two points of like cost lie too close."""
-    placed: dict[int, float] = {}
-    for i in sorted(range(len(rows)), key=lambda i: rows[i]["value"]):
-        near = [y for j, y in placed.items() if abs(_log(rows[j]) - _log(rows[i])) < 0.7]
-        placed[i] = max([rows[i]["value"], *(y + gap for y in near)])
-    return [placed[i] for i in range(len(rows))]
+def _name(axes: Axes, rows: Sequence[Row], colours: Sequence[str], height: float) -> None:
+    """Names the points: neighbours in one column to the right of them, each with a line to its point."""
+    data = [(row["nfe_forward"], row["value"]) for row in rows]
+    at = axes.transAxes.inverted().transform(axes.transData.transform(data))  # [N, 2], fractions of the axes
+    texts = [label(row) + ("" if row["complete"] else PARTIAL) for row in rows]
+    widths = np.array([LETTER * len(text) for text in texts]) / (72 * (WIDTH - 0.7))
+    beside = 12 / (72 * (WIDTH - 0.7))
+    columns: list[list[int]] = []
+    edge = -np.inf
+    for i in np.argsort(at[:, 0], kind="stable").tolist():
+        if at[i, 0] > edge:
+            columns.append([])
+        columns[-1].append(i)
+        edge = max(at[columns[-1], 0]) + max(widths[columns[-1]]) + 2 * beside
+    for column in columns:
+        column.sort(key=lambda i: at[i, 1])
+        x = max(at[column, 0]) + beside
+        for i, y in zip(column, _apart(at[column, 1], TEXT / (72 * (height - 0.6))), strict=True):
+            line = {"arrowstyle": "-", "color": colours[i], "lw": 0.7, "shrinkA": 1, "shrinkB": 3}
+            axes.annotate(texts[i], data[i], (x, y), "data", "axes fraction", line, False, va="center")
 
 
-def _log(row: Row) -> float:
-    return float(np.log10(1 + row["nfe_forward"]))
+def _apart(values: NDArray[Any], gap: float) -> NDArray[Any]:
+    """Ascending heights in [0, 1] as near to the ascending `values` as a gap between them lets them be.
+
+    The mean of what nudging upwards alone and downwards alone would give keeps the gap, as both do.
+    """
+    steps = min(gap, 1 / max(len(values) - 1, 1)) * np.arange(len(values))
+    free = values - steps
+    up, down = np.maximum.accumulate(free), np.minimum.accumulate(free[::-1])[::-1]
+    return np.clip((up + down) / 2, 0, 1 - steps[-1]) + steps
 
 
 def _traces(run: Run, entry: str) -> NDArray[Any]:

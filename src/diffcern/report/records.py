@@ -1,4 +1,7 @@
-"""A run folder in memory: its entries, classes, specification and, cell by cell, the answers."""
+"""A run folder in memory: its entries, classes, specification and, cell by cell, the answers.
+
+Every planned cell is there: one that was not reached has no answers.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,9 @@ from numpy.typing import NDArray
 from diffcern.errors import DiffcernError
 from diffcern.report.columns import (
     RECORDS,
+    SKIPPED,
     TIMINGS,
+    by_cell,
     first,
     padded,
     parquet_files,
@@ -67,11 +72,10 @@ class Cell:
     """What one entry answered on one shift and severity; arrays of one length, ordered by id.
 
     confidence is the largest class probability (NaN where none was recorded); traces is `[N, steps]`, NaN
-    past the end of a trace; seconds and memory hold only the samples that were timed.
+    past the end of a trace; seconds and memory hold only the samples that were timed; skipped is the reason
+    by id of the images that could not be read.
     """
 
-    dataset: str
-    method: str
     ids: NDArray[Any]
     target: NDArray[Any]
     prediction: NDArray[Any]
@@ -81,13 +85,19 @@ class Cell:
     traces: NDArray[Any]
     seconds: NDArray[Any]
     memory: NDArray[Any]
+    skipped: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder in memory: `cells[entry, shift, severity]`, entries in the order of the specification."""
+    """A run folder in memory: `cells[entry, shift, severity]`, entries in the order of the specification.
+
+    images: how many the plan has for each cell; None where the folder does not say.
+    """
 
     path: Path
+    dataset: str
+    images: int | None
     entries: list[Entry]
     classes: list[str]
     spec: str
@@ -96,15 +106,14 @@ class Run:
     @property
     def title(self) -> str:
         """The specification's name, else the data set's."""
-        dataset = next(iter(self.cells.values())).dataset
         try:
-            return str(tomllib.loads(self.spec).get("name", dataset))
+            return str(tomllib.loads(self.spec).get("name", self.dataset))
         except tomllib.TOMLDecodeError:  # a folder that something else made
-            return dataset
+            return self.dataset
 
     @property
     def conditions(self) -> list[tuple[str, int]]:
-        """Every (shift, severity) that any entry answered, clean first."""
+        """Every planned (shift, severity), clean first."""
         return sorted({key[1:] for key in self.cells}, key=lambda c: (shift_rank(c[0]), c[1]))
 
 
@@ -127,22 +136,27 @@ def load(run_dir: str | Path) -> Run:
             f"no records in {path / 'records'} yet: `diffcern bench SPEC.toml --out {path}` writes them."
         )
     records = unique(pa.concat_tables([with_confidence(read_table(file, RECORDS)) for file in files]))
-    timed = [read_table(file, TIMINGS) for file in parquet_files(path / "timings")]
-    timings = dict(split(unique(pa.concat_tables(timed)))) if timed else {}
-    cells = {key: _cell(rows, timings.get(key)) for key, rows in split(records)}
-    if not cells:
+    if not len(records):
         raise DiffcernError(f"the record files in {path / 'records'} hold no rows: run the benchmark again.")
-    spec = path / "spec.toml"
+    answers = dict(split(records))
+    timings, skipped = by_cell(path / "timings", TIMINGS), by_cell(path / "skipped", SKIPPED)
+    entries = _entries(path / "entries.json", {key[0]: first(rows, "method") for key, rows in answers.items()})
+    plan, spec = _json(path / "plan.json", {}), path / "spec.toml"
+    conditions = {key[1:] for key in answers} | {(shift, severity) for shift, severity in plan.get("conditions", [])}
+    keys = [(entry.name, *condition) for entry in entries for condition in sorted(conditions)]
+    none = records.slice(0, 0)
     return Run(
         path=path,
-        entries=_entries(path / "entries.json", cells),
-        classes=[str(name) for name in _json(path / "classes.json")],
+        dataset=first(records, "dataset"),
+        images=plan.get("images"),
+        entries=entries,
+        classes=[str(name) for name in _json(path / "classes.json", [])],
         spec=spec.read_text(encoding="utf-8") if spec.is_file() else "",
-        cells=cells,
+        cells={key: _cell(answers.get(key, none), timings.get(key), skipped.get(key)) for key in keys},
     )
 
 
-def _cell(rows: pa.Table, timing: pa.Table | None) -> Cell:
+def _cell(rows: pa.Table, timing: pa.Table | None, skipped: pa.Table | None) -> Cell:
     def column(name: str) -> NDArray[Any]:
         return rows[name].to_numpy()
 
@@ -151,8 +165,6 @@ def _cell(rows: pa.Table, timing: pa.Table | None) -> Cell:
         return values[np.isfinite(values)]
 
     return Cell(
-        dataset=first(rows, "dataset"),
-        method=first(rows, "method"),
         ids=column("id"),
         target=column("target"),
         prediction=column("prediction"),
@@ -162,33 +174,32 @@ def _cell(rows: pa.Table, timing: pa.Table | None) -> Cell:
         traces=padded(rows["loss_trace"]),
         seconds=measured("seconds"),
         memory=measured("peak_memory_mb"),
+        skipped={row["id"]: row["reason"] for row in skipped.to_pylist()} if skipped is not None else {},
     )
 
 
-def _entries(file: Path, cells: dict[tuple[str, str, int], Cell]) -> list[Entry]:
-    """The entries that have records: described ones first, in their order, then any others."""
-    methods = {key[0]: cell.method for key, cell in cells.items()}
+def _entries(file: Path, methods: dict[str, str]) -> list[Entry]:
+    """Described entries first, in their order, then any others that have records."""
     described = [
         Entry(
             name=row["entry"],
-            method=row.get("method") or methods[row["entry"]],
+            method=row.get("method") or methods.get(row["entry"], ""),
             protocol=row.get("protocol"),
             batch_size=row.get("batch_size"),
             needs_batch=bool(row.get("needs_batch", False)),
             description=row.get("description") or "",
         )
-        for row in _json(file)
-        if row["entry"] in methods
+        for row in _json(file, [])
     ]
     known = {entry.name for entry in described}
     return described + [Entry(name, method) for name, method in methods.items() if name not in known]
 
 
-def _json(file: Path) -> list[Any]:
-    """The list in `file`, empty where there is none: what it describes is optional in a report."""
+def _json(file: Path, default: Any) -> Any:
+    """What is in `file`, the default where there is none: what it describes is optional in a report."""
     if not file.is_file():
-        return []
+        return default
     try:
-        return list(json.loads(file.read_text(encoding="utf-8")))
+        return json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DiffcernError(f"cannot read {file}: {error}. Run the benchmark again to rewrite it.") from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,9 @@ def summarise(run_dir: str | Path) -> list[dict[str, Any]]:
 
     With several severities, each entry also has one object per shift with severity null: the mean over them.
     `n` counts the labelled images an accuracy rests on; without any, the keys metric, value, ci_low and
-    ci_high are absent and n counts images. `complete` is false where entries of one shift answered different
-    images.
+    ci_high are absent and n counts images. `planned` is how many images there were to be, `skipped` the reason by
+    id of those that could not be read; `complete` is false where others are missing (a cell that was not
+    reached has n = 0). A folder without a plan is complete where all entries of a shift met the same images.
     """
     return summarise_run(load(run_dir))
 
@@ -89,23 +90,26 @@ def summarise_run(run: Run) -> list[dict[str, Any]]:
         low, high = np.nanpercentile(_nanmean(draws[prefix + name][:, columns]), [2.5, 97.5])
         return value, float(low), float(high)
 
-    ids = {c: set().union(*(cell.ids for cell in _column(run, c))) for c in conditions}
+    met = {c: set().union(*([*cell.ids, *cell.skipped] for cell in _column(run, c))) for c in conditions}
+    planned = [run.images or len(met[c]) for c in conditions]
 
     def row(entry: Entry, shift: str, severity: int | None, columns: list[int]) -> dict[str, Any]:
-        keys = [(entry.name, *conditions[c]) for c in columns]
-        cells = [run.cells[key] for key in keys if key in run.cells]
+        cells = [run.cells[entry.name, *conditions[c]] for c in columns]
         return {
             "entry": entry.name,
             "method": entry.method,
             "protocol": entry.protocol,
             "batch_size": entry.batch_size,
             "needs_batch": entry.needs_batch,
-            "dataset": cells[0].dataset,
+            "dataset": run.dataset,
             "shift": shift,
             "severity": severity,
             **_accuracy(cells, estimate("", entry.name, columns)),
-            "complete": len(cells) == len(columns)
-            and all(len(cell.ids) == len(ids[key[1:]]) for key, cell in zip(keys, cells, strict=True)),
+            "planned": max(planned[c] for c in columns),
+            "skipped": {id: reason for cell in cells for id, reason in cell.skipped.items()},
+            "complete": all(
+                len(cell.ids) + len(cell.skipped) >= planned[c] for cell, c in zip(cells, columns, strict=True)
+            ),
             **dict(
                 zip(
                     ("difference_to_source", "difference_low", "difference_high"),
@@ -116,12 +120,7 @@ def summarise_run(run: Run) -> list[dict[str, Any]]:
             **_cost(cells),
         }
 
-    rows = []
-    for entry in run.entries:
-        for shift, severity, columns in _groups(conditions):
-            if any((entry.name, *conditions[c]) in run.cells for c in columns):
-                rows.append(row(entry, shift, severity, columns))
-    return rows
+    return [row(entry, *group) for entry in run.entries for group in _groups(conditions)]
 
 
 def _groups(conditions: list[tuple[str, int]]) -> Iterator[tuple[str, int | None, list[int]]]:
@@ -188,14 +187,17 @@ def _accuracy(cells: list[Cell], estimate: tuple[float, float, float] | None) ->
 
 
 def _cost(cells: list[Cell]) -> dict[str, float | None]:
-    """Means over the images of the cells; the peak is the largest of any. None where nothing was timed."""
-    seconds = np.concatenate([cell.seconds for cell in cells])
-    memory = np.concatenate([cell.memory for cell in cells])
+    """Means over the images of the cells; the peak is the largest of any. None where nothing was measured."""
+
+    def over(measure: Callable[[NDArray[Any]], Any], name: str) -> float | None:
+        values = np.concatenate([getattr(cell, name) for cell in cells])
+        return float(measure(values)) if len(values) else None
+
     return {
-        "seconds_per_image": float(seconds.mean()) if len(seconds) else None,
-        "nfe_forward": float(np.concatenate([cell.nfe_forward for cell in cells]).mean()),
-        "nfe_backward": float(np.concatenate([cell.nfe_backward for cell in cells]).mean()),
-        "peak_memory_mb": float(memory.max()) if len(memory) else None,
+        "seconds_per_image": over(np.mean, "seconds"),
+        "nfe_forward": over(np.mean, "nfe_forward"),
+        "nfe_backward": over(np.mean, "nfe_backward"),
+        "peak_memory_mb": over(np.max, "memory"),
     }
 
 

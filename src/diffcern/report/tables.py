@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,17 +11,19 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from diffcern.report.coverage import progress, skips
 from diffcern.report.summary import CLEAN, MEAN, SOURCE
 from diffcern.report.wording import (
     BETTER,
     DAGGER,
+    PARTIAL,
     WORSE,
     Row,
+    accuracy,
     amount,
     headline,
     label,
     names,
-    percent,
     shift_names,
     standing,
 )
@@ -28,14 +31,19 @@ from diffcern.report.wording import (
 STYLES = {BETTER: "bold", WORSE: "dim red"}
 MARKDOWN = {BETTER: "**{}**", WORSE: "{} ▼"}
 WIDTH = 120  # columns of a page
+FINE = 1000  # images from which an interval is given in tenths of a point
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Texts with their standing (better, same, worse); the first column of `rows` names the row."""
+    """Texts with their standing (better, same, worse); the first column of `rows` names the row.
+
+    warning: that the run is incomplete, else empty.
+    """
 
     header: list[str]
     rows: list[list[tuple[str, str]]]
+    warning: str
     notes: list[str]
 
     @property
@@ -58,13 +66,13 @@ def build_grid(summary: Sequence[Row], width: int = WIDTH) -> Grid:
         texts = [(_accuracy(rows[s]), standing(rows[s])) if s in rows else ("–", "") for s in columns]
         cost = [(amount(total["seconds_per_image"]), ""), (amount(total["nfe_forward"]), "")]
         grid.append([(label(some), ""), *texts, *cost])
+    warning = f"{PARTIAL} {text}" if (text := progress(summary)) else ""
     notes = _notes(summary)
-    upright = Grid(["entry", *columns, "s/image", "evaluations"], grid, notes)
+    upright = Grid(["entry", *columns, "s/image", "evaluations"], grid, warning, notes)
     if upright.width <= width:
         return upright
-    titles = ["", *columns, "seconds/image", "denoiser evaluations"]
-    turned = [[(titles[i], ""), *(row[i] for row in grid)] for i in range(1, len(titles))]
-    flipped = Grid(["shift", *(row[0][0] for row in grid)], turned, notes)
+    turned = [[(title, ""), *(row[i] for row in grid)] for i, title in enumerate(upright.header) if i]
+    flipped = Grid(["shift", *(row[0][0] for row in grid)], turned, warning, notes)
     return min(upright, flipped, key=lambda grid: grid.width)
 
 
@@ -85,10 +93,12 @@ def print_table(summary: Sequence[Row], console: Console | None = None) -> None:
     for row in grid.rows:
         if row[0][0] == MEAN:
             table.add_section()
-        table.add_row(*(Text(text, style=STYLES.get(state, "")) for text, state in row))
+        table.add_row(*(_styled(text, state) for text, state in row))
         if row[0][0] == MEAN:
             table.add_section()
     console.print(table)
+    if grid.warning:
+        console.print(Text(grid.warning, style="bold yellow"))
     for note in [legend, *grid.notes] if legend else grid.notes:
         console.print(Text(note, style="dim"))
 
@@ -101,27 +111,38 @@ def markdown_table(summary: Sequence[Row], width: int = WIDTH) -> str:
         _line(["---", *["---:"] * (len(grid.header) - 1)]),
     ]
     for row in grid.rows:
-        lines.append(_line([MARKDOWN.get(state, "{}").format(_plain(text)) for text, state in row]))
-    notes = [note.replace("dim red:", "▼:") for note in grid.notes]
+        lines.append(_line([_marked(_plain(text), state) for text, state in row]))
+    notes = [note.replace("dim red:", "▼:") for note in ([grid.warning] if grid.warning else []) + grid.notes]
     return "\n".join([*lines, "", *(f"{note}  " for note in notes)]).rstrip() + "\n"
 
 
 def _accuracy(row: Row) -> str:
-    """`61.2 ±3.1`: half the interval's width, since most intervals are nearly symmetric."""
+    """`61.2 57–65`: the interval is rounded outwards, so that it still covers what it should."""
     if "value" not in row:
         return "–"
-    return f"{percent(row['value'])} ±{percent((row['ci_high'] - row['ci_low']) / 2)}"
+    digits = int(row["n"] >= FINE)
+    low, high = (round(100 * 10**digits * row[end], 6) for end in ("ci_low", "ci_high"))
+    return f"{accuracy(row)} {math.floor(low) / 10**digits:.{digits}f}–{math.ceil(high) / 10**digits:.{digits}f}"
+
+
+def _styled(text: str, state: str) -> Text:
+    """An accuracy stands out from its interval."""
+    value, space, rest = text.partition(" ") if state else (text, "", "")
+    return Text.assemble((value, STYLES.get(state, "")), space, (rest, "dim"))
+
+
+def _marked(text: str, state: str) -> str:
+    value, space, rest = text.partition(" ") if state else (text, "", "")
+    return MARKDOWN.get(state, "{}").format(value) + space + rest
 
 
 def _notes(summary: Sequence[Row]) -> list[str]:
-    notes = ["±: half of the 95 % interval."]
+    notes = ["After an accuracy: its 95 % interval, rounded outwards."]
     if any(row["difference_low"] is not None for row in summary):
-        notes[0] += f" Bold: significantly above {SOURCE}; dim red: significantly below (paired bootstrap)."
+        notes.append(f"Bold: significantly above {SOURCE}; dim red: significantly below (paired bootstrap).")
     if any(row["needs_batch"] for row in summary):
         notes.append(f"{DAGGER} needs a batch of images: it cannot answer for one image alone.")
-    if not all(row["complete"] for row in summary):
-        notes.append("Incomplete: some entries have not answered all images (`complete` in summary.json).")
-    return notes
+    return notes + skips(summary)
 
 
 def _plain(text: str) -> str:

@@ -9,6 +9,7 @@ from diffcern.report.summary import CLEAN, MEAN, SOURCE
 
 Row = Mapping[str, Any]
 DAGGER = "†"
+PARTIAL = "‡"
 WORSE, SAME, BETTER = "worse", "same", "better"
 NARROW = 0.02  # a change whose whole interval is within two points is called none
 
@@ -31,6 +32,11 @@ def shift_names(summary: Sequence[Row]) -> list[str]:
 
 def percent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{100 * value:.{digits}f}"
+
+
+def accuracy(row: Row) -> str:
+    """An accuracy in percent, with a double dagger where images are missing."""
+    return percent(row["value"]) + ("" if row["complete"] else PARTIAL)
 
 
 def points(value: float | None) -> str:
@@ -103,14 +109,12 @@ def _scope(summary: Sequence[Row]) -> str:
 def verdict(summary: Sequence[Row]) -> str:
     """One sentence on the best entry, which says so when it does not beat source."""
     table, best, scope = headline(summary), best_entry(summary), _scope(summary)
-    where = f"over {count(len(shift_names(summary)), 'shift')}" if scope == MEAN else "on clean images"
     if not any("value" in row for row in summary):
         return "No targets are known, so nothing is said about accuracy; answers and their cost are below."
     if best is None:
-        row = table[SOURCE, scope]
-        return f"{SOURCE}: {percent(row['value'])} % {where}; there is no other entry to compare it with."
+        return f"{_result(table[SOURCE, scope], summary)}; there is no other entry to compare it with."
     row = table[best, scope]
-    text = f"{label(row)}: {percent(row['value'])} % {where}"
+    text = _result(row, summary)
     if row["difference_low"] is None:
         return f"{text}; there is no entry named {SOURCE} to compare it with."
     prefix, preposition = {
@@ -126,6 +130,13 @@ def verdict(summary: Sequence[Row]) -> str:
     return f"{text}; clean {_clean_change(clean)} ({difference(clean)})."
 
 
+def _result(row: Row, summary: Sequence[Row]) -> str:
+    """`tent†: 61.2 % over 8 shifts`."""
+    partly = "" if row["complete"] else "what is there of "
+    shifts = f"over {partly}{count(len(shift_names(summary)), 'shift')}"
+    return f"{label(row)}: {accuracy(row)} % {shifts if row['shift'] == MEAN else 'on clean images'}"
+
+
 def _clean_change(row: Row) -> str:
     """In one word where the interval allows it: "unchanged" needs a narrow one, not just one around zero."""
     narrow = max(-row["difference_low"], row["difference_high"]) <= NARROW
@@ -134,7 +145,7 @@ def _clean_change(row: Row) -> str:
 
 
 def findings(summary: Sequence[Row]) -> list[str]:
-    """What a reader should not miss: where an entry loses, what it needs, what is missing."""
+    """What a reader should not miss: where an entry loses and what it needs."""
     table, shifts, found = headline(summary), shift_names(summary), []
     best, alone = best_entry(summary), best_entry(summary, single=True)
     if best and table[best, _scope(summary)]["needs_batch"]:
@@ -151,11 +162,4 @@ def findings(summary: Sequence[Row]) -> list[str]:
             if len(worse) > len(worst):
                 where = f"{len(worse)} of {len(rows)} conditions, most on {where}"
             found.append(f"{label(worse[0])} is significantly worse than {SOURCE} on {where}.")
-        if missing := [s for (e, s), row in table.items() if e == entry and not row["complete"] and s != MEAN]:
-            found.append(
-                f"{entry} has not answered the same images as the others on {', '.join(missing)}: its means "
-                "are over what is there, its differences over the images it shares with source."
-            )
-        elif not table.get((entry, MEAN), {"complete": True})["complete"]:
-            found.append(f"{entry} has no answers on some shifts: its mean is over the others.")
     return found

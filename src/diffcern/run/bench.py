@@ -19,12 +19,13 @@ from torch import Tensor
 from diffcern.data import Dataset, UnreadableImage, check_pixels, encode_png, load_dataset, subset
 from diffcern.data.shifts import shift as shifted
 from diffcern.errors import UsageError
+from diffcern.fingerprints import digest
 from diffcern.labels import imagenet_labels, label_space
 from diffcern.methods import MODELS, checked_options, method_class, needs
 from diffcern.methods.base import Method
 from diffcern.rng import generator
 from diffcern.run.batch import batch_of
-from diffcern.run.models import digest, load_models, renamed
+from diffcern.run.models import load_models, renamed
 from diffcern.run.spec import Entry, Spec
 from diffcern.types import Inputs, Prediction, Record, Timing
 
@@ -163,7 +164,7 @@ class Bench:
                 images.append(self.image(position, unit.shift, unit.severity))
                 kept.append(position)
             except UnreadableImage as error:
-                self.skipped[self.dataset.ids[self.order[position]]] = str(error)
+                self.skipped[self.dataset.ids[self.order[position]]] = error.reason
         return kept, batch_of(images, self.predictor).to(self.device) if images else torch.empty(0)
 
     def _records(

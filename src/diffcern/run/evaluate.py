@@ -9,7 +9,7 @@ import torch
 
 from diffcern.errors import UsageError
 from diffcern.run.bench import Bench, units
-from diffcern.run.parallel import run_units
+from diffcern.run.parallel import do_unit, run_units
 from diffcern.run.spec import Spec, check_same
 from diffcern.run.store import RunFolder, check_fingerprint
 
@@ -42,6 +42,7 @@ def evaluate(
     folder.write_json("fingerprint.json", fingerprint)
     folder.write_json("classes.json", list(bench.task.class_names))
     folder.write_json("entries.json", entries)
+    folder.write_json("plan.json", {"images": len(bench.order), "conditions": spec.shifts.cells})
     if not (out / "examples.parquet").is_file():
         folder.write_table("examples.parquet", bench.examples())
     work = units(spec, len(bench.order))
@@ -50,12 +51,10 @@ def evaluate(
     if workers > 1 and len(todo) > 1:
         done = iter(range(mine - len(todo) + 1, mine + 1))
         progress(mine - len(todo), mine, f"starting {workers} workers")
-        skipped = run_units(spec, out, todo, workers, lambda unit: progress(next(done), mine, unit.title))
+        run_units(spec, out, todo, workers, lambda unit: progress(next(done), mine, unit.title))
     else:
         for number, unit in enumerate(todo, mine - len(todo)):
             progress(number, mine, unit.title)
-            folder.write_unit(unit.name, *bench.run(unit))
-        skipped = bench.skipped
-    skipped = folder.merge_skipped(skipped)
+            do_unit(bench, folder, unit)
     progress(mine, mine, "done")
-    return all(folder.done(unit.name) for unit in work), skipped
+    return all(folder.done(unit.name) for unit in work), folder.skipped()

@@ -29,23 +29,27 @@ def _start(spec: Spec, out: Path) -> None:
     _bench, _folder = Bench(spec, torch.device("cpu")), RunFolder(out)
 
 
-def _work(unit: Unit) -> dict[str, str]:
-    _folder.write_unit(unit.name, *_bench.run(unit))
-    return _bench.skipped
+def _work(unit: Unit) -> None:
+    do_unit(_bench, _folder, unit)
 
 
-def run_units(
-    spec: Spec, out: Path, work: Sequence[Unit], workers: int, finished: Callable[[Unit], None]
-) -> dict[str, str]:
-    """Does the units of `work`; calls finished(unit) for each; returns what was skipped (id -> reason)."""
-    skipped: dict[str, str] = {}
+def do_unit(bench: Bench, folder: RunFolder, unit: Unit) -> None:
+    """Does one unit and writes its records, and beside them which of its images were skipped."""
+    bench.skipped.clear()
+    records, timings = bench.run(unit)
+    key = {"entry": unit.entry, "shift": unit.shift, "severity": unit.severity}
+    skipped = [{**key, "id": id, "reason": reason} for id, reason in bench.skipped.items()]
+    folder.write_unit(unit.name, records, timings, skipped)
+
+
+def run_units(spec: Spec, out: Path, work: Sequence[Unit], workers: int, finished: Callable[[Unit], None]) -> None:
+    """Does the units of `work`; calls finished(unit) for each."""
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(spec, out))
     try:
         futures = {pool.submit(_work, unit): unit for unit in work}
         for future in as_completed(futures):
-            skipped |= future.result()
+            future.result()
             finished(futures[future])
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    return skipped

@@ -94,6 +94,9 @@ class Entry:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+SECTIONS = {"data": Data, "models": Models, "shifts": Shifts, "entries": Entry}
+
+
 @dataclass(frozen=True, config=STRICT)
 class Spec:
     """A whole bench."""
@@ -120,19 +123,20 @@ def read_spec(source: str | Path, overrides: Sequence[str] = ()) -> Spec:
     if not path.is_file() and path.parent in (Path(), Path("specs")):
         path = SHIPPED / f"{path.stem}.toml"
     if not path.is_file():
-        raise unknown("specification", str(source), [known.stem for known in SHIPPED.glob("*.toml")])
+        shipped = [known.stem for known in SHIPPED.glob("*.toml")]
+        raise UsageError(f"no such file: {source}; {unknown('specification', str(source), shipped)}")
     try:
         table = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not TOML: {error}") from error
     for assignment in overrides:
         override(table, assignment)
-    return parse_spec(table)
+    return parse_spec(table, str(path))
 
 
-def parse_spec(table: Mapping[str, Any]) -> Spec:
-    """Checks every name and option of a specification. Raises UsageError."""
-    spec = _validated(Spec, table, "specification")
+def parse_spec(table: Mapping[str, Any], source: str = "specification") -> Spec:
+    """Checks every name and option of a specification; source: what messages call it. Raises UsageError."""
+    spec = _validated(Spec, table, source)
     if not spec.entries:
         raise UsageError('the specification has no entries: add a table [entries.source] with method = "source"')
     entries = {name: _with_preset(entry) for name, entry in spec.entries.items()}
@@ -163,8 +167,15 @@ def _validated(kind: type[Value], table: Mapping[str, Any], what: str) -> Value:
     try:
         return TypeAdapter(kind).validate_python(dict(table))
     except ValidationError as error:
-        first = error.errors()[0]
+        problems = error.errors()  # a name that does not exist first: what is missing may be what was meant
+        first = min(problems, key=lambda problem: problem["type"] != "unexpected_keyword_argument")
         where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "unexpected_keyword_argument":
+            section, _, name = where.rpartition(".")
+            known: Any = SECTIONS[section.partition(".")[0]] if section else kind
+            form = "table" if isinstance(first["input"], dict) else "key"
+            message = unknown(form, name, [field.name for field in dataclasses.fields(known)])
+            raise UsageError(f"{what}{f', [{section}]' if section else ''}: {message}") from error
         raise UsageError(f"{what}, at {where or 'the top'}: {first['msg']}") from error
 
 

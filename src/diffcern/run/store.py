@@ -40,6 +40,12 @@ TIMING_SCHEMA = pa.schema(
         ("peak_memory_mb", pa.float64()),
     ]
 )
+SKIPPED_SCHEMA = pa.schema(
+    [
+        *(RECORD_SCHEMA.field(name) for name in ("entry", "shift", "severity", "id")),
+        ("reason", pa.string()),
+    ]
+)
 PARTS = {  # of a fingerprint, and what it means when one differs
     "predictor": "other weights or settings of the predictor",
     "prior": "other weights or settings of the prior",
@@ -49,13 +55,13 @@ PARTS = {  # of a fingerprint, and what it means when one differs
 
 
 class RunFolder:
-    """Where a bench writes: spec.toml, fingerprint.json, records/, timings/, examples.parquet, entries.json and
-    classes.json."""
+    """Where a bench writes: spec.toml, fingerprint.json, plan.json, records/, timings/, skipped/ (images that could
+    not be read), examples.parquet, entries.json and classes.json."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            for name in ("records", "timings"):
+            for name in ("records", "timings", "skipped"):
                 (path / name).mkdir(parents=True, exist_ok=True)
             probe = path / ".writable"
             probe.touch()
@@ -72,20 +78,25 @@ class RunFolder:
     def write_table(self, name: str, table: pa.Table) -> None:
         atomically(self.path / name, lambda partial: pq.write_table(table, partial))
 
-    def merge_skipped(self, skipped: dict[str, str]) -> dict[str, str]:
-        """Adds to skipped.json (id -> reason), so that a resumed run still names what an earlier part skipped."""
-        path = self.path / "skipped.json"
-        merged = {**(json.loads(path.read_text()) if path.is_file() else {}), **skipped}
-        if merged:
-            self.write_json(path.name, merged)
-        return merged
+    def skipped(self) -> dict[str, str]:
+        """What all units of this run skipped, whoever did them: id -> reason."""
+        tables = [pq.read_table(file) for file in sorted((self.path / "skipped").glob("*.parquet"))]
+        return {row["id"]: row["reason"] for table in tables for row in table.to_pylist()}
 
     def done(self, unit: str) -> bool:
         """Whether the records of that unit of work are there."""
         return (self.path / "records" / f"{unit}.parquet").is_file()
 
-    def write_unit(self, unit: str, records: Sequence[Record], timings: Iterable[Timing]) -> None:
-        """Timings first: a unit counts as done when its records are there."""
+    def write_unit(
+        self,
+        unit: str,
+        records: Sequence[Record],
+        timings: Iterable[Timing],
+        skipped: Sequence[Mapping[str, Any]] = (),  # rows of SKIPPED_SCHEMA
+    ) -> None:
+        """Records last: a unit counts as done when they are there."""
+        if skipped:
+            self.write_table(f"skipped/{unit}.parquet", pa.Table.from_pylist(list(skipped), schema=SKIPPED_SCHEMA))
         self.write_table(
             f"timings/{unit}.parquet", pa.Table.from_pylist([asdict(t) for t in timings], schema=TIMING_SCHEMA)
         )

@@ -27,8 +27,8 @@ class Classification:
         missing = [name for name in names if name not in known]
         if missing or len(set(names)) < len(names) or len(set(known)) < len(known):
             raise DiffcernError(
-                f"the predictor's {len(names)} classes ({_abridged(names)}) do not map by name onto the prior's "
-                f"{len(known)} ({_abridged(known)}): "
+                f"{len(names)} labels ({_abridged(names)}) do not map by name onto the prior's {len(known)} classes "
+                f"({_abridged(known)}): "
                 + (f"the prior lacks {_abridged(missing)}" if missing else "a name stands twice")
                 + ". Give models of one label space, or name the classes alike."
             )

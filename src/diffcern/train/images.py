@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from rich.markup import escape
 from rich.progress import track
 from torch import Generator, Tensor
 from torch.nn import functional as F
@@ -36,7 +37,7 @@ def read_table(dataset: Dataset, size: int) -> ImageTable:
     if len(dataset) * 3 * size * size > MEMORY_LIMIT:
         raise DiffcernError(f"{len(dataset)} images of {size} pixels do not fit {MEMORY_LIMIT >> 30} GiB of memory")
     images = torch.empty(len(dataset), 3, size, size, dtype=torch.uint8)
-    for i in track(range(len(dataset)), f"reading {dataset.name}", transient=True):
+    for i in track(range(len(dataset)), escape(f"reading {dataset.name}"), transient=True):
         image = dataset[i].image
         if image.shape[-2:] != (size, size):
             image = F.interpolate(image[None], (size, size), mode="bilinear", antialias=True)[0]

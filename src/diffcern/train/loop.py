@@ -22,6 +22,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from diffcern.errors import DiffcernError
+from diffcern.files import check_folder
+
+CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,12 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where training stopped: finished, or at the time limit or Ctrl-C; and the averaged loss."""
+    """Where training stopped: finished, at Ctrl-C or else at the time limit; and the averaged loss."""
 
     finished: bool
     step: int
     loss: float
+    interrupted: bool = False
 
 
 def train(
@@ -71,7 +75,8 @@ def train(
     warmup = int(schedule.warmup * schedule.steps)
     rates = get_cosine_schedule_with_warmup(optimizer, warmup, schedule.steps)
     ema = EMAModel(parameters, decay=schedule.ema_decay, use_ema_warmup=True, power=0.75)
-    checkpoint = folder / "checkpoint.pt"
+    checkpoint = folder / CHECKPOINT
+    folder.mkdir(parents=True, exist_ok=True)
     settings = {
         **settings,
         **{k: v for k, v in asdict(schedule).items() if k not in ("minutes", "checkpoint_seconds")},
@@ -121,10 +126,21 @@ def train(
                 saved = time.monotonic()
                 if not progress.console.is_terminal:  # a log: the bar shows only at the end
                     progress.console.print(f"step {step} of {schedule.steps}, {bar_text}")
-    if step > first:
+    if step > first or not checkpoint.exists():
         save()
     ema.copy_to(parameters)
-    return Outcome(step >= schedule.steps, step, average)
+    finished = step >= schedule.steps
+    return Outcome(finished, step, average, bool(interrupted) and not finished)
+
+
+def check_out(folder: Path) -> None:
+    """Raises DiffcernError unless training may write there: a new or empty folder, or one with its checkpoint."""
+    check_folder(folder)
+    others = sorted(p.name for p in folder.glob("*") if not p.name.startswith((".", "checkpoint.")))
+    if others and not (folder / CHECKPOINT).is_file():
+        raise DiffcernError(
+            f"{folder} holds {', '.join(others[:3])} and no {CHECKPOINT} to go on from: give another --out"
+        )
 
 
 @contextmanager
@@ -154,9 +170,10 @@ def _resume(
         return 0, 0.0
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        before = json.loads(state["settings"])
     except Exception as error:
         raise DiffcernError(f"cannot read {checkpoint}: {error}; delete it to start again") from error
-    before, now = json.loads(state["settings"]), json.loads(json.dumps(settings, default=str))
+    now = json.loads(json.dumps(settings, default=str))
     changed = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
     if changed:
         what = ", ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in changed)

@@ -15,7 +15,7 @@ from diffcern.predictors.base import Predictor
 from diffcern.predictors.native import NativePredictorConfig, native_predictor, save_predictor
 from diffcern.rng import generator
 from diffcern.train.images import augment, augmentation_names, read_table
-from diffcern.train.loop import Outcome, Schedule, train
+from diffcern.train.loop import Outcome, Schedule, check_out, train
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,13 @@ def train_predictor(
     device: torch.device,
     autocast: bool = False,
 ) -> tuple[Predictor, Outcome]:
-    """Trains (or goes on training) a predictor in `folder` and saves its averaged weights."""
+    """Trains (or goes on training) a predictor in `folder` and saves its averaged weights.
+
+    Raises UsageError for a recipe that cannot be built, DiffcernError for unusable data or a folder that holds other
+    things.
+    """
     augmentations = augmentation_names(recipe.augmentation)
-    folder.mkdir(parents=True, exist_ok=True)
+    check_out(folder)
     table = read_table(dataset, recipe.image_size)
     some = torch.randperm(len(table.targets), generator=generator(schedule.seed, "statistics"))[:10_240]
     pixels = table.images[some].float().div(255)

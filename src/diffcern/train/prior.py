@@ -18,7 +18,7 @@ from diffcern.likelihood import denoising_error
 from diffcern.priors.native import PREDICTION_TYPES, NativeConfig, NativePrior, native_prior
 from diffcern.rng import generator
 from diffcern.train.images import ImageTable, augment, augmentation_names, read_table
-from diffcern.train.loop import Outcome, Schedule, train
+from diffcern.train.loop import Outcome, Schedule, check_out, train
 from diffcern.types import Condition
 from diffcern.weightings import weighting as weighting_named
 
@@ -56,7 +56,8 @@ def train_prior(
 ) -> tuple[NativePrior, Outcome]:
     """Trains (or goes on training) a prior in `folder`; on the way out saves the averaged weights and samples.
 
-    Raises UsageError for a recipe that cannot be built, DiffcernError for unusable data or a foreign checkpoint.
+    Raises UsageError for a recipe that cannot be built, DiffcernError for unusable data, a foreign checkpoint or a
+    folder that holds other things.
     """
     if recipe.objective not in PREDICTION_TYPES:
         raise UsageError(f"objective is one of {', '.join(PREDICTION_TYPES)}, not {recipe.objective!r}")
@@ -64,7 +65,7 @@ def train_prior(
         raise UsageError("the image size must be a multiple of the patch, the width a multiple of the heads")
     weighting_named(recipe.weighting)
     augmentations = augmentation_names(recipe.augmentation)
-    folder.mkdir(parents=True, exist_ok=True)
+    check_out(folder)
     table = read_table(dataset, recipe.image_size)
     config = NativeConfig(
         recipe.architecture, recipe.objective, recipe.image_size, recipe.channels, tuple(dataset.class_names)
@@ -89,6 +90,8 @@ def train_prior(
 
 def _start_from(prior: NativePrior, folder: str) -> None:
     """Gives the prior the weights of a trained one; UsageError where the two differ."""
+    if not Path(folder).is_dir():
+        raise UsageError(f"--init takes the folder of a trained prior; there is no folder {folder}")
     trained = NativePrior.from_pretrained(Path(folder))
     for name, value in asdict(prior.config).items():
         if (other := asdict(trained.config)[name]) != value:

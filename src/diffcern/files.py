@@ -1,0 +1,50 @@
+"""Folders and files: checked before work begins, written whole, and named where they cannot be read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from diffcern.errors import DiffcernError
+
+
+def check_folder(folder: Path) -> None:
+    """Raises DiffcernError where that folder cannot be made or written into; makes nothing itself."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise DiffcernError(f"cannot write into {folder}: {nearest} is a file; give another --out")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise DiffcernError(f"cannot write into {folder}: {nearest} is read-only; give another --out")
+
+
+def check_files(kind: str, folder: Path, patterns: Sequence[str]) -> None:
+    """Raises DiffcernError that lists what a folder of diffcern's own lacks, and names the pickle in its place."""
+    missing = [pattern for pattern in patterns if not any(folder.glob(pattern))]
+    if missing:
+        pickles = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*.bin"))]
+        advice = f"; {pickles[0]} is a pickle, and such folders hold safetensors only" if pickles else ""
+        raise DiffcernError(f"the {kind} in {folder} lacks {', '.join(missing)}{advice}")
+
+
+@contextmanager
+def reading(path: Path, advice: str) -> Iterator[None]:
+    """Turns whatever a reader raises into a DiffcernError that names the file."""
+    try:
+        yield
+    except DiffcernError:
+        raise
+    except Exception as error:  # every reader has its own
+        what = " ".join(str(error).split())[:300]
+        raise DiffcernError(f"cannot read {path}: {what or type(error).__name__}. {advice}") from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a temporary file beside `path` and renames it: a kill leaves the old file or none."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
