@@ -44,8 +44,19 @@ CANDIDATES: dict[str, list[dict]] = {
         ),
     ],
     "tent": [{**ONLINE, "options": {"learning_rate": rate}} for rate in (1e-3, 3e-3)],
+    "memo": [{"options": {"views": 32, "learning_rate": rate}} for rate in (2.5e-4, 1e-3, 5e-3, 0.02, 0.05)],
     "dusa": [
         {**ONLINE, "options": {"learning_rate": rate, "timestep": time}} for time in (0.1, 0.5) for rate in (1e-5, 1e-4)
+    ],
+    "diffpure": [
+        {"options": {"start": start, "steps": 10, "solver": solver, "ensemble": ensemble}}
+        for start in (199, 399, 599)
+        for solver, ensemble in (("ddpm", "none"), ("ddpm", "sum"), ("dpm-solver++", "sum"))
+    ],
+    "dda": [
+        {"options": {"start": start, "steps": 20, "weight": weight, "form": form}}
+        for start in (399, 599, 799)
+        for weight, form in ((0.1, "estimate"), (0.2, "estimate"), (0.4, "estimate"), (0.2, "through"))
     ],
     "diffusion-classifier": [{"options": {"draws": 16, "weighting": name}} for name in ("eps", "x0", "v", "min-snr")],
 }

@@ -33,7 +33,7 @@ class Route:
 
 
 class Purifier:
-    """Purifies images `[B, 3, H, W]` in [0, 1] to the prior's own resolution, in memory: no file format between.
+    """Purifies images in [0, 1] to the prior's own resolution, in memory: no file format between.
 
     settings: the plain values that the guide was made from, which with route, prior, image, id and seed name an
     entry of the cache. Raises UsageError where route or guide do not fit the prior.
@@ -59,22 +59,21 @@ class Purifier:
         """Names the prior and all settings, as `digest` does."""
         return digest({"prior": fingerprint(self.prior), "route": vars(self.route), **self.settings})
 
-    def __call__(self, images: Tensor, ids: Sequence[str], seed: int = 0) -> Tensor:
-        """`[B, 3, h, w]` in [0, 1], fp32."""
+    def __call__(self, images: Sequence[Tensor] | Tensor, ids: Sequence[str], seed: int = 0) -> Tensor:
+        """Images `[3, H, W]`, of any sizes, or a batch `[B, 3, H, W]` -> `[B, 3, h, w]` in [0, 1], fp32."""
         if self.cache is None:
             return self._purify(images, ids, seed)
         keys = [digest([self.identity, content_id(image), id, seed]) for image, id in zip(images, ids, strict=True)]
         found = [self.cache.get(key) for key in keys]
         missing = [i for i, value in enumerate(found) if value is None]
         if missing:
-            made = self._purify(images[missing], [ids[i] for i in missing], seed)
+            made = self._purify([images[i] for i in missing], [ids[i] for i in missing], seed)
             for i, value in zip(missing, made, strict=True):
                 self.cache.put(keys[i], value)
                 found[i] = value
-        return torch.stack([value.to(images.device) for value in found if value is not None])
+        return torch.stack([value.to(images[0].device) for value in found if value is not None])
 
-    def _purify(self, images: Tensor, ids: Sequence[str], seed: int) -> Tensor:
-        latents = purify(
-            self.prior, self.prior.encode(images), ids, guide=self.guide, seed=seed, rows=self.rows, **vars(self.route)
-        )
+    def _purify(self, images: Sequence[Tensor] | Tensor, ids: Sequence[str], seed: int) -> Tensor:
+        encoded = torch.cat([self.prior.encode(image[None]) for image in images])
+        latents = purify(self.prior, encoded, ids, guide=self.guide, seed=seed, rows=self.rows, **vars(self.route))
         return self.prior.decode(latents)

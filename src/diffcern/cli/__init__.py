@@ -15,6 +15,7 @@ from diffcern.cli.bench import bench, demo, report
 from diffcern.cli.images import adapt, classify
 from diffcern.cli.listing import listing
 from diffcern.cli.match import match
+from diffcern.cli.purify import purify
 from diffcern.errors import DiffcernError, UsageError
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app.command()(demo)
 app.command()(adapt)
 app.command()(classify)
 app.command()(match)
+app.command()(purify)
 app.command()(bench)
 app.command()(report)
 app.add_typer(train.app, name="train")

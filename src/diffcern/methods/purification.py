@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffcern.cache import TensorCache
 from diffcern.errors import UsageError
@@ -199,6 +199,11 @@ class GDA(Purified):
         route = Route(start, steps, solver, eta)
         purifier = Purifier(frozen_view(prior), route, Guide(terms, form), settings, cache_at(cache), rows)
         super().__init__(predictor, predictor, purifier, ensemble, skip)
+
+
+def unused_predictor() -> Predictor:
+    """In the place of the predictor, where only the purified images are wanted and no guide looks through it."""
+    return Predictor(nn.Identity(), ())
 
 
 def cache_at(folder: str) -> TensorCache | None:

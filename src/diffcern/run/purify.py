@@ -1,0 +1,85 @@
+"""A folder of purified images: PNG files named after their inputs, and a sheet of some before and after."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2.functional import to_pil_image
+from torchvision.utils import make_grid
+
+from diffcern.data import Dataset, Sample, UnreadableImage, decode, encode_png, readable
+from diffcern.errors import DiffcernError
+from diffcern.files import write_whole
+from diffcern.priors.latent import to_square
+from diffcern.purifier import Purifier
+
+SETTINGS = "purify.json"
+SHEET = "before-after.png"
+
+
+def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Writes down what the folder's images are made with; DiffcernError where it holds images made otherwise."""
+    text = json.dumps(settings, indent=1, sort_keys=True, default=str)
+    known = folder / SETTINGS
+    if known.exists() and known.read_text() != text:
+        raise DiffcernError(f"{folder} holds images that were purified otherwise ({known}): give another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(known, text.encode())
+
+
+def file_names(ids: Sequence[str]) -> dict[str, PurePosixPath]:
+    """A PNG file below the output folder for each id: "cats/1.jpg" -> "cats/1.png", or "cats/1.jpg.png" where there
+    is a "cats/1.webp" too."""
+    places = {id: PurePosixPath(*(part for part in PurePosixPath(id).parts if part not in ("/", ".."))) for id in ids}
+    short = {id: place.with_suffix(".png") for id, place in places.items()}
+    count = Counter(short.values())
+    return {
+        id: place if count[place] == 1 else place.with_name(f"{places[id].name}.png") for id, place in short.items()
+    }
+
+
+def purified(
+    dataset: Dataset, purifier: Purifier, folder: Path, *, seed: int, batch_size: int, device: torch.device
+) -> Iterator[dict[str, Any]]:
+    """Purifies and writes the images that are not there yet; yields id, file and error of each one that it visits."""
+    names = file_names(dataset.ids)
+    done = {id for id, name in names.items() if (folder / name).exists()}
+    todo = readable(dataset, skip=done)
+    while batch := list(islice(todo, batch_size)):
+        samples = [item for item in batch if isinstance(item, Sample)]
+        errors = [item for item in batch if isinstance(item, UnreadableImage)]
+        yield from ({"id": error.name, "file": None, "error": error.reason} for error in errors)
+        if not samples:
+            continue
+        images = purifier([sample.image.to(device) for sample in samples], [sample.id for sample in samples], seed)
+        for sample, image in zip(samples, images.cpu(), strict=True):
+            path = folder / names[sample.id]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, encode_png(image))
+            yield {"id": sample.id, "file": str(names[sample.id]), "error": None}
+
+
+def write_sheet(dataset: Dataset, folder: Path, count: int = 24) -> Path:
+    """The first images and what became of them, side by side, as they lie in the folder."""
+    pairs: list[Tensor] = []
+    for item in readable(dataset):
+        if isinstance(item, UnreadableImage):
+            continue
+        after = decode(folder / file_names(dataset.ids)[item.id], item.id)
+        pairs += [(to_square(item.image[None], after.shape[-1])[0] + 1) / 2, after]
+        if len(pairs) == 2 * count:
+            break
+    if not pairs:
+        raise DiffcernError("no image could be read")
+    enlarged = max(1, 96 // pairs[0].shape[-1])  # small images in whole pixels
+    tiles = torch.stack(pairs).repeat_interleave(enlarged, -1).repeat_interleave(enlarged, -2)
+    grid = make_grid(tiles, nrow=8 if len(pairs) > 8 else 2, padding=2, pad_value=1.0)
+    to_pil_image(grid.clamp(0, 1)).save(folder / SHEET)
+    return folder / SHEET

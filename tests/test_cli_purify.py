@@ -1,0 +1,83 @@
+"""`diffcern purify` as a user runs it."""
+
+import json
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from diffcern.cli import app
+from diffcern.data import encode_png, load_dataset
+from diffcern.errors import DiffcernError, UsageError
+from diffcern.run.purify import file_names
+
+SHORT = ["--prior", "embedded:digits", "--steps", "3", "--set", "weight=0.3"]
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Three digits in a nested folder, one of them in two formats, and a file that is no image."""
+    data, folder = load_dataset("embedded:digits"), tmp_path / "images" / "nested"
+    folder.mkdir(parents=True)
+    for k in range(3):
+        (folder / f"{k}.png").write_bytes(encode_png(data[k].image))
+    Image.open(folder / "0.png").resize((40, 30)).save(folder / "0.jpg")
+    (tmp_path / "images" / "broken.png").write_bytes(b"nothing")
+    return tmp_path / "images"
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["purify", *map(str, arguments)], catch_exceptions=True)
+
+
+def test_files_are_named_after_their_inputs_and_made_once(images, tmp_path):
+    out = tmp_path / "out"
+    result = run(images, *SHORT, "-o", out)
+    assert result.exit_code == 0, result.output
+    assert "4 images purified" in result.output
+    assert "1 skipped" in result.output
+    made = {str(path.relative_to(out)) for path in out.rglob("*.png")}
+    assert made == {"nested/0.png.png", "nested/0.jpg.png", "nested/1.png", "nested/2.png", "before-after.png"}
+    assert Image.open(out / "nested" / "1.png").size == (16, 16)
+    before = {path: path.read_bytes() for path in out.rglob("*.png")}
+    (out / "nested" / "1.png").unlink()
+    again = run(images, *SHORT, "-o", out, "--batch-size", "1", "--strict")
+    assert again.exit_code == 1  # the broken one
+    assert "1 images purified" in again.output
+    assert {path: path.read_bytes() for path in out.rglob("*.png")} == before
+    assert json.loads((out / "purify.json").read_text())["seed"] == 0
+
+
+def test_other_settings_are_refused(images, tmp_path):
+    assert run(images, *SHORT, "-o", tmp_path / "out").exit_code == 0
+    other = run(images, *SHORT, "--seed", "1", "-o", tmp_path / "out")
+    assert isinstance(other.exception, DiffcernError)
+    assert "purified otherwise" in str(other.exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "tent"], "--method is one of diffpure, dda, gda"),
+        (["--method", "gda"], "give --predictor"),
+        (["--solver", "dpm"], "unknown solver 'dpm'"),
+        (["--start", "1000"], "0 to 999, not 1000"),
+        (["--start", "10", "--steps", "12"], r"steps are 1 to start \+ 1 = 11"),
+        (["--set", "wieght=1"], "unknown option of dda 'wieght'"),
+    ],
+)
+def test_what_does_not_fit(images, tmp_path, arguments, message):
+    with pytest.raises(UsageError, match=message):
+        raise run(images, "--prior", "embedded:digits", "-o", tmp_path / "out", *arguments).exception
+    assert not (tmp_path / "out").exists()
+
+
+def test_ids_stay_below_the_folder():
+    names = file_names(["../../etc/passwd", "/root/x.png", "a/b.jpg", "a/b.png", "7"])
+    assert [str(name) for name in names.values()] == [
+        "etc/passwd.png",
+        "root/x.png",
+        "a/b.jpg.png",
+        "a/b.png.png",
+        "7.png",
+    ]
