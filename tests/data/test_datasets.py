@@ -446,12 +446,30 @@ def test_hub_columns_are_found_from_the_features(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     dataset: Dataset = load_dataset("hf:uoft-cs/cifar10/plain:test[:3]")
-    assert asked == [("uoft-cs/cifar10", "plain", {"split": "test[:3]"})]
+    assert asked == [("uoft-cs/cifar10", "plain", {"split": "test[:3]", "streaming": False})]
     assert dataset.class_names == tuple(NAMES)
     assert (dataset.class_ids, dataset.accepts) == ((), None)
     assert list(dataset.targets) == [2, 0, 1]
     assert list(dataset.ids) == ["0", "1", "2"]
     assert [value(dataset[i]) for i in (2, 0, -1)] == [7, 5, 7]
+
+
+def test_a_stream_gives_some_rows_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)})
+    values = list(range(30))
+    rows = datasets.Dataset.from_dict(
+        {"img": [{"bytes": png(v), "path": None} for v in values], "label": [v % 3 for v in values]}, features=features
+    )
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **options: rows.to_iterable_dataset())
+    dataset, again = (load_dataset("hf-stream:uoft-cs/cifar10:test:8") for _ in range(2))
+    assert len(dataset) == 8
+    seen = [value(dataset[i]) for i in range(8)]
+    assert [v % 3 for v in seen] == list(dataset.targets)
+    assert seen == [value(again[i]) for i in range(8)] != values[:8]
+    assert dataset.class_names == tuple(NAMES)
+    with pytest.raises(UsageError, match="names no number of images"):
+        load_dataset("hf-stream:uoft-cs/cifar10:test")
 
 
 def test_hub_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:

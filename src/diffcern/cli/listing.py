@@ -19,6 +19,7 @@ DATASETS = {  # what each form of `diffcern.data.FORMS` is
     "folder": "a folder of images without labels",
     "parquet": "one Parquet file, or a folder of them, with a column of encoded images and perhaps labels",
     "hf": "a split of a data set on the Hugging Face hub, as hf:uoft-cs/cifar10:test",
+    "hf-stream": "COUNT images of a shuffled stream of such a split, without downloading the rest",
     "imagenet": "ImageNet's validation split, one folder per WordNet id",
     "imagenet-a": "ImageNet-A: natural images that ResNet-50 gets wrong, 200 classes",
     "imagenet-r": "ImageNet-R: art, cartoons and other renditions, 200 classes",

@@ -90,13 +90,20 @@ def _parquet(rest: str, class_names: Names, max_side: int | None) -> Dataset:
     return ParquetImages(Path(rest).expanduser(), class_names, max_side=max_side)
 
 
-def _hub(rest: str, class_names: Names, max_side: int | None) -> Dataset:
+def _hub(rest: str, class_names: Names, max_side: int | None, streamed: int | None = None) -> Dataset:
     where, _, split = rest.partition(":")
     if not where or not split:
         raise UsageError(f"hf:{rest} names no split; the form is {FORMS['hf']}, as in hf:uoft-cs/cifar10:test.")
     parts = where.split("/", 2)  # owner/name/configuration
     config = parts[2] if len(parts) > 2 else None
-    return HubImages("/".join(parts[:2]), split, config, class_names, max_side)
+    return HubImages("/".join(parts[:2]), split, config, class_names, max_side, streamed)
+
+
+def _stream(rest: str, class_names: Names, max_side: int | None) -> Dataset:
+    named, _, count = rest.rpartition(":")
+    if not count.isdecimal() or int(count) < 1:
+        raise UsageError(f"hf-stream:{rest} names no number of images; the form is {FORMS['hf-stream']}.")
+    return _hub(named, class_names, max_side, int(count))
 
 
 def _imagenet(variant: str, rest: str, class_names: Names, max_side: int | None) -> Dataset:
@@ -122,6 +129,7 @@ DATASETS: dict[str, Callable[[str, Names, int | None], Dataset]] = {
     "folder": _folder,
     "parquet": _parquet,
     "hf": _hub,
+    "hf-stream": _stream,
     **{variant: partial(_imagenet, variant) for variant in VARIANTS},
     "imagenet-c": _imagenet_c,
     "cifar-c": _cifar_c,
@@ -133,6 +141,7 @@ FORMS = {
     "folder": "folder:PATH",
     "parquet": "parquet:PATH",
     "hf": "hf:OWNER/NAME[/CONFIG]:SPLIT",
+    "hf-stream": "hf-stream:OWNER/NAME[/CONFIG]:SPLIT:COUNT",
     **{variant: f"{variant}:ROOT" for variant in VARIANTS},
     "imagenet-c": "imagenet-c:ROOT/CORRUPTION/SEVERITY",
     "cifar-c": "cifar-c:ROOT/CORRUPTION/SEVERITY",

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from diffcern.data import columns
 from diffcern.data.base import Accepts, Sample
 from diffcern.data.images import UnreadableImage, decode
 from diffcern.errors import DiffcernError
 
+BUFFER = 10_000  # rows that a stream is shuffled among
+
 
 class HubImages:
     """One split of a hub data set; image and label columns are found from its features.
 
     repository: "uoft-cs/cifar10"; split: "test", or a slice such as "test[:100]". ids, class_names, max_side:
-    as for `ParquetImages`. Raises `DiffcernError` where it cannot be loaded (no network, no such split, …).
+    as for `ParquetImages`. streamed: as many rows, from a seeded shuffle of the stream, without downloading the rest;
+    their encoded images are held in memory. Raises `DiffcernError` where it cannot be loaded (no network, no such
+    split, …).
     """
 
     accepts: Accepts = None
@@ -27,12 +32,15 @@ class HubImages:
         config: str | None = None,
         class_names: Sequence[str] | None = None,
         max_side: int | None = None,
+        streamed: int | None = None,
     ) -> None:
         import datasets  # seconds to import, and only needed here
 
         self.name = "/".join(filter(None, [repository, config, split]))
         try:
-            rows = datasets.load_dataset(repository, config, split=split)
+            rows = datasets.load_dataset(repository, config, split=split, streaming=streamed is not None)
+            if streamed is not None:
+                rows = _first(rows, streamed)
         except Exception as error:  # http, socket, cache and builder errors, of several libraries
             raise DiffcernError(
                 f"cannot load {repository!r} (configuration {config or 'default'}, split {split}) from the "
@@ -61,3 +69,14 @@ class HubImages:
         if source is None:
             raise UnreadableImage(self.ids[row], f"column {self._image!r} holds no image in this row")
         return Sample(self.ids[row], decode(source, self.ids[row], self._max_side), self.targets[row])
+
+
+def _first(stream: Any, count: int) -> Any:
+    """The first rows of a shuffled stream, as a data set in memory; images stay encoded."""
+    import datasets
+
+    features = stream.features
+    described = columns.image_column(list(features), features.to_dict(), None, "the stream")
+    encoded = stream.cast_column(described, datasets.Image(decode=False))
+    rows = list(encoded.shuffle(seed=0, buffer_size=BUFFER).take(count))
+    return datasets.Dataset.from_list(rows, features=encoded.features)
