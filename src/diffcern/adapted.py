@@ -103,6 +103,6 @@ def adapt(
             f"adapt takes a diffcern.Predictor and a diffcern.Prior, not {type(predictor).__name__} and "
             f"{type(prior).__name__}; wrap a network of yours: diffcern.Predictor(network, class_names, size=224)"
         )
-    task = Classification(predictor.class_names, prior.class_names if prior else predictor.class_names)
+    task = Classification(predictor.class_names, (prior.class_names if prior else ()) or predictor.class_names)
     chosen = {**preset_options(method, preset), **options}
     return AdaptedModel(build_method(method, predictor, prior, task, chosen), online=online, seed=seed)

@@ -6,11 +6,17 @@ import pytest
 import torch
 
 from diffcern.adapted import AdaptedModel
+from diffcern.alignment import Alignment
+from diffcern.fingerprints import fingerprint
 from diffcern.methods import METHODS, build_method
 from diffcern.methods.base import frozen_view
+from diffcern.predictors.adapted import save_adapted
+from diffcern.predictors.mae import MaeConfig, mae_predictor
 from diffcern.types import Inputs, concatenate
 
 OPTIONS = {
+    "memo": {"views": 4, "learning_rate": 0.05},
+    "ttt-mae": {"steps": 2, "masks": 4},
     "diffusion-tta": {"steps": 2, "draws": 4, "optimizer": "sgd", "learning_rate": 0.05},
     "diffusion-classifier": {"draws": 8},
     "dusa": {"top_k": 2, "random_k": 1},
@@ -18,13 +24,32 @@ OPTIONS = {
     "dda": {"start": 300, "steps": 3, "weight": 0.3},
     "gda": {"start": 300, "steps": 3, "entropy": 0.0},  # which looks at pixels
 }
-SINGLE = ["source", "diffusion-tta", "diffusion-classifier", "dusa", "diffpure", "dda", "gda"]
+SINGLE = ["source", "memo", "ttt-mae", "diffusion-tta", "diffusion-classifier", "dusa", "diffpure", "dda", "gda", "sda"]
 
 
 @pytest.fixture
-def build(predictor, prior, task):
+def autoencoder():
+    torch.manual_seed(0)
+    sizes = {"width": 16, "depth": 1, "heads": 2, "patch": 2, "decoder_depth": 1}
+    return mae_predictor(MaeConfig(8, tuple("0123"), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), **sizes))
+
+
+@pytest.fixture
+def aligned(predictor, prior, tmp_path):
+    """A folder as `diffcern align` leaves it, with the predictor's own weights."""
+    prints = {"predictor": fingerprint(predictor), "prior": fingerprint(prior)}
+    names = ("mine", "exact", "exact", prints, "dda", OPTIONS["dda"], predictor.class_names)
+    Alignment(*names, per_class=1, sampling={}, resynthesis=True, recipe={}, seed=0).begin(tmp_path / "aligned")
+    save_adapted(predictor, "mine", tmp_path / "aligned" / "predictor")
+    return str(tmp_path / "aligned")
+
+
+@pytest.fixture
+def build(predictor, autoencoder, prior, task, aligned):
     def make(name, **options):
-        return build_method(name, predictor, prior, task, {**OPTIONS.get(name, {}), **options})
+        own = autoencoder if name == "ttt-mae" else predictor
+        needed = {"aligned": aligned} if name == "sda" else {}
+        return build_method(name, own, prior, task, {**OPTIONS.get(name, {}), **needed, **options})
 
     return make
 
@@ -52,7 +77,7 @@ def test_batch_size_order_and_sharding_do_not_matter(build, inputs, name):
     assert torch.equal(merged, alone)
 
 
-@pytest.mark.parametrize("name", ["source", "diffusion-classifier", "diffpure", "dda", "gda"])
+@pytest.mark.parametrize("name", ["source", "diffusion-classifier", "diffpure", "dda", "gda", "sda"])
 def test_a_batched_step_answers_each_image_as_if_alone(build, inputs, name):
     method = build(name)
     together, _ = method.step(method.init(), inputs, 0)
@@ -88,7 +113,8 @@ def test_evaluation_loops_run_without_gradients(build, inputs, name, mode):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_users_models_are_bit_identical_afterwards(build, predictor, prior, inputs, name):
+def test_the_users_models_are_bit_identical_afterwards(build, predictor, autoencoder, prior, inputs, name):
+    predictor = autoencoder if name == "ttt-mae" else predictor
     before = copy.deepcopy(predictor.state_dict())
     prior_before = copy.deepcopy(prior.state_dict())
     flags = [p.requires_grad for p in predictor.parameters()]
@@ -140,6 +166,7 @@ def test_costs_are_one_per_image(build, inputs, name):
         "diffpure": (3, 0),
         "dda": (3, 3),
         "gda": (3, 3),
+        "sda": (3, 3),
     }.get(name, (0, 0))
     assert (prediction.costs[0].nfe_forward, prediction.costs[0].nfe_backward) == expected
     assert len(concatenate([prediction, prediction]).costs) == 2 * len(inputs)

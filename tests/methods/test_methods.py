@@ -13,6 +13,9 @@ from diffcern.methods.diffusion_classifier import DiffusionClassifier, stage_ind
 from diffcern.methods.diffusion_tta import DiffusionTTA, rival_z
 from diffcern.methods.parameters import choose_parameters
 from diffcern.methods.presets import PRESETS
+from diffcern.predictors import load_predictor
+from diffcern.priors import load_prior
+from diffcern.tasks import Classification
 from diffcern.types import Condition, Inputs
 
 
@@ -292,7 +295,9 @@ def test_options_are_checked(predictor, prior, task):
         build_method("diffusion-tta", predictor, None, task, {})
 
 
-def test_presets_are_valid_options(predictor, prior, task):
+def test_presets_are_valid_options():
+    predictor, prior = load_predictor("embedded:digits"), load_prior("embedded:digits")
+    task = Classification(predictor.class_names, prior.class_names)
     for preset in PRESETS.values():
         for name, options in preset.items():
             build_method(name, predictor, prior, task, options)

@@ -5,11 +5,11 @@ import dataclasses
 
 import pytest
 import torch
-from hub_checkpoints import stable_diffusion
+from hub_checkpoints import ddpm, stable_diffusion
 
 from diffcern.errors import DiffcernError, UsageError
-from diffcern.priors import load_prior
 from diffcern.fingerprints import fingerprint
+from diffcern.priors import load_prior
 from diffcern.run.models import load_models
 from diffcern.run.spec import Models, parse_models
 
@@ -100,6 +100,15 @@ def test_fingerprint_leaves_out_what_parts_derive(loaded):
     assert fingerprint(other) == fingerprint(loaded.prior)
     other.alphas.add_(1e-3)
     assert fingerprint(other) != fingerprint(loaded.prior)
+
+
+def test_an_unconditional_prior_purifies_and_answers_no_questions(tmp_path):
+    prior = ddpm(tmp_path / "ddpm")
+    models = load_models(Models(predictor="embedded:digits", prior=str(prior)), CPU)
+    assert models.task.class_names == tuple("0123456789")
+    assert models.method("dda", {"steps": 2}).purifier.evaluations == 2
+    with pytest.raises(DiffcernError, match="diffusion-tta asks a prior about classes, and this one is unconditional"):
+        models.method("diffusion-tta", {})
 
 
 @pytest.mark.parametrize(

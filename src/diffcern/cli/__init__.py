@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from diffcern import __version__
 from diffcern.cli import train
+from diffcern.cli.align import align
 from diffcern.cli.bench import bench, demo, report
 from diffcern.cli.images import adapt, classify
 from diffcern.cli.listing import listing
@@ -30,6 +31,7 @@ app.command()(adapt)
 app.command()(classify)
 app.command()(match)
 app.command()(purify)
+app.command()(align)
 app.command()(bench)
 app.command()(report)
 app.add_typer(train.app, name="train")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -44,17 +44,16 @@ def purify(
     """
     from diffcern.data import load_dataset
     from diffcern.devices import device_named
-    from diffcern.methods import METHODS, checked_options
+    from diffcern.methods import checked_options
     from diffcern.methods.presets import preset_options
-    from diffcern.methods.purification import Purified, unused_predictor
+    from diffcern.methods.purification import PURIFIERS, unused_predictor
     from diffcern.predictors import load_predictor
     from diffcern.run.models import load_models
     from diffcern.run.purify import check_settings, purified, write_sheet
     from diffcern.run.spec import parse_models
 
-    kinds: dict[str, Any] = {name: cls for name, cls in METHODS.items() if issubclass(cls, Purified)}
-    if method not in kinds:
-        raise UsageError(f"--method is one of {', '.join(kinds)}, not {method!r}")
+    if method not in PURIFIERS:
+        raise UsageError(f"--method is one of {', '.join(PURIFIERS)}, not {method!r}")
     if method == "gda" and not predictor:
         raise UsageError("gda is guided by a classifier: give --predictor")
     given = {"solver": solver or None, "start": start, "steps": steps}
@@ -65,7 +64,7 @@ def purify(
     named = parse_models({"prior": prior, "dtype": dtype, "allow_pickle": allow_pickle})
     models = load_models(named, place)
     looks = load_predictor(predictor).to(place) if predictor else unused_predictor()
-    built = kinds[method](looks, models.prior, **checked_options(method, options))
+    built = PURIFIERS[method](looks, models.prior, **checked_options(method, options))
     check_settings(out, {"identity": built.purifier.identity, "seed": seed, "max_side": max_side})
     rows = purified(dataset, built.purifier, out, seed=seed, batch_size=batch_size, device=place)
     written = collect(None, rows, len(dataset), "purifying", kept=f"what is in {out} is kept: run again to go on")

@@ -1,4 +1,4 @@
-"""`diffcern train prior` and `diffcern train predictor`."""
+"""`diffcern train prior`, `diffcern train predictor` and `diffcern train mae`."""
 
 from __future__ import annotations
 
@@ -120,6 +120,45 @@ def predictor(
     data = load_dataset(dataset, class_names=_names(class_names))
     model, outcome = train_predictor(data, recipe, schedule, out, device=device_named(device), autocast=bf16)
     _report(model, outcome, schedule, out, "evaluate it with `diffcern bench`")
+
+
+@app.command("mae")
+def mae(
+    dataset: DatasetOption,
+    out: OutOption,
+    images: ImagesOption = 2_000_000,
+    head_images: Annotated[int, typer.Option(help="images for the head to see in all, afterwards", min=1)] = 500_000,
+    batch_size: BatchOption = 128,
+    learning_rate: RateOption = 1e-3,
+    weight_decay: DecayOption = 0.05,
+    ema_decay: EmaOption = 0.9999,
+    minutes: MinutesOption = math.inf,
+    image_size: SizeOption = 32,
+    width: Annotated[int, typer.Option(min=8)] = 96,
+    depth: Annotated[int, typer.Option(min=1)] = 6,
+    heads: Annotated[int, typer.Option(min=1)] = 3,
+    patch: Annotated[int, typer.Option(min=1)] = 4,
+    decoder_depth: Annotated[int, typer.Option(min=1)] = 2,
+    head_depth: Annotated[int, typer.Option(help="0: a linear probe", min=0)] = 1,
+    augment: AugmentOption = "none",
+    device: DeviceOption = "auto",
+    bf16: BfloatOption = False,
+    class_names: NamesOption = "",
+    seed: SeedOption = 0,
+) -> None:
+    """Train a masked autoencoder, then a classifier on its frozen encoder, for ttt-mae (resumes when run again)."""
+    from diffcern.data import load_dataset
+    from diffcern.devices import device_named
+    from diffcern.train.loop import Schedule
+    from diffcern.train.mae import MaeRecipe, train_mae
+
+    recipe = MaeRecipe(image_size, width, depth, heads, patch, decoder_depth, head_depth, augment, head_images)
+    schedule = Schedule(
+        images, batch_size, learning_rate, weight_decay, ema_decay=ema_decay, minutes=minutes, seed=seed
+    )
+    data = load_dataset(dataset, class_names=_names(class_names))
+    model, outcome, phase = train_mae(data, recipe, schedule, out, device=device_named(device), autocast=bf16)
+    _report(model, outcome, phase, out, "adapt it with --method ttt-mae")
 
 
 def _names(text: str) -> list[str] | None:

@@ -15,9 +15,12 @@ from diffcern.methods.batch_norm import BatchNormAdapt
 from diffcern.methods.diffusion_classifier import DiffusionClassifier
 from diffcern.methods.diffusion_tta import DiffusionTTA
 from diffcern.methods.dusa import Dusa
+from diffcern.methods.memo import Memo
 from diffcern.methods.purification import DDA, GDA, DiffPure
+from diffcern.methods.sda import SDA
 from diffcern.methods.source import Source
 from diffcern.methods.tent import Tent
+from diffcern.methods.ttt_mae import TTTMAE
 from diffcern.predictors.base import Predictor
 from diffcern.priors.base import Prior
 from diffcern.tasks import Classification
@@ -26,12 +29,15 @@ METHODS: dict[str, type] = {
     "source": Source,
     "bn-adapt": BatchNormAdapt,
     "tent": Tent,
+    "memo": Memo,
+    "ttt-mae": TTTMAE,
     "diffusion-tta": DiffusionTTA,
     "diffusion-classifier": DiffusionClassifier,
     "dusa": Dusa,
     "diffpure": DiffPure,
     "dda": DDA,
     "gda": GDA,
+    "sda": SDA,
 }
 MODELS = ("predictor", "prior", "task")  # constructor arguments that are no options
 
@@ -86,11 +92,13 @@ def build_method(
     options: Mapping[str, Any],
 ) -> Method:
     """A method over the models it needs. Raises UsageError for unknown names or options, DiffcernError for a
-    model that is missing."""
+    model that is missing, and for a prior without classes where the method puts conditions to it."""
     cls = method_class(name)
     models = {"predictor": predictor, "prior": prior, "task": task}
     taken = {model: value for model, value in models.items() if needs(name, model)}
     for model, value in taken.items():
         if value is None:
             raise DiffcernError(f"{name} needs a {model}: give one")
+    if {"prior", "task"} <= taken.keys() and prior is not None and not prior.class_names:
+        raise DiffcernError(f"{name} asks a prior about classes, and this one is unconditional: purify with it instead")
     return cls(**taken, **checked_options(name, options))

@@ -21,6 +21,10 @@ SMALL: dict[str, dict[str, Any]] = {
         "learning_rate": 0.05,
         "temperature": 2.0,
     },
+    "memo": {"views": 32, "learning_rate": 1e-3},
+    "diffpure": {"start": 199, "steps": 10},
+    "dda": {"start": 399, "steps": 20, "weight": 0.1, "form": "estimate"},
+    "gda": {"start": 399, "steps": 20},
     "diffusion-classifier": {"draws": 16, "weighting": "x0"},
 }
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {"paper": {}, "small": SMALL}

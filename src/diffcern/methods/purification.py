@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -199,6 +199,10 @@ class GDA(Purified):
         route = Route(start, steps, solver, eta)
         purifier = Purifier(frozen_view(prior), route, Guide(terms, form), settings, cache_at(cache), rows)
         super().__init__(predictor, predictor, purifier, ensemble, skip)
+
+
+PURIFIERS: dict[str, Any] = {"diffpure": DiffPure, "dda": DDA, "gda": GDA}  # that make images without any answer
+ANSWERING = frozenset({"ensemble", "skip", "cache", "rows"})  # options that do not change what a purified image is
 
 
 def unused_predictor() -> Predictor:

@@ -9,9 +9,11 @@ from pathlib import Path
 from diffcern.assets import asset, embedded_names
 from diffcern.errors import DiffcernError, unknown
 from diffcern.labels import Vocabulary, Wanted, vocabulary_of
+from diffcern.predictors.adapted import CONFIG, load_weights, read_base
 from diffcern.predictors.base import Predictor
 from diffcern.predictors.clip import ZeroShot
 from diffcern.predictors.hub import fetch
+from diffcern.predictors.mae import read_mae
 from diffcern.predictors.native import read_predictor
 from diffcern.predictors.timm_models import timm_folder, timm_predictor
 from diffcern.predictors.torchvision_models import torchvision_predictor
@@ -34,8 +36,8 @@ def load_predictor(
 
     "embedded:NAME"; "timm:NAME[.TAG]" ("timm:resnet50.a1_in1k"); "torchvision:NAME/WEIGHTS"
     ("torchvision:resnet50/IMAGENET1K_V2"); "hf:OWNER/NAME[@REVISION]" on the hub; or a local folder. What a folder or
-    a repository holds is told by its files: predictor.json (`diffcern train predictor`) or a config.json of
-    transformers or timm.
+    a repository holds is told by its files: predictor.json (`diffcern train predictor`), mae.json (`diffcern train
+    mae`), adapted.json (`diffcern align`) or a config.json of transformers or timm.
 
     labels: what to tell apart, for CLIP and SigLIP; of other models a choice among their classes (see
     `Predictor.restrict`). A mapping gives each label sentences of its own. templates: for CLIP and SigLIP, the
@@ -73,6 +75,10 @@ def _read_folder(
     folder: Path, name: str, vocabulary: Vocabulary | None, allow_pickle: bool, trust_remote_code: bool
 ) -> Predictor:
     """Tells by its files what a folder holds."""
+    if (folder / CONFIG).is_file():
+        base, names = read_base(folder)
+        adapted = load_predictor(base, labels=names, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
+        return load_weights(adapted, folder).restrict(vocabulary.labels if vocabulary else names)
     try:
         config = json.loads((folder / "config.json").read_text()) if (folder / "config.json").is_file() else {}
     except ValueError as error:
@@ -83,6 +89,8 @@ def _read_folder(
         )
     if (folder / "predictor.json").is_file():
         return read_predictor(folder)
+    if (folder / "mae.json").is_file():
+        return read_mae(folder)
     if "architecture" in config:
         return timm_folder(folder, name, allow_pickle=allow_pickle)
     raise DiffcernError(

@@ -84,16 +84,18 @@ def print_table(summary: Sequence[Row], console: Console | None = None) -> None:
     images = max(row["n"] for row in summary)
     table = Table(title=escape(f"{first['dataset']}, accuracy in %, {images:,} images"), title_justify="left")
     table.add_column(Text(grid.header[0]), no_wrap=True)
-    header, legend = grid.header[1:], ""
+    header, legend, gap = grid.header[1:], "", " "
     if grid.width > console.width:  # a cut name says nothing: numbers, and their names below
+        gap = "\n"
         legend = ", ".join(f"{number} {name}" for number, name in enumerate(header, 1))
         header = [str(number) for number in range(1, len(header) + 1)]
+        table.padding = (0, 0)
     for name in header:
         table.add_column(Text(name), justify="right")
     for row in grid.rows:
         if row[0][0] == MEAN:
             table.add_section()
-        table.add_row(*(_styled(text, state) for text, state in row))
+        table.add_row(*(_styled(text, state, gap) for text, state in row))
         if row[0][0] == MEAN:
             table.add_section()
     console.print(table)
@@ -125,10 +127,10 @@ def _accuracy(row: Row) -> str:
     return f"{accuracy(row)} {math.floor(low) / 10**digits:.{digits}f}–{math.ceil(high) / 10**digits:.{digits}f}"
 
 
-def _styled(text: str, state: str) -> Text:
+def _styled(text: str, state: str, gap: str) -> Text:
     """An accuracy stands out from its interval."""
     value, space, rest = text.partition(" ") if state else (text, "", "")
-    return Text.assemble((value, STYLES.get(state, "")), space, (rest, "dim"))
+    return Text.assemble((value, STYLES.get(state, "")), gap if space else "", (rest, "dim"))
 
 
 def _marked(text: str, state: str) -> str:

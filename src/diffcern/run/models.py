@@ -75,9 +75,8 @@ def load_models(models: Models, device: torch.device, labels: Sequence[str] = ()
         names = names or prior.class_names
     if names is None:
         raise UsageError("no model is named: give a predictor, a prior or both")
-    return LoadedModels(
-        predictor, prior, Classification(list(names), prior.class_names if prior else list(names)), device
-    )
+    known = prior.class_names if prior and prior.class_names else list(names)
+    return LoadedModels(predictor, prior, Classification(list(names), known), device)
 
 
 def renamed(names: Sequence[str], class_map: Mapping[str, str] | None) -> tuple[str, ...]:

@@ -1,0 +1,94 @@
+"""What `diffcern align` made a folder with: written before its first image, and read by the method that uses it.
+
+Knows nothing about how the images and the predictor are made.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from diffcern.errors import DiffcernError, UsageError
+from diffcern.files import check_folder, reading, write_whole
+from diffcern.fingerprints import fingerprint
+from diffcern.predictors import Predictor
+from diffcern.priors import Prior
+
+FILE = "align.json"
+GENERATED, ALIGNED, PREDICTOR = "generated", "aligned", "predictor"  # folders beside it
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """predictor, generator, prior: names; fingerprints: of the three. method, options: the purification's, all of them.
+
+    sampling: the settings of `purify.sample`. resynthesis: whether generated images were purified before the predictor
+    saw them. recipe: of the fine-tuning.
+    """
+
+    predictor: str
+    generator: str
+    prior: str
+    fingerprints: dict[str, str]
+    method: str
+    options: dict[str, Any]
+    classes: tuple[str, ...]
+    per_class: int
+    sampling: dict[str, Any]
+    resynthesis: bool
+    recipe: dict[str, Any]
+    seed: int
+
+    def begin(self, folder: Path) -> None:
+        """Writes itself down. DiffcernError where the folder holds other things, or was begun with other settings."""
+        check_folder(folder)
+        text = json.dumps(asdict(self), indent=1)
+        if (folder / FILE).exists():
+            before, now = _flat(asdict(read_alignment(folder))), _flat(asdict(self))
+            changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+            if changed:
+                what = ", ".join(f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in changed)
+                raise DiffcernError(f"{folder} was aligned with other settings ({what}); use them, or another --out")
+            return
+        others = sorted(path.name for path in folder.glob("*") if not path.name.startswith("."))
+        if others:
+            raise DiffcernError(f"{folder} holds {', '.join(others[:3])} and no {FILE}: give another --out")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / FILE, f"{text}\n".encode())
+
+    def check(self, predictor: Predictor, prior: Prior) -> None:
+        """Raises UsageError unless these are the predictor and the prior that the folder was made with."""
+        if predictor.class_names != self.classes:
+            ours, theirs = (f"{len(names)}: {', '.join(names[:6])}" for names in (self.classes, predictor.class_names))
+            raise UsageError(
+                f"aligned for the classes of {self.predictor} ({ours}), and the predictor's are others, or in another "
+                f"order ({theirs}): run `diffcern align` with --classes"
+            )
+        for what, model in {"predictor": predictor, "prior": prior}.items():
+            if fingerprint(model) != self.fingerprints[what]:
+                raise UsageError(
+                    f"aligned with the {what} {getattr(self, what)} ({self.fingerprints[what]}), and this is another "
+                    f"or in another precision ({fingerprint(model)}): give that one, or run `diffcern align` with this"
+                )
+
+
+def read_alignment(folder: Path) -> Alignment:
+    """Raises UsageError where the folder was not made by `diffcern align`, DiffcernError where its file is damaged."""
+    path = folder / FILE
+    if not path.is_file():
+        raise UsageError(f"{folder} was not made by `diffcern align`: it has no {FILE}")
+    with reading(path, "`diffcern align` writes such a file"):
+        stored = json.loads(path.read_text())
+        return Alignment(**{**stored, "classes": tuple(stored["classes"])})
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings by their dotted names, as JSON keeps them."""
+    plain = json.loads(json.dumps(settings))
+    nested = {
+        f"{key}.{name}": item for key, value in plain.items() if isinstance(value, dict) for name, item in value.items()
+    }
+    return nested | {key: value for key, value in plain.items() if not isinstance(value, dict)}

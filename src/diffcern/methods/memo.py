@@ -1,0 +1,91 @@
+"""MEMO (Zhang et al. 2022, arXiv 2110.09506): the predictor should be sure and say the same of all views.
+
+minimise  H(m) = -sum_k m_k log m_k,    m = (1/B) sum_b p(y | a_b(x)),    a_b from AugMix (Hendrycks et al. 2020)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torchvision.transforms.v2 import AugMix
+
+from diffcern.methods.base import Count, Optimizer, Weights, call, descend, stop
+from diffcern.methods.batch_norm import with_batch_statistics
+from diffcern.methods.parameters import adaptable_copy, choose_parameters
+from diffcern.predictors import Predictor
+from diffcern.rng import generator
+from diffcern.types import Cost, Inputs, Prediction
+
+
+class Memo:
+    """One step on one image, then the answer for the image itself; of several images, on their mean entropy.
+
+    Defaults are the paper's for ResNet-50: 64 views, SGD 2.5e-4 without momentum, all parameters. Transformers:
+    "adamw" 1e-5 (with torch's weight decay of 0.01, the paper's). source_count: N images that BatchNorm's source
+    statistics count for, in both passes N / (N + n) for n images: 16/17 for one, as published; models without
+    BatchNorm have no use for it. severity: of AugMix's operations, its paper's.
+
+    Deviation: the views are AugMix's alone, not cropped and mirrored before, because not every label survives that.
+    """
+
+    needs_batch = False
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        *,
+        views: Count = 64,
+        severity: Annotated[int, Field(ge=1, le=10)] = 3,
+        optimizer: str = "sgd",
+        learning_rate: float = 2.5e-4,
+        momentum: float = 0.0,
+        parameters: str = "all",
+        source_count: float = 16.0,
+    ) -> None:
+        # The views of an image count as the one image that they are: N B / (N B + n B) = N / (N + n).
+        self.for_views = adaptable_copy(with_batch_statistics(predictor, source_count * views), parameters)
+        self.predictor = adaptable_copy(with_batch_statistics(predictor, source_count), parameters)
+        self.optimizer = Optimizer(optimizer, learning_rate, momentum)
+        self.parameters, self.views, self.severity = parameters, views, severity
+
+    def init(self) -> Weights:
+        return Weights(choose_parameters(self.predictor, self.parameters))
+
+    def step(self, state: Weights, inputs: Inputs, seed: int) -> tuple[Prediction, Weights]:
+        leaves, optimizer = self.optimizer.start(state)
+        rngs = [generator(seed, "memo", id) for id in inputs.ids]
+        views = [augmix(x, self.views, self.severity, rng) for x, rng in zip(inputs.images, rngs, strict=True)]
+        with torch.enable_grad():
+            logits = call(self.for_views, leaves, torch.cat(views)).unflatten(0, (len(inputs), self.views))
+            losses = marginal_entropy(logits)
+            gradients = torch.autograd.grad(losses.mean(), list(leaves.values()), allow_unused=True)
+        descend(leaves, optimizer, gradients)
+        with torch.no_grad():
+            output = call(self.predictor, leaves, inputs.images)
+        trace = [[loss] for loss in losses.tolist()]
+        return Prediction(output, [Cost()] * len(inputs), trace), stop(leaves, optimizer)
+
+
+def marginal_entropy(logits: Tensor) -> Tensor:
+    """H of the mean softmax over the views: `[n, B, K]` -> `[n]`."""
+    log_mean = logits.float().log_softmax(-1).logsumexp(1) - math.log(logits.shape[1])
+    return -(log_mean.exp() * log_mean).sum(-1)
+
+
+def augmix(image: Tensor, views: int, severity: int, rng: torch.Generator) -> Tensor:
+    """Views `[views, 3, H, W]` of an image `[3, H, W]` in [0, 1], on its device (arXiv 1912.02781, section 3).
+
+    The operations are those that are none of ImageNet-C's corruptions (rotate, shear, translate, posterize, solarize,
+    autocontrast, equalize), on 8-bit images. torchvision draws from torch's global CPU generator, which is afterwards
+    as it was before.
+    """
+    transform = AugMix(severity=severity, all_ops=False)
+    pixels = (image * 255).round().to(torch.uint8).cpu()
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(rng.get_state())
+        mixed = torch.stack([transform(pixels) for _ in range(views)])
+    return mixed.to(image.device).float() / 255

@@ -1,0 +1,97 @@
+"""Trains a masked autoencoder, then a head on its frozen encoder (Gandelsman et al. 2022's "ViT probing")."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffcern.data import Dataset
+from diffcern.predictors.base import Predictor
+from diffcern.predictors.mae import MaeConfig, MaskedAutoencoder, mae_predictor, save_mae
+from diffcern.rng import generator
+from diffcern.train.images import augment, augmentation_names, read_table
+from diffcern.train.loop import Outcome, Schedule, check_out, train
+
+FIRST = "checkpoint.reconstruction"  # the first phase's folder within the run's, which has the second's checkpoint
+
+
+@dataclass(frozen=True)
+class MaeRecipe:
+    """What to train: sizes as in `MaeConfig`; head_images: how many the head sees, after the schedule's own."""
+
+    image_size: int = 32
+    width: int = 96
+    depth: int = 6
+    heads: int = 3
+    patch: int = 4
+    decoder_depth: int = 2
+    head_depth: int = 1
+    augmentation: str = "none"
+    head_images: int = 500_000
+
+
+def train_mae(
+    dataset: Dataset,
+    recipe: MaeRecipe,
+    schedule: Schedule,
+    folder: Path,
+    *,
+    device: torch.device,
+    autocast: bool = False,
+) -> tuple[Predictor, Outcome, Schedule]:
+    """Trains (or goes on training) both phases in `folder`; returns the phase that it stopped in and its schedule.
+
+    The predictor is saved once the head is reached. Raises UsageError for a recipe that cannot be built,
+    DiffcernError for unusable data or a folder that holds other things.
+    """
+    start = time.monotonic()
+    augmentations = augmentation_names(recipe.augmentation)
+    check_out(folder)
+    table = read_table(dataset, recipe.image_size)
+    some = torch.randperm(len(table.targets), generator=generator(schedule.seed, "statistics"))[:10_240]
+    pixels = table.images[some].float().div(255)
+    mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp(min=1e-3)
+    sizes = {name: value for name, value in asdict(recipe).items() if name not in ("augmentation", "head_images")}
+    config = MaeConfig(
+        **sizes,
+        class_names=tuple(dataset.class_names),
+        mean=tuple(round(value, 4) for value in mean.tolist()),
+        std=tuple(round(value, 4) for value in std.tolist()),
+    )
+    torch.manual_seed(schedule.seed)  # the initial weights
+    predictor = mae_predictor(config).to(device)
+    model = predictor.model
+    assert isinstance(model, MaskedAutoencoder)
+
+    def batch(phase: str, step: int) -> tuple[Tensor, Tensor, torch.Generator]:
+        rng = generator(schedule.seed, phase, step)
+        index = torch.randint(len(table.targets), (schedule.batch_size,), generator=rng)
+        images, targets = table.batch(index, device)
+        return predictor.prepare(augment(images, augmentations, rng)), targets, rng
+
+    def reconstruction_loss(step: int) -> Tensor:
+        images, _, rng = batch("mae", step)
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            return model.reconstruction_loss(images, rng)
+
+    def head_loss(step: int) -> Tensor:
+        images, targets, _ = batch("head", step)
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            logits = model(images)  # of the encoder nothing requires a gradient
+        return F.cross_entropy(logits.float(), targets)
+
+    settings = {"dataset": dataset.name, "size": len(dataset), **asdict(recipe)}
+    outcome = train(model.reconstruction, reconstruction_loss, schedule, folder / FIRST, settings)
+    if not outcome.finished:
+        return predictor, outcome, schedule
+    model.reconstruction.requires_grad_(False)
+    left = schedule.minutes - (time.monotonic() - start) / 60
+    schedule = replace(schedule, images=recipe.head_images, minutes=left)
+    outcome = train(model.head, head_loss, schedule, folder, settings)
+    save_mae(predictor, config, folder)
+    return predictor, outcome, schedule

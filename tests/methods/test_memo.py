@@ -1,0 +1,104 @@
+"""MEMO against its equation."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from diffcern.errors import UsageError
+from diffcern.methods import build_method
+from diffcern.methods.memo import augmix, marginal_entropy
+from diffcern.rng import generator
+from diffcern.types import Inputs
+
+
+class PublishedNorm(nn.Module):
+    """16/17 of the training statistics and 1/17 of the batch's, however many images or views are in it."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        mean = (16 * self.layer.running_mean + x.mean((0, 2, 3))) / 17
+        variance = (16 * self.layer.running_var + x.var((0, 2, 3), correction=0)) / 17
+        normal = (x - mean[:, None, None]) / (variance + self.layer.eps).sqrt()[:, None, None]
+        return normal * self.layer.weight[:, None, None] + self.layer.bias[:, None, None]
+
+
+def published(model):
+    model = copy.deepcopy(model)
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(parent, name, PublishedNorm(child))
+    return model
+
+
+def test_a_step_is_the_equations_gradient(predictor, inputs):
+    image, lr, views = inputs[:1], 0.1, 5
+    method = build_method("memo", predictor, None, None, {"views": views, "learning_rate": lr})
+    prediction, state = method.step(method.init(), image, 7)
+    network = published(predictor)
+    seen = augmix(image.images[0], views, 3, generator(7, "memo", *image.ids))
+    m = network(seen).softmax(-1).mean(0)
+    entropy = -(m * m.log()).sum()
+    assert prediction.trace[0] == pytest.approx([entropy.item()], abs=1e-5)
+    gradients = torch.autograd.grad(entropy, list(network.parameters()))
+    with torch.no_grad():
+        for theta, g, adapted in zip(network.parameters(), gradients, state.parameters.values(), strict=True):
+            theta -= lr * g
+            assert torch.allclose(adapted, theta, atol=1e-6 + 1e-4 * lr * g.abs().max())
+    assert torch.allclose(prediction.output, network(image.images), atol=1e-5)  # of the image itself, after the step
+
+
+def test_an_image_counts_once_however_many_images_there_are(predictor, inputs):
+    """N / (N + n): without a step, several images are BN-adapt's answer for them."""
+    memo = build_method("memo", predictor, None, None, {"views": 2, "learning_rate": 0.0})
+    adapt = build_method("bn-adapt", predictor, None, None, {"source_count": 16.0})
+    ours, theirs = memo.step(memo.init(), inputs, 0)[0], adapt.step(None, inputs, 0)[0]
+    assert torch.equal(ours.output, theirs.output)
+
+
+def test_steps_lower_the_entropy(predictor, inputs):
+    method = build_method("memo", predictor, None, None, {"views": 8, "learning_rate": 0.05})
+    state, entropies = method.init(), []
+    for _ in range(5):
+        prediction, state = method.step(state, inputs[:1], 0)
+        entropies += prediction.trace[0]
+    assert entropies == sorted(entropies, reverse=True)
+
+
+def test_views_belong_to_the_image_and_leave_the_global_generator_alone(inputs):
+    before = torch.get_rng_state()
+    views = augmix(inputs.images[0], 6, 3, generator(0, "memo", "a"))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(5)
+    assert torch.equal(augmix(inputs.images[0], 6, 3, generator(0, "memo", "a")), views)
+    assert not torch.equal(augmix(inputs.images[0], 6, 3, generator(0, "memo", "b")), views)
+    assert len(views.flatten(1).unique(dim=0)) == 6
+    assert views.shape == (6, 3, 8, 8)
+    assert 0 <= views.min() < views.max() <= 1
+
+
+def test_the_seed_and_the_id_matter(predictor, inputs):
+    method = build_method("memo", predictor, None, None, {"views": 4, "learning_rate": 0.1})
+    outputs = [
+        method.step(method.init(), Inputs(inputs.images[:1], [id]), seed)[0].output
+        for id, seed in (("a", 0), ("b", 0), ("a", 1))
+    ]
+    assert not torch.equal(outputs[0], outputs[1])
+    assert not torch.equal(outputs[0], outputs[2])
+
+
+def test_the_entropy_is_of_the_mean():
+    certain = 100 * torch.eye(2)[None]  # two views, each sure of another class
+    assert marginal_entropy(certain).item() == pytest.approx(torch.tensor(2.0).log().item())
+    assert marginal_entropy(certain[:, :1].expand(1, 2, 2)).item() == pytest.approx(0.0)
+
+
+def test_options_are_checked(predictor):
+    for options in ({"views": 0}, {"severity": 11}, {"source_count": -1.0}):
+        with pytest.raises(UsageError):
+            build_method("memo", predictor, None, None, options)

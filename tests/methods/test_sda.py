@@ -1,0 +1,101 @@
+"""SDA: its answers are the formula's, and it works with what its folder was made with and nothing else."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+
+from diffcern.alignment import Alignment, read_alignment
+from diffcern.errors import DiffcernError, UsageError
+from diffcern.fingerprints import fingerprint
+from diffcern.methods import METHODS, build_method
+from diffcern.methods.purification import DDA, PURIFIERS
+from diffcern.predictors.adapted import save_adapted
+from diffcern.priors import GaussianMixturePrior
+
+OPTIONS = {"start": 300, "steps": 3, "weight": 0.3}
+
+
+@pytest.fixture
+def adapted(predictor):
+    torch.manual_seed(1)
+    other = copy.deepcopy(predictor)
+    for weight in other.parameters():
+        weight.data += 0.1 * torch.randn_like(weight)
+    return other
+
+
+@pytest.fixture
+def folder(tmp_path, predictor, prior, adapted):
+    """As `diffcern align` leaves it, with weights that are other than the predictor's."""
+    prints = {"predictor": fingerprint(predictor), "generator": "", "prior": fingerprint(prior)}
+    names = ("mine", "exact", "exact", prints, "dda", OPTIONS, predictor.class_names)
+    Alignment(*names, per_class=1, sampling={}, resynthesis=True, recipe={}, seed=0).begin(tmp_path / "out")
+    save_adapted(adapted, "mine", tmp_path / "out" / "predictor")
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def build(predictor, prior, task, folder):
+    def make(predictor=predictor, prior=prior, **options):
+        return build_method("sda", predictor, prior, task, {"aligned": str(folder), **options})
+
+    return make
+
+
+def test_the_answer_is_the_sum_of_both_predictors(build, predictor, prior, adapted, inputs):
+    purified = DDA(predictor, prior, **OPTIONS).purifier(inputs.images, inputs.ids)
+    source, after = torch.softmax(predictor(inputs.images), -1), torch.softmax(adapted(purified), -1)
+    assert not torch.allclose(torch.softmax(predictor(purified), -1), after, atol=1e-2)
+    for options, expected in (({}, (source + after) / 2), ({"ensemble": "none"}, after)):
+        method = build(**options)
+        prediction, _ = method.step(method.init(), inputs, 0)
+        # the logarithm and the softmax back round in fp32
+        assert torch.allclose(prediction.probabilities, expected, atol=1e-5)
+        assert [(c.nfe_forward, c.nfe_backward) for c in prediction.costs] == [(3, 3)] * len(inputs)
+
+
+def test_the_users_predictor_keeps_its_weights(build, predictor):
+    before = copy.deepcopy(predictor.state_dict())
+    build()
+    assert all(torch.equal(before[name], value) for name, value in predictor.state_dict().items())
+
+
+def test_other_models_are_refused(build, predictor, adapted, prior, task):
+    with pytest.raises(UsageError, match=r"with the prior exact \(\w{16}\), and this is another"):
+        build(prior=GaussianMixturePrior(prior.means, std=0.31))
+    with pytest.raises(UsageError, match=r"with the predictor mine"):
+        build(predictor=adapted)
+    with pytest.raises(UsageError, match=r"classes of mine \(4: 0, 1, 2, 3\).*\(4: 1, 0, 2, 3\)"):
+        build(predictor=copy.deepcopy(predictor).restrict(["1", "0", "2", "3"]))
+
+
+def test_a_folder_that_is_none(build, folder, tmp_path):
+    with pytest.raises(UsageError, match="aligned=FOLDER"):
+        build(aligned="")
+    with pytest.raises(UsageError, match=r"has no align\.json"):
+        build(aligned=str(tmp_path))
+    (folder / "predictor" / "adapted.json").unlink()
+    with pytest.raises(DiffcernError, match=r"lacks adapted\.json"):
+        build()
+    (folder / "align.json").write_text("{")
+    with pytest.raises(DiffcernError, match=r"cannot read .*align\.json"):
+        build()
+
+
+def test_a_folder_is_begun_once(folder, tmp_path):
+    alignment = read_alignment(folder)
+    alignment.begin(folder)
+    other = dataclasses.replace(alignment, seed=1, options={**OPTIONS, "steps": 4})
+    with pytest.raises(DiffcernError, match=r"\(options\.steps was 3, is 4, seed was 0, is 1\)"):
+        other.begin(folder)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").touch()
+    with pytest.raises(DiffcernError, match=r"holds a\.txt and no align\.json"):
+        alignment.begin(tmp_path / "notes")
+
+
+def test_purify_does_not_offer_it():
+    assert "sda" in METHODS
+    assert set(PURIFIERS) == {"diffpure", "dda", "gda"}
