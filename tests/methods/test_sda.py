@@ -56,6 +56,14 @@ def test_the_answer_is_the_sum_of_both_predictors(build, predictor, prior, adapt
         assert [(c.nfe_forward, c.nfe_backward) for c in prediction.costs] == [(3, 3)] * len(inputs)
 
 
+def test_other_adapted_weights_are_another_method(build, adapted, folder):
+    before = build().loaded
+    assert before == build().loaded
+    next(adapted.parameters()).data += 0.1
+    save_adapted(adapted, "mine", folder / "predictor")
+    assert build().loaded != before
+
+
 def test_the_users_predictor_keeps_its_weights(build, predictor):
     before = copy.deepcopy(predictor.state_dict())
     build()

@@ -98,7 +98,13 @@ def adapt(
             f"{method} reads the statistics of a batch, and one image has none: give several images and --batch-size "
             "(as published: 64 to 200, with --online)"
         )
-    chosen |= {"fingerprints": models.fingerprints(), "online": online, "batch_size": batch_size, "seed": seed}
+    chosen |= {
+        "loaded": getattr(built, "loaded", ""),
+        "fingerprints": models.fingerprints(),
+        "online": online,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
     journal = Journal(out, chosen, overwrite=overwrite)
     if online or built.needs_batch:
         journal.restart()  # an answer depends on the images before it or beside it

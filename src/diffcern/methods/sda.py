@@ -13,6 +13,7 @@ from pathlib import Path
 
 from diffcern.alignment import PREDICTOR, read_alignment
 from diffcern.errors import UsageError
+from diffcern.fingerprints import fingerprint
 from diffcern.methods.base import Count
 from diffcern.methods.purification import PURIFIERS, Ensemble, Purified
 from diffcern.predictors import Predictor
@@ -47,3 +48,4 @@ class SDA(Purified):
         kind = PURIFIERS[alignment.method]
         purifier = kind(predictor, prior, **alignment.options, cache=cache, rows=rows).purifier
         super().__init__(predictor, after, purifier, ensemble, skip)
+        self.loaded = fingerprint(after)  # for runs that go on only with what they began with

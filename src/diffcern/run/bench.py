@@ -101,9 +101,13 @@ class Bench:
 
     def fingerprint(self) -> dict[str, str]:
         """What the records depend on and the specification only names: "predictor", "prior" (where there is one),
-        "images" (their ids in order) and "options" (given ones over the constructors' defaults), 16 hex digits each."""
+        "images" (their ids in order) and "options" (given ones over the constructors' defaults, and the fingerprint of
+        what a method loaded itself), 16 hex digits each."""
         ids = [self.dataset.ids[index] for index in self.order]
         options = {name: _resolved(entry) for name, entry in self.spec.entries.items()}
+        for name, own in options.items():
+            if loaded := getattr(self.method(name), "loaded", None):
+                own["loaded"] = loaded
         return {**self.models.fingerprints(), "images": digest(ids), "options": digest(options)}
 
     def entry_rows(self) -> list[dict[str, object]]:
