@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from diffcern.errors import DiffcernError
+from diffcern.files import write_whole
 
 
 class TensorCache:
@@ -50,14 +51,10 @@ class TensorCache:
         value = tensor.detach().cpu().contiguous()
         content = save({"value": value}, {"digest": _digest(value)})
         path = self._path(key)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         try:
             path.parent.mkdir(exist_ok=True)
-            partial.write_bytes(content)
-            partial.replace(path)
+            write_whole(path, content)
         except OSError:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
             return
         self._size += len(content)
         if self._size > self.limit:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from diffcern.errors import UsageError
 from diffcern.priors.base import Prior
+from diffcern.rng import noise_like
 
 Energy = Callable[[Tensor, Tensor], Tensor]
 FORMS = ("through", "estimate", "replace")
@@ -70,8 +71,7 @@ class Guide:
         weight, low_pass = self.terms[0]
         noised = reference
         if len(after):
-            noise = torch.stack([torch.randn(x.shape[1:], generator=rng) for rng in rngs]).to(x.device)
-            noised = prior.add_noise(reference, after.expand(len(x)), noise)
+            noised = prior.add_noise(reference, after.expand(len(x)), noise_like(x, rngs))
         assert isinstance(low_pass, LowPass)
         return x + min(weight, 1.0) * low_pass.filter(noised - x)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.guides import Guide
 from diffcern.priors.base import Prior
-from diffcern.rng import generator
+from diffcern.rng import generator, noise_like
 from diffcern.solvers import Solver
 from diffcern.types import Condition
 
@@ -114,11 +114,6 @@ def estimate(prior: Prior, x: Tensor, t: Tensor, condition: Condition, guidance_
 def bounded(prior: Prior, x0: Tensor) -> Tensor:
     """The estimate kept in [-1, 1] where latents are pixels."""
     return x0.clamp(-1, 1) if prior.pixels else x0
-
-
-def noise_like(latents: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
-    """Gaussian noise of the latents' shape, each sample's from its own generator."""
-    return torch.stack([torch.randn(latents.shape[1:], generator=rng) for rng in rngs]).to(latents.device)
 
 
 def _finite(latents: Tensor) -> Tensor:

@@ -8,8 +8,10 @@ CPU, whatever the device of the model, so that a CPU and a GPU run see the same 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 
 def generator(seed: int, *key: str | int) -> torch.Generator:
@@ -20,3 +22,8 @@ def generator(seed: int, *key: str | int) -> torch.Generator:
     text = "\x1f".join([str(seed), *map(str, key)])
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+def noise_like(latents: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
+    """Gaussian noise of the latents' shape, each sample's from its own generator."""
+    return torch.stack([torch.randn(latents.shape[1:], generator=rng) for rng in rngs]).to(latents.device)
