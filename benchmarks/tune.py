@@ -55,7 +55,7 @@ CANDIDATES: dict[str, list[dict]] = {
     ],
     "dda": [
         {"options": {"start": start, "steps": 20, "weight": weight, "form": form}}
-        for start in (199, 399, 599)
+        for start in (199, 399, 599, 799)
         for weight, form in ((0.1, "estimate"), (0.2, "estimate"), (0.4, "estimate"), (0.2, "through"))
     ],
     "diffusion-classifier": [{"options": {"draws": 16, "weighting": name}} for name in ("eps", "x0", "v", "min-snr")],
