@@ -119,6 +119,9 @@ class Cost:
     nfe_forward: int = 0
     nfe_backward: int = 0
 
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.nfe_forward + other.nfe_forward, self.nfe_backward + other.nfe_backward)
+
 
 @dataclass(frozen=True)
 class Prediction:

@@ -24,7 +24,8 @@ OPTIONS = {
     "dda": {"start": 300, "steps": 3, "weight": 0.3},
     "gda": {"start": 300, "steps": 3, "entropy": 0.0},  # which looks at pixels
 }
-SINGLE = ["source", "memo", "ttt-mae", "diffusion-tta", "diffusion-classifier", "dusa", "diffpure", "dda", "gda", "sda"]
+OPTIONS["sda-tta"] = OPTIONS["diffusion-tta"]
+SINGLE = [name for name in METHODS if name not in ("bn-adapt", "tent")]
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def aligned(predictor, prior, tmp_path):
 def build(predictor, autoencoder, prior, task, aligned):
     def make(name, **options):
         own = autoencoder if name == "ttt-mae" else predictor
-        needed = {"aligned": aligned} if name == "sda" else {}
+        needed = {"aligned": aligned} if name.startswith("sda") else {}
         return build_method(name, own, prior, task, {**OPTIONS.get(name, {}), **needed, **options})
 
     return make
@@ -167,6 +168,7 @@ def test_costs_are_one_per_image(build, inputs, name):
         "dda": (3, 3),
         "gda": (3, 3),
         "sda": (3, 3),
+        "sda-tta": (8 + 3 + 8, 8 + 3 + 8),
     }.get(name, (0, 0))
     assert (prediction.costs[0].nfe_forward, prediction.costs[0].nfe_backward) == expected
     assert len(concatenate([prediction, prediction]).costs) == 2 * len(inputs)

@@ -10,9 +10,12 @@ from diffcern.alignment import Alignment, read_alignment
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.fingerprints import fingerprint
 from diffcern.methods import METHODS, build_method
+from diffcern.methods.diffusion_tta import DiffusionTTA
 from diffcern.methods.purification import DDA, PURIFIERS
+from diffcern.methods.source import Source
 from diffcern.predictors.adapted import save_adapted
 from diffcern.priors import GaussianMixturePrior
+from diffcern.types import Inputs
 
 OPTIONS = {"start": 300, "steps": 3, "weight": 0.3}
 
@@ -38,8 +41,8 @@ def folder(tmp_path, predictor, prior, adapted):
 
 @pytest.fixture
 def build(predictor, prior, task, folder):
-    def make(predictor=predictor, prior=prior, **options):
-        return build_method("sda", predictor, prior, task, {"aligned": str(folder), **options})
+    def make(name="sda", predictor=predictor, prior=prior, **options):
+        return build_method(name, predictor, prior, task, {"aligned": str(folder), **options})
 
     return make
 
@@ -54,6 +57,39 @@ def test_the_answer_is_the_sum_of_both_predictors(build, predictor, prior, adapt
         # the logarithm and the softmax back round in fp32
         assert torch.allclose(prediction.probabilities, expected, atol=1e-5)
         assert [(c.nfe_forward, c.nfe_backward) for c in prediction.costs] == [(3, 3)] * len(inputs)
+
+
+def test_with_feedback_each_branch_is_diffusion_tta_on_its_own_image(build, predictor, prior, task, adapted, inputs):
+    one = inputs[:1]
+    tta = {"steps": 2, "draws": 4, "optimizer": "adam", "learning_rate": 0.02}
+    purified = Inputs(DDA(predictor, prior, **OPTIONS).purifier(one.images, one.ids), one.ids)
+
+    def probabilities(model, seen, adapting):
+        method = DiffusionTTA(model, prior, task, **tta) if adapting else Source(model)
+        return method.step(method.init(), seen, 0)[0].probabilities
+
+    plain = probabilities(adapted, purified, False)
+    assert not torch.allclose(probabilities(adapted, purified, True), plain, atol=1e-3)  # feedback moves it
+    for feedback, first, second in (("source", True, False), ("aligned", False, True), ("both", True, True)):
+        method = build("sda-tta", feedback=feedback, **tta)
+        prediction, _ = method.step(method.init(), one, 0)
+        expected = (probabilities(predictor, one, first) + probabilities(adapted, purified, second)) / 2
+        # the logarithm and the softmax back round in fp32
+        assert torch.allclose(prediction.probabilities, expected, atol=1e-5)
+        assert prediction.costs[0].nfe_forward == 3 + 8 * (first + second)
+
+
+def test_only_unsure_images_are_purified(build, predictor, inputs):
+    confidence = torch.softmax(predictor(inputs.images), -1).amax(1).detach()
+    bar = confidence.median().item()
+    method = build(skip=bar)
+    prediction, _ = method.step(method.init(), inputs, 0)
+    sure = confidence > bar
+    assert 0 < int(sure.sum()) < len(inputs)
+    assert [cost.nfe_forward for cost in prediction.costs] == [0 if alone else 3 for alone in sure.tolist()]
+    expected = build().step(None, inputs, 0)[0].probabilities
+    expected[sure] = torch.softmax(predictor(inputs.images), -1)[sure]
+    assert torch.allclose(prediction.probabilities, expected, atol=1e-5)
 
 
 def test_other_adapted_weights_are_another_method(build, adapted, folder):

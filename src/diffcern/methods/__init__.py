@@ -17,7 +17,7 @@ from diffcern.methods.diffusion_tta import DiffusionTTA
 from diffcern.methods.dusa import Dusa
 from diffcern.methods.memo import Memo
 from diffcern.methods.purification import DDA, GDA, DiffPure
-from diffcern.methods.sda import SDA
+from diffcern.methods.sda import SDA, SDAWithTTA
 from diffcern.methods.source import Source
 from diffcern.methods.tent import Tent
 from diffcern.methods.ttt_mae import TTTMAE
@@ -38,6 +38,7 @@ METHODS: dict[str, type] = {
     "dda": DDA,
     "gda": GDA,
     "sda": SDA,
+    "sda-tta": SDAWithTTA,
 }
 MODELS = ("predictor", "prior", "task")  # constructor arguments that are no options
 

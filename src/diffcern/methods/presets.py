@@ -11,16 +11,18 @@ from typing import Any
 from diffcern.errors import unknown
 from diffcern.methods import METHODS
 
+FEEDBACK = {
+    "steps": 5,
+    "draws": 16,
+    "strategy": "stratified",
+    "weighting": "x0",
+    "optimizer": "sgd",
+    "learning_rate": 0.05,
+    "temperature": 2.0,
+}
 SMALL: dict[str, dict[str, Any]] = {
-    "diffusion-tta": {
-        "steps": 5,
-        "draws": 16,
-        "strategy": "stratified",
-        "weighting": "x0",
-        "optimizer": "sgd",
-        "learning_rate": 0.05,
-        "temperature": 2.0,
-    },
+    "diffusion-tta": FEEDBACK,
+    "sda-tta": FEEDBACK,
     "memo": {"views": 32, "learning_rate": 1e-3},
     "diffpure": {"start": 199, "steps": 10},
     "dda": {"start": 399, "steps": 20, "weight": 0.1, "form": "estimate"},

@@ -19,7 +19,8 @@ from diffcern.errors import UsageError
 from diffcern.feature_guides import MarginalEntropy, PatchContrast, StyleDirection
 from diffcern.fingerprints import fingerprint
 from diffcern.guides import Energy, Guide, LowPass, mean_square
-from diffcern.methods.base import Count, call, frozen_copy, frozen_view
+from diffcern.methods.base import Count, Method, frozen_copy, frozen_view
+from diffcern.methods.source import Source
 from diffcern.predictors import Predictor, load_predictor
 from diffcern.priors import Prior
 from diffcern.purifier import Purifier, Route
@@ -51,36 +52,53 @@ def entropy(p: Tensor) -> Tensor:
 
 
 class Purified:
-    """What the methods below share. after: the predictor that sees the purified image; skip: above this confidence of
-    the predictor an image is not purified at all, and costs nothing."""
+    """What the methods below share: two answers, to the image and to the purified one, joined.
+
+    before, after: the methods that give them, each for its own episode. skip: above this confidence of the first an
+    image is not purified at all.
+    """
 
     needs_batch = False
 
     def __init__(
-        self, predictor: Predictor, after: Predictor, purifier: Purifier, ensemble: Ensemble, skip: float | None
+        self, before: Method, after: Method, purifier: Purifier, ensemble: Ensemble, skip: float | None
     ) -> None:
         if skip is not None and not 0 < skip <= 1:
             raise UsageError(f"skip is a confidence in (0, 1], not {skip}")
-        self.predictor, self.after = frozen_copy(predictor), frozen_copy(after)
+        self.before, self.after = before, after
         self.purifier, self.ensemble, self.skip = purifier, ensemble, skip
 
     def init(self) -> None:
         """No state: every answer rests on the models as given."""
 
+    @torch.no_grad()
     def step(self, state: None, inputs: Inputs, seed: int) -> tuple[Prediction, None]:
-        with torch.no_grad():
-            source = torch.softmax(call(self.predictor, {}, inputs.images).float(), -1)
-            confident = source.amax(1) > (math.inf if self.skip is None else self.skip)
-            index = (~confident).nonzero().flatten()
-            answer = source.clone()
-            if len(index):
-                images = self.purifier(inputs.images[index], [inputs.ids[i] for i in index.tolist()], seed)
-                purified = torch.softmax(call(self.after, {}, images).float(), -1)
-                answer[index] = join(source[index], purified, self.ensemble)
-        spent = self.purifier.evaluations
+        if self.ensemble == "none" and self.skip is None:  # the image itself is not asked about
+            purified, costs = self._purified(inputs, seed)
+            return _prediction(purified, costs), None
+        first = self.before.step(self.before.init(), inputs, seed)[0]
+        answer, costs = first.probabilities, list(first.costs)
+        index = (answer.amax(1) <= (math.inf if self.skip is None else self.skip)).nonzero().flatten()
+        if len(index):
+            chosen = index.tolist()
+            purified, spent = self._purified(Inputs(inputs.images[index], [inputs.ids[i] for i in chosen]), seed)
+            answer[index] = join(answer[index], purified, self.ensemble)
+            for i, cost in zip(chosen, spent, strict=True):
+                costs[i] = costs[i] + cost
+        return _prediction(answer, costs), None
+
+    def _purified(self, inputs: Inputs, seed: int) -> tuple[Tensor, list[Cost]]:
+        """Probabilities after purification, and what both took."""
+        images = self.purifier(inputs.images, inputs.ids, seed)
+        second = self.after.step(self.after.init(), Inputs(images, inputs.ids), seed)[0]
+        evaluations = self.purifier.evaluations
         through = self.purifier.guide is not None and self.purifier.guide.through
-        costs = [Cost() if sure else Cost(spent, spent if through else 0) for sure in confident.tolist()]
-        return Prediction(answer.clamp(min=1e-12).log(), costs, [[]] * len(inputs), [{}] * len(inputs)), None
+        purifying = Cost(evaluations, evaluations if through else 0)
+        return second.probabilities, [purifying + cost for cost in second.costs]
+
+
+def _prediction(probabilities: Tensor, costs: list[Cost]) -> Prediction:
+    return Prediction(probabilities.clamp(min=1e-12).log(), costs, [[]] * len(costs), [{}] * len(costs))
 
 
 class DiffPure(Purified):
@@ -105,7 +123,8 @@ class DiffPure(Purified):
         rows: Count = 64,
     ) -> None:
         purifier = Purifier(frozen_view(prior), Route(start, steps, solver, eta), cache=cache_at(cache), rows=rows)
-        super().__init__(predictor, predictor, purifier, ensemble, skip)
+        source = Source(predictor)
+        super().__init__(source, source, purifier, ensemble, skip)
 
 
 class DDA(Purified):
@@ -139,7 +158,8 @@ class DDA(Purified):
         settings = {"low_pass": strength, "factor": factor, "form": form}
         route = Route(start, steps, solver, eta)
         purifier = Purifier(frozen_view(prior), route, guide, settings, cache_at(cache), rows)
-        super().__init__(predictor, predictor, purifier, ensemble, skip)
+        source = Source(predictor)
+        super().__init__(source, source, purifier, ensemble, skip)
 
 
 class GDA(Purified):
@@ -198,7 +218,8 @@ class GDA(Purified):
         }
         route = Route(start, steps, solver, eta)
         purifier = Purifier(frozen_view(prior), route, Guide(terms, form), settings, cache_at(cache), rows)
-        super().__init__(predictor, predictor, purifier, ensemble, skip)
+        source = Source(predictor)
+        super().__init__(source, source, purifier, ensemble, skip)
 
 
 PURIFIERS: dict[str, Any] = {"diffpure": DiffPure, "dda": DDA, "gda": GDA}  # that make images without any answer

@@ -10,15 +10,20 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Literal
 
 from diffcern.alignment import PREDICTOR, read_alignment
 from diffcern.errors import UsageError
 from diffcern.fingerprints import fingerprint
-from diffcern.methods.base import Count
+from diffcern.methods.base import Count, Method
+from diffcern.methods.diffusion_tta import DiffusionTTA
 from diffcern.methods.purification import PURIFIERS, Ensemble, Purified
+from diffcern.methods.source import Source
 from diffcern.predictors import Predictor
 from diffcern.predictors.adapted import load_weights
 from diffcern.priors import Prior
+from diffcern.purifier import Purifier
+from diffcern.tasks import Classification
 
 
 class SDA(Purified):
@@ -39,13 +44,69 @@ class SDA(Purified):
         cache: str = "",
         rows: Count = 64,
     ) -> None:
-        if not aligned:
-            raise UsageError("sda needs aligned, the folder that `diffcern align` made: aligned=FOLDER")
-        folder = Path(aligned).expanduser()
-        alignment = read_alignment(folder)
-        alignment.check(predictor, prior)
-        after = load_weights(copy.deepcopy(predictor), folder / PREDICTOR)
-        kind = PURIFIERS[alignment.method]
-        purifier = kind(predictor, prior, **alignment.options, cache=cache, rows=rows).purifier
-        super().__init__(predictor, after, purifier, ensemble, skip)
+        after, purifier = read_aligned(aligned, predictor, prior, cache, rows)
+        super().__init__(Source(predictor), Source(after), purifier, ensemble, skip)
         self.loaded = fingerprint(after)  # for runs that go on only with what they began with
+
+
+class SDAWithTTA(Purified):
+    """SDA whose predictors are adapted to each image by Diffusion-TTA (no paper; both from the same prior).
+
+    feedback: which of them, "source" (f on the image), "aligned" (f' on the purified image) or "both". The options
+    between `feedback` and `ensemble` are Diffusion-TTA's, the others SDA's.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        prior: Prior,
+        task: Classification,
+        *,
+        aligned: str = "",
+        feedback: Literal["source", "aligned", "both"] = "both",
+        steps: Count = 5,
+        draws: Count = 180,
+        strategy: str = "uniform",
+        weighting: str = "eps",
+        optimizer: str = "adam",
+        learning_rate: float = 1e-5,
+        temperature: float = 1.0,
+        familiar: float | None = None,
+        ensemble: Ensemble = "sum",
+        skip: float | None = None,
+        cache: str = "",
+        rows: Count = 64,
+    ) -> None:
+        after, purifier = read_aligned(aligned, predictor, prior, cache, rows)
+
+        def answering(model: Predictor, branch: str) -> Method:
+            if feedback not in (branch, "both"):
+                return Source(model)
+            return DiffusionTTA(
+                model,
+                prior,
+                task,
+                steps=steps,
+                draws=draws,
+                strategy=strategy,
+                weighting=weighting,
+                optimizer=optimizer,
+                learning_rate=learning_rate,
+                temperature=temperature,
+                familiar=familiar,
+                rows=rows,
+            )
+
+        super().__init__(answering(predictor, "source"), answering(after, "aligned"), purifier, ensemble, skip)
+        self.loaded = fingerprint(after)
+
+
+def read_aligned(aligned: str, predictor: Predictor, prior: Prior, cache: str, rows: int) -> tuple[Predictor, Purifier]:
+    """f' and the purification that it was trained with, from the folder of `diffcern align`. Raises as `SDA`."""
+    if not aligned:
+        raise UsageError("sda needs aligned, the folder that `diffcern align` made: aligned=FOLDER")
+    folder = Path(aligned).expanduser()
+    alignment = read_alignment(folder)
+    alignment.check(predictor, prior)
+    after = load_weights(copy.deepcopy(predictor), folder / PREDICTOR)
+    return after, PURIFIERS[alignment.method](predictor, prior, **alignment.options, cache=cache, rows=rows).purifier
