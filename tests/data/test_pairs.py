@@ -156,7 +156,8 @@ def test_pairs_errors(tmp_path: Path) -> None:
     path = table(tmp_path / "c.parquet", image=stored(png(1), b"junk"), caption=["x", "y"], group=[1, 1])
     with pytest.raises(UnreadableImage, match=r"'1': image 1 \(1\): not an image"):
         load_pairs(f"pairs:{path}")[0]
-    with pytest.raises(UsageError, match=r"Known: FILE\.parquet, pairs:FILE\.parquet, winoground:PATH"):
+    known = r"Known: FILE\.parquet, embedded:scenes\[/SPLIT\], pairs:FILE\.parquet, winoground:PATH"
+    with pytest.raises(UsageError, match=known):
         load_pairs("wino")
     with pytest.raises(UsageError, match="form is winoground:PATH"):
         load_pairs("winoground:")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from diffcern.data import digits, imagenet, objectnet
+from diffcern.data import digits, imagenet, objectnet, scenes
 from diffcern.data.base import Dataset, Sample, Subset, readable, subset
 from diffcern.data.corrupted import CifarC, imagenet_c
 from diffcern.data.folder import ImageFolder
@@ -15,12 +15,15 @@ from diffcern.data.imagenet import VARIANTS, ClassFolders
 from diffcern.data.images import UnreadableImage, check_pixels, decode, encode_png, is_image
 from diffcern.data.pairs import PAIR_FORMS, MatchingExample, Pairs, load_pairs
 from diffcern.data.parquet import ParquetImages
+from diffcern.data.questions import QUESTION_FORMS, Question, Questions, load_questions
+from diffcern.data.scenes import Scenes
 from diffcern.errors import DiffcernError, UsageError, unknown
 
 __all__ = [
     "DATASETS",
     "FORMS",
     "PAIR_FORMS",
+    "QUESTION_FORMS",
     "CifarC",
     "ClassFolders",
     "Dataset",
@@ -29,7 +32,10 @@ __all__ = [
     "MatchingExample",
     "Pairs",
     "ParquetImages",
+    "Question",
+    "Questions",
     "Sample",
+    "Scenes",
     "Subset",
     "UnreadableImage",
     "check_pixels",
@@ -38,12 +44,17 @@ __all__ = [
     "is_image",
     "load_dataset",
     "load_pairs",
+    "load_questions",
     "readable",
     "subset",
 ]
 
 Names = Sequence[str] | None
-EMBEDDED = {"digits": "test", **{f"digits/{split}": split for split in digits.SPLITS}}
+EMBEDDED = {  # name -> split
+    "digits": "test",
+    **{f"digits/{split}": split for split in digits.SPLITS},
+    **scenes.NAMES,
+}
 
 
 def load_dataset(name: str, class_names: Names = None, max_side: int | None = None) -> Dataset:
@@ -75,6 +86,8 @@ def load_dataset(name: str, class_names: Names = None, max_side: int | None = No
 def _embedded(rest: str, class_names: Names, max_side: int | None) -> Dataset:
     if rest not in EMBEDDED:
         raise unknown("embedded data set", rest, EMBEDDED)
+    if rest in scenes.NAMES:
+        return scenes.scenes(EMBEDDED[rest], scenes.side_within(max_side))
     return digits.digits(EMBEDDED[rest])  # 16 x 16 pixels: nothing to shrink to max_side
 
 
@@ -136,7 +149,7 @@ DATASETS: dict[str, Callable[[str, Names, int | None], Dataset]] = {
     "objectnet": _objectnet,
 }
 FORMS = {
-    "embedded": "embedded:digits/SPLIT",
+    "embedded": "embedded:digits/SPLIT or embedded:scenes/SPLIT",
     "imagefolder": "imagefolder:PATH",
     "folder": "folder:PATH",
     "parquet": "parquet:PATH",

@@ -16,6 +16,7 @@ from diffcern.errors import UsageError
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 Accepts = tuple[tuple[str, ...], ...] | None
+VOID = 255  # in a mask: of no class, not looked at
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,15 @@ class Sample:
     """One image with its name.
 
     id: unique in its data set, the key of the sample's random numbers. image: `[3, H, W]` float32 in [0, 1].
-    target: index into the data set's `class_names`, -1 where unknown.
+    target: index into the data set's `class_names`, -1 where unknown. mask: `[H, W]` int64, the class of each pixel,
+    255 where void. depth: `[H, W]` float32 in metres, 0 where invalid. Both are None where the data set has none.
     """
 
     id: str
     image: Tensor
     target: int
+    mask: Tensor | None = None
+    depth: Tensor | None = None
 
 
 class Dataset(Protocol):
@@ -79,6 +83,23 @@ class Subset:
     @property
     def accepts(self) -> Accepts:
         return self.source.accepts
+
+    @property
+    def mask_names(self) -> tuple[str, ...]:
+        """The classes of the masks; empty where the source has none."""
+        return getattr(self.source, "mask_names", ())
+
+    @property
+    def renditions(self) -> tuple[str, ...]:
+        """The ways in which the source can draw its samples otherwise; empty where there are none."""
+        return getattr(self.source, "renditions", ())
+
+    def rendition(self, index: int, name: str, severity: int) -> Sample:
+        """The sample drawn otherwise; `UsageError` where the source cannot."""
+        if not self.renditions:
+            raise UsageError(f"{self.name} has no renditions.")
+        sample: Sample = self.source.rendition(self.indices[index], name, severity)  # type: ignore[attr-defined]
+        return sample
 
     @cached_property
     def ids(self) -> Sequence[str]:

@@ -145,8 +145,25 @@ def caption_pairs(path: Path, max_side: int | None = None) -> Pairs:
     return Pairs(images.name, entries)
 
 
-PAIRS: dict[str, Callable[[Path, int | None], Pairs]] = {"winoground": winoground, "pairs": caption_pairs}
-PAIR_FORMS = {"winoground": "winoground:PATH", "pairs": "pairs:FILE.parquet"}
+def _embedded(path: Path, max_side: int | None) -> Pairs:
+    # made of this module's pairs: imported here, lest the two import each other
+    from diffcern.data.scenes import NAMES, matching, side_within
+
+    if path.as_posix() not in NAMES:
+        raise unknown("embedded pairs", path.as_posix(), NAMES)
+    return matching.pairs(NAMES[path.as_posix()], side=side_within(max_side))
+
+
+PAIRS: dict[str, Callable[[Path, int | None], Pairs]] = {
+    "winoground": winoground,
+    "pairs": caption_pairs,
+    "embedded": _embedded,
+}
+PAIR_FORMS = {
+    "winoground": "winoground:PATH",
+    "pairs": "pairs:FILE.parquet",
+    "embedded": "embedded:scenes[/SPLIT]",
+}
 
 
 def _files(folder: Path, sides: Sequence[Sequence[str]], max_side: int | None) -> list[Dataset]:

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from diffcern.data import columns
 from diffcern.data.base import Accepts, Sample
 from diffcern.data.images import UnreadableImage, decode
+from diffcern.data.maps import DEPTH_COLUMNS, MASK_COLUMNS, decode_depth, decode_mask, known
 from diffcern.errors import DiffcernError
 
 CACHE_BYTES = 256 * 2**20  # of encoded images per data set, lest random access reread row groups
@@ -33,7 +34,9 @@ class ParquetImages:
 
     image_column, label_column: found from the schema unless given; without `labelled`, no label is looked for. ids:
     the column `id` where there is one, else the row number. class_names: given, else those in the schema's Hugging
-    Face metadata, else "0".."K-1". max_side: see `images.decode`.
+    Face metadata, else "0".."K-1". A column of masks or depth maps (`maps.MASK_COLUMNS`, `DEPTH_COLUMNS`) is read too;
+    without labels the class_names are those of the masks ("void": no class). max_side: see `images.decode`; masks and
+    depth maps keep their size.
 
     Raises `DiffcernError` for a missing, damaged or empty file, a missing column (listing those there are),
     ids that are not unique, and a folder that holds several splits.
@@ -59,6 +62,9 @@ class ParquetImages:
         features = _features(schema)
         self._image = columns.image_column(schema.names, features, image_column, where)
         label = columns.label_column(schema.names, features, label_column, where) if labelled else None
+        self._mask = next((name for name in MASK_COLUMNS if name in schema.names), None)
+        self._depth = next((name for name in DEPTH_COLUMNS if name in schema.names), None)
+        self._pixels = [name for name in (self._image, self._mask, self._depth) if name]
         cheap = [column for column in (label, "id" if "id" in schema.names else None) if column]
 
         self._groups: list[tuple[Path, int]] = []
@@ -66,7 +72,7 @@ class ParquetImages:
         rows = 0
         for part in files:
             with _open(part) as file:
-                _check_columns(file, [self._image, *cheap], part)
+                _check_columns(file, [*self._pixels, *cheap], part)
                 for group in range(file.num_row_groups):
                     self._groups.append((part, group))
                     self._starts.append(rows)
@@ -78,8 +84,11 @@ class ParquetImages:
         self.targets: Sequence[int] = columns.integers(values[label], label, where) if label else [-1] * rows
         ids = [str(value) for value in values["id"]] if "id" in values else [str(row) for row in range(rows)]
         self.ids = columns.unique(ids, where)
-        self.class_names, self.class_ids = columns.classes(class_names, features, label, self.targets, where)
-        self._cache: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
+        own = None if label is None and self._mask else class_names  # of the images
+        self.class_names, self.class_ids = columns.classes(own, features, label, self.targets, where)
+        self._indices = tuple(class_names or ()) if label is None and self._mask else ()  # names, in masks
+        self.mask_names = known(self._indices)
+        self._cache: OrderedDict[int, pa.Table] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -87,20 +96,28 @@ class ParquetImages:
 
     def __getitem__(self, index: int) -> Sample:
         row = range(self._length)[index]
+        name = self.ids[row]
+        image = decode(self._stored(self._image, row), name, self._max_side)
+        mask = decode_mask(self._stored(self._mask, row), name, self._indices) if self._mask else None
+        depth = decode_depth(self._stored(self._depth, row), name) if self._depth else None
+        return Sample(name, image, self.targets[row], mask, depth)
+
+    def _stored(self, column: str, row: int) -> bytes:
+        """The encoded pixels of one row."""
         group = bisect_right(self._starts, row) - 1
-        value = self._row_group(group)[row - self._starts[group]].as_py()
+        value = self._row_group(group)[column][row - self._starts[group]].as_py()
         data = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(data, bytes):
-            raise UnreadableImage(self.ids[row], f"column {self._image!r} holds no image bytes in this row")
-        return Sample(self.ids[row], decode(data, self.ids[row], self._max_side), self.targets[row])
+            raise UnreadableImage(self.ids[row], f"column {column!r} holds no image bytes in this row")
+        return data
 
-    def _row_group(self, group: int) -> pa.ChunkedArray:
-        """The image column of one row group, kept while `CACHE_BYTES` allow (always at least the latest)."""
+    def _row_group(self, group: int) -> pa.Table:
+        """The columns of pixels of one row group, kept while `CACHE_BYTES` allow (always at least the latest)."""
         with self._lock:
             if group not in self._cache:
                 path, number = self._groups[group]
                 with _open(path) as file:
-                    self._cache[group] = _read(file, [self._image], path, number)[self._image]
+                    self._cache[group] = _read(file, self._pixels, path, number)
                 while len(self._cache) > 1 and sum(a.nbytes for a in self._cache.values()) > CACHE_BYTES:
                     self._cache.popitem(last=False)
             self._cache.move_to_end(group)

@@ -1,0 +1,71 @@
+"""What a pixel shows, from files: class masks and depth maps, lossless and never resized."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from diffcern.data.base import VOID
+from diffcern.data.images import UnreadableImage
+
+MASK_COLUMNS = ("mask", "annotation", "segmentation_mask", "semantic_mask")
+DEPTH_COLUMNS = ("depth_mm", "depth")  # millimetres, as 16-bit images hold them
+
+
+def decode_mask(data: bytes, name: str, names: Sequence[str] = ()) -> Tensor:
+    """`[H, W]` int64 from an image of class indices (grey or with a palette).
+
+    names: of the indices; one called "void" becomes `VOID`, and those after it count one less, as in `known`. Raises
+    UnreadableImage, which names the sample, for data that are no such image.
+    """
+    indices = _decode(data, name, "a mask", ("1", "L", "P", "I;16", "I")).long()
+    for void in [index for index, known in enumerate(names) if known == "void"][::-1]:
+        later = (indices > void) & (indices != VOID)
+        indices = torch.where(indices == void, VOID, indices - later.long())
+    return indices
+
+
+def known(names: Sequence[str]) -> tuple[str, ...]:
+    """The names of classes, without "void"."""
+    return tuple(name for name in names if name != "void")
+
+
+def decode_depth(data: bytes, name: str) -> Tensor:
+    """`[H, W]` float32 metres from an image of millimetres, 0 where unknown. Raises as `decode_mask`."""
+    return _decode(data, name, "a depth map", ("I;16", "I", "L")).float() / 1000
+
+
+def encode_mask(mask: Tensor, palette: list[tuple[int, int, int]]) -> bytes:
+    """PNG of class indices `[H, W]` below 256 with a palette of RGB colours, class by class."""
+    image = Image.fromarray(mask.cpu().to(torch.uint8).numpy(), mode="P")
+    image.putpalette([channel for colour in palette for channel in colour])
+    return _png(image)
+
+
+def encode_depth(depth: Tensor) -> bytes:
+    """16-bit PNG of depth `[H, W]` in metres, as millimetres; what does not fit (65 m) is cut off."""
+    millimetres = (depth.cpu().double() * 1000).round().clamp(0, 65535)
+    return _png(Image.fromarray(millimetres.numpy().astype(np.uint16)))
+
+
+def _decode(data: bytes, name: str, what: str, modes: tuple[str, ...]) -> Tensor:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.mode not in modes:
+                raise UnreadableImage(name, f"{what} is an image of mode {' or '.join(modes)}, not {image.mode}")
+            return torch.from_numpy(np.asarray(image).astype(np.int32))
+    except UnreadableImage:
+        raise
+    except Exception as error:  # Pillow's parsers raise whatever a damaged header makes them
+        raise UnreadableImage(name, f"{what} that cannot be read ({error})") from error
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()

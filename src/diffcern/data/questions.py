@@ -1,0 +1,136 @@
+"""Images and questions about them, each with its answer: for models that answer questions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from diffcern.data.base import Dataset
+from diffcern.data.columns import unique
+from diffcern.data.images import UnreadableImage
+from diffcern.data.parquet import ParquetImages, read_columns
+from diffcern.errors import DiffcernError, UsageError, unknown
+
+
+@dataclass(frozen=True)
+class Question:
+    """Image `[3, H, W]` in [0, 1], and a question with its answer.
+
+    choices: what may be answered, the answer among them; () where anything may. kind: what is asked for, "" where
+    the data do not say.
+    """
+
+    id: str
+    image: Tensor
+    question: str
+    answer: str
+    choices: tuple[str, ...] = ()
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question before its image is decoded: row `image[1]` of the data set `image[0]`."""
+
+    id: str
+    image: tuple[Dataset, int]
+    question: str
+    answer: str
+    choices: tuple[str, ...] = ()
+    kind: str = ""
+
+
+class Questions:
+    """Questions in order; all but the images is known without decoding one.
+
+    `questions[i]` takes negative indices, raises IndexError past the end and `UnreadableImage`, which names the
+    question, where its image cannot be decoded. Raises `DiffcernError` for ids that are not unique.
+    """
+
+    def __init__(self, name: str, asked: Sequence[Asked]) -> None:
+        self.name = name
+        self.asked = asked
+        self.ids = unique([entry.id for entry in asked], name)
+
+    def __len__(self) -> int:
+        return len(self.asked)
+
+    def __getitem__(self, index: int) -> Question:
+        asked = self.asked[index]
+        source, row = asked.image
+        try:
+            image = source[row].image
+        except UnreadableImage as error:
+            raise UnreadableImage(asked.id, error.reason) from error
+        return Question(asked.id, image, asked.question, asked.answer, asked.choices, asked.kind)
+
+    def __iter__(self) -> Iterator[Question]:
+        return (self[index] for index in range(len(self)))
+
+
+def load_questions(name: str, max_side: int | None = None) -> Questions:
+    """The questions that `name` stands for: one of the forms in `QUESTION_FORMS`.
+
+    max_side: see `images.decode`. Raises `UsageError` for an unknown name, `DiffcernError` for data that are missing
+    or cannot be used.
+    """
+    prefix, colon, rest = name.partition(":")
+    if not colon or prefix not in QUESTIONS:
+        raise unknown("questions", name, QUESTION_FORMS.values())
+    if not rest:
+        raise UsageError(
+            f"nothing follows {prefix!r} in the name of the questions; the form is {QUESTION_FORMS[prefix]}."
+        )
+    return QUESTIONS[prefix](rest, max_side)
+
+
+def question_table(name: str, max_side: int | None = None) -> Questions:
+    """A table with an image, a question and its answer in every row, in Parquet as of `ParquetImages`.
+
+    Columns: image, question, answer; optional: id, kind, choices (a list of texts). Raises `DiffcernError` for
+    missing columns, for a question or an answer that is empty, and for choices that lack the answer.
+    """
+    path = Path(name).expanduser()
+    images = ParquetImages(path, max_side=max_side, labelled=False)
+    values = read_columns(path, ["question", "answer"], ["kind", "choices"])
+    count = len(images)
+    kinds, lists = values.get("kind", [None] * count), values.get("choices", [None] * count)
+    asked = []
+    for row, id_ in enumerate(images.ids):
+        question, answer = (_text(values[column][row], column, id_, path) for column in ("question", "answer"))
+        choices = _choices(lists[row], answer, id_, path)
+        asked.append(Asked(id_, (images, row), question, answer, choices, str(kinds[row] or "")))
+    return Questions(images.name, asked)
+
+
+def _embedded(rest: str, max_side: int | None) -> Questions:
+    # asks in the terms of this module: imported here, lest the two import each other
+    from diffcern.data.scenes import NAMES, asking, side_within
+
+    if rest not in NAMES:
+        raise unknown("embedded questions", rest, NAMES)
+    return asking.questions(NAMES[rest], side=side_within(max_side))
+
+
+QUESTIONS: dict[str, Callable[[str, int | None], Questions]] = {"embedded": _embedded, "questions": question_table}
+QUESTION_FORMS = {"embedded": "embedded:scenes[/SPLIT]", "questions": "questions:FILE.parquet"}
+
+
+def _choices(values: object, answer: str, id_: str, where: Path) -> tuple[str, ...]:
+    if values is None or values == []:
+        return ()
+    if not isinstance(values, list):
+        raise DiffcernError(f"{where}: choices of question {id_!r} must be a list of texts, but is {values!r}.")
+    choices = tuple(_text(value, "a choice", id_, where) for value in values)
+    if answer not in choices:
+        raise DiffcernError(f"{where}: the answer {answer!r} to question {id_!r} is not among its choices, {choices}.")
+    return choices
+
+
+def _text(value: object, column: str, id_: str, where: Path) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise DiffcernError(f"{where}: {column} of question {id_!r} must be a text, but is {value!r}.")
+    return value
