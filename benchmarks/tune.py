@@ -50,13 +50,18 @@ CANDIDATES: dict[str, list[dict]] = {
     ],
     "diffpure": [
         {"options": {"start": start, "steps": 10, "solver": solver, "ensemble": ensemble}}
-        for start in (199, 399, 599)
+        for start in (99, 199, 399, 599)
         for solver, ensemble in (("ddpm", "none"), ("ddpm", "sum"), ("dpm-solver++", "sum"))
     ],
     "dda": [
         {"options": {"start": start, "steps": 20, "weight": weight, "form": form}}
         for start in (199, 399, 599, 799)
         for weight, form in ((0.1, "estimate"), (0.2, "estimate"), (0.4, "estimate"), (0.2, "through"))
+    ],
+    "gda": [
+        {"options": {"start": start, "steps": 20, "form": "estimate", "entropy": entropy, "mse": mse}}
+        for start in (199, 399)
+        for entropy, mse in ((0.0, 100.0), (0.01, 100.0), (0.1, 100.0), (1.0, 100.0))
     ],
     "diffusion-classifier": [{"options": {"draws": 16, "weighting": name}} for name in ("eps", "x0", "v", "min-snr")],
 }

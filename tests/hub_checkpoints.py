@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from string import ascii_lowercase
 
 import torch
 from diffusers import (
@@ -34,6 +35,9 @@ from transformers import (
     DPTConfig,
     DPTForDepthEstimation,
     DPTImageProcessor,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
 )
 
 CLASSES = ("tench", "goldfish", "great white shark")
@@ -195,7 +199,17 @@ def sdxl(folder: Path) -> Path:
     return folder
 
 
-def sd3(folder: Path) -> Path:
+def third_text_encoder() -> dict:
+    """The third text encoder of Stable Diffusion 3, with a tokenizer of letters."""
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    tokens = [*special, *((letter, -3.0) for letter in ascii_lowercase)]
+    tokenizer = T5Tokenizer(vocab=tokens, extra_ids=0)
+    config = T5Config(vocab_size=len(tokens), d_model=32, d_kv=8, d_ff=16, num_layers=2, num_heads=2)
+    return {"text_encoder_3": loud(T5EncoderModel(config)), "tokenizer_3": tokenizer}
+
+
+def sd3(folder: Path, t5: bool = False) -> Path:
+    third = third_text_encoder() if t5 else {"text_encoder_3": None, "tokenizer_3": None}
     StableDiffusion3Pipeline(
         transformer=loud(
             SD3Transformer2DModel(
@@ -218,8 +232,7 @@ def sd3(folder: Path) -> Path:
         tokenizer=tokenizer(folder / "tokenizer"),
         text_encoder_2=text_encoder(projection=True),
         tokenizer_2=tokenizer(folder / "tokenizer_2"),
-        text_encoder_3=None,
-        tokenizer_3=None,
+        **third,
     ).save_pretrained(folder)
     return folder
 

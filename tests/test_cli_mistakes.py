@@ -9,10 +9,12 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 from rich.table import Table
 from typer.testing import CliRunner
 
+from diffcern import cli
 from diffcern.assets import asset
 from diffcern.cli import app
 from diffcern.cli.listing import DATASETS
@@ -88,6 +90,21 @@ def test_a_bench_is_checked_before_it_shows_progress(wrong, capfd):
     with pytest.raises(DiffcernError):
         app(["bench", "digits", *wrong], standalone_mode=False)
     assert "loading" not in "".join(capfd.readouterr())
+
+
+def test_too_little_memory_says_what_needs_less(monkeypatch, capsys):
+    def too_much():
+        torch.empty(10**15)
+
+    for failure in (too_much, lambda: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory. Tried ..."))):
+        monkeypatch.setattr(cli, "app", failure)
+        with pytest.raises(SystemExit) as exit:
+            cli.main()
+        assert exit.value.code == 1
+        assert "Fewer network rows at a time need less (--set rows=N" in capsys.readouterr().err
+    monkeypatch.setattr(cli, "app", lambda: torch.ones(2) @ torch.ones(3))  # a bug of ours is not hidden
+    with pytest.raises(RuntimeError, match="size"):
+        cli.main()
 
 
 def test_brackets_in_names_are_no_markup():

@@ -146,6 +146,41 @@ def test_labels_that_are_long_or_a_file_that_is_not_there(folder):
         run("classify", folder / "images", "--prior", folder / "sd", "--labels", "missing.txt")
 
 
+@pytest.mark.parametrize("command", ["classify", "adapt", "match", "purify", "align"])
+def test_compile_is_of_the_priors_network(command, folder, tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
+    pq.write_table(pa.table({"image": [encode_png(torch.rand(3, 8, 8))], "caption": ["a"]}), tmp_path / "p.parquet")
+    images, sd = folder / "images", folder / "sd"
+    digits = ["--predictor", "embedded:digits", "--prior", "embedded:digits"]
+    arguments = {
+        "classify": [images, "--prior", sd, "--labels", "cat,dog", *FAST],
+        "adapt": [images, *digits, "--out", tmp_path / "out.json", "--set", "steps=1", *FAST],
+        "match": [tmp_path / "p.parquet", "--prior", sd, "--draws", 1],
+        "purify": [images, "--prior", sd, "--set", "steps=2", "--out", tmp_path / "out"],
+        "align": [*digits, "--generator", "embedded:digits", "--per-class", 1, "--out", tmp_path / "out"],
+    }[command]
+    if command == "align":
+        arguments += ["--generator-steps", 2, "--set", "steps=2", "--epochs", 1]
+    assert run(command, *arguments, "--device", "cpu", "--compile")[0] == 0
+    expected = "DiTTransformer2DModel" if command in ("adapt", "align") else "UNet2DConditionModel"
+    assert set(compiled) == {expected}
+
+
+def test_a_map_from_the_priors_names(folder, tmp_path):
+    """Labels that the prior knows by other names; without the map they are unknown."""
+    command = ["classify", folder / "images", "--prior", folder / "dit", "--labels", "shark,gold", *FAST]
+    with pytest.raises(DiffcernError, match="the prior lacks shark, gold"):
+        run(*command)
+    (tmp_path / "map.json").write_text('{"goldfish": "gold", "great white shark": "shark"}')
+    _, text = run(*command, "--class-map", tmp_path / "map.json")
+    theirs = ["classify", folder / "images", "--prior", folder / "dit", "--labels", "great white shark,goldfish", *FAST]
+    _, expected = run(*theirs)
+    names = {"great white shark": "shark", "goldfish": "gold"}
+    assert [row["label"] for row in json.loads(text)] == [names[row["label"]] for row in json.loads(expected)]
+    assert [row["margin"] for row in json.loads(text)] == [row["margin"] for row in json.loads(expected)]
+
+
 def test_a_compiled_network_stays_compiled_in_a_method():
     from diffcern.methods.base import frozen_view
 

@@ -1,11 +1,16 @@
 """The exact Gaussian-mixture prior: posteriors, likelihood differences and gradients have closed forms."""
 
+import copy
+
+import pytest
 import torch
 from torch import nn
 
 from diffcern.draws import Draws, draw
+from diffcern.errors import DiffcernError
 from diffcern.likelihood import condition_gradient, score
 from diffcern.priors import GaussianMixturePrior
+from diffcern.priors.native import NativeConfig, native_prior
 from diffcern.types import Condition
 
 
@@ -124,8 +129,6 @@ def test_margin_is_paired():
 
 
 def test_prior_parameters_are_differentiated_only_when_asked():
-    from diffcern.priors.native import NativeConfig, native_prior
-
     torch.manual_seed(0)
     prior = native_prior(NativeConfig("dit", "x0", 8, 1, ("a", "b")), width=16, depth=1, heads=2, patch=4)
     for p in prior.parameters():
@@ -151,3 +154,37 @@ def test_draws_can_be_sliced():
     d = Draws(torch.arange(6).view(1, 6), torch.zeros(1, 6, 1, 1, 1))
     assert d[torch.tensor([4, 2])].timesteps.tolist() == [[4, 2]]
     assert d.count == 6
+
+
+@pytest.mark.parametrize(("weighting", "norm"), [("eps", "l2"), ("eps", "l1"), ("x0", "l2"), ("min-snr", "l2")])
+def test_float16_gradients_keep_their_digits(weighting, norm):
+    """Late times under the eps weighting: a pixel's share of the gradient is near 1e-7, where float16 holds nothing."""
+    torch.manual_seed(0)
+    prior = native_prior(NativeConfig("dit", "x0", 16, 3, ("a", "b", "c")), width=32, depth=2, heads=2, patch=4)
+    for parameter in prior.parameters():
+        parameter.data.normal_(std=0.1)
+    latents, condition = torch.randn(2, 3, 16, 16), Condition(classes=torch.tensor([[0.2, 0.5, 0.3]] * 2))
+    times = torch.tensor([[5, 500, 900, 990]] * 2)
+    draws = Draws(times, torch.randn(2, 4, 3, 16, 16))
+    full, half = (
+        condition_gradient(model, latents, condition, draws, weighting=weighting, norm=norm).per_draw.classes
+        for model in (prior, copy.deepcopy(prior).half())
+    )
+    assert half.dtype == torch.float32
+    error = (half - full).norm(dim=-1) / full.norm(dim=-1)
+    # 11 bits, through two blocks: 0.2 % on average when written, without scaling up to 48 %. In l1 a residual near zero
+    # has either sign: up to 2.6 %.
+    assert error.max() < (0.05 if norm == "l1" else 0.02)
+
+
+def test_a_gradient_that_is_infinite_is_an_error():
+    class Steep(GaussianMixturePrior):
+        def denoise(self, x_t, timesteps, condition):
+            return (
+                super().denoise(x_t, timesteps, condition) + (condition.classes[:, :1] - 0.25).sqrt()[..., None, None]
+            )
+
+    prior = Steep(small_prior().means, std=0.3)
+    latents = latents_of(prior, 1)
+    with pytest.raises(DiffcernError, match="try bfloat16"):
+        condition_gradient(prior, latents, Condition(classes=torch.full((1, 4), 0.25)), draws_for(prior, latents, 2))

@@ -1,8 +1,22 @@
-"""Winoground's scores from a table of errors."""
+"""Winoground's scores from a table of errors, and the command that makes such tables."""
 
+import json
+import sys
+
+import pyarrow.parquet as pq
+import pytest
 import torch
+from caption_checkpoints import CAPTIONS, caption_table, tiny
 
+from diffcern.cli import main
+from diffcern.data import load_pairs
+from diffcern.predictors import load_predictor
 from diffcern.tasks.matching import matches
+from diffcern.train.captions import load_captioned
+from diffcern.train.clip import ClipRecipe, train_clip
+from diffcern.train.loop import Schedule
+
+SIZES = {"width": 16, "depth": 1, "heads": 2, "patch": 4, "text_width": 16, "text_depth": 1, "text_heads": 2}
 
 
 def test_the_published_definitions():
@@ -19,6 +33,7 @@ def test_the_published_definitions():
     assert corrected["image_corrected"]
     assert corrected["group_corrected"]
     assert not corrected["image"]
+    assert matches(right) == {"text": True, "image": False, "group": False}
 
 
 def test_ties_are_wrong_and_further_captions_only_distract():
@@ -26,3 +41,91 @@ def test_ties_are_wrong_and_further_captions_only_distract():
     distracted = torch.tensor([[0.3, 0.4, 0.2]])
     assert not matches(distracted, torch.zeros(1))["text"]
     assert matches(distracted, torch.zeros(1))["image"]
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    def run(*arguments):
+        capsys.readouterr()  # what training said
+        monkeypatch.setattr(sys, "argv", ["diffcern", "match", *map(str, arguments), "--device", "cpu"])
+        code = 0
+        try:
+            main()
+        except SystemExit as error:
+            code = error.code or 0
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Two examples, of two images and of one with a false caption."""
+    colours, captions = [(230, 20, 20), (20, 20, 230), (20, 230, 20)], [*CAPTIONS, "a green field"]
+    groups = {"group": ["two", "two", None], "negatives": [None, None, ["a red field"]], "id": ["0", "1", "one"]}
+    return caption_table(tmp_path / "pairs.parquet", colours, captions, **groups)
+
+
+@pytest.fixture
+def clip(pairs, tmp_path):
+    """Hardly trained: which answers are right does not matter here."""
+    recipe, schedule = ClipRecipe(image_size=8, projection=8, **SIZES), Schedule(16, 16, 1e-3)
+    folder = tmp_path / "clip"
+    train_clip(load_captioned(str(pairs)), recipe, schedule, folder, device=torch.device("cpu"))
+    return folder
+
+
+def rows_and_scores(out, path):
+    printed = json.loads(out)
+    assert [row["id"] for row in printed["rows"]] == ["two", "one"]
+    assert sorted(row["id"] for row in pq.read_table(path).to_pylist()) == ["one", "two"]
+    scores = {row["score"]: (row["value"], row["n"]) for row in printed["scores"] if row["group"] == "all"}
+    return {row["id"]: row for row in printed["rows"]}, scores
+
+
+def test_clip_matches_by_its_logits(run, pairs, clip, tmp_path):
+    code, out, _ = run(pairs, "--predictor", clip, "--out", tmp_path / "rows.parquet", "--json")
+    assert code == 0
+    rows, scores = rows_and_scores(out, tmp_path / "rows.parquet")
+    assert list(scores) == ["text", "image", "group"]
+    for name, (value, count) in scores.items():
+        assert (value, count) == (sum(row[name] for row in rows.values()) / 2, 2)
+    example = load_pairs(str(pairs))[0]
+    predictor = load_predictor(str(clip), labels=list(example.captions), templates=["{}"])
+    logits = predictor(torch.stack(example.images)).tolist()
+    assert rows["two"]["similarities"] == [pytest.approx(row, abs=1e-4) for row in logits]
+    assert rows["two"]["text"] == matches(-torch.tensor(logits))["text"]
+    assert len(rows["one"]["similarities"][0]) == 2  # its own caption and the false one
+
+
+def test_a_prior_that_reads_words_matches_by_its_errors(run, pairs, tmp_path):
+    tiny([*CAPTIONS, "a green field"]).save_pretrained(tmp_path / "prior")
+    options = ("--prior", tmp_path / "prior", "--draws", "2", "--out", tmp_path / "rows.parquet", "--json")
+    code, out, _ = run(pairs, *options)
+    assert code == 0
+    rows, scores = rows_and_scores(out, tmp_path / "rows.parquet")
+    assert list(scores) == ["text", "image", "group", "image_corrected", "group_corrected"]
+    assert (len(rows["two"]["errors"]), len(rows["one"]["errors"][0])) == (2, 2)
+
+
+def test_an_unknown_word_leaves_out_its_example(run, pairs, tmp_path):
+    tiny(CAPTIONS).save_pretrained(tmp_path / "prior")  # knows "a", "green" and "field"
+    other = caption_table(tmp_path / "other.parquet", [(0, 0, 0), (1, 1, 1)], ["a green field", "a violet field"])
+    code, out, err = run(other, "--prior", tmp_path / "prior", "--draws", "2", "--json")
+    assert code == 0
+    assert "'violet' (nearest" in err
+    assert [bool(row["error"]) for row in json.loads(out)["rows"]] == [False, True]
+
+
+def test_exactly_one_model_is_named(run, pairs, clip):
+    for models in ((), ("--prior", "somewhere", "--predictor", clip)):
+        code, _, err = run(pairs, *models)
+        assert code == 2
+        assert "one of the two" in err
+
+
+def test_other_predictors_do_not_read_captions(run, pairs):
+    code, _, err = run(pairs, "--predictor", "embedded:digits")
+    assert code == 2
+    assert "captions are read by CLIP and SigLIP models" in err

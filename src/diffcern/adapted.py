@@ -15,7 +15,7 @@ from diffcern.methods.base import Method
 from diffcern.methods.presets import preset_options
 from diffcern.predictors import Predictor
 from diffcern.priors import Prior
-from diffcern.tasks import Classification
+from diffcern.tasks import task_of
 from diffcern.types import Inputs, Prediction, concatenate
 
 
@@ -41,7 +41,7 @@ class AdaptedModel(nn.Module):
         self.state = self.method.init()
 
     def forward(self, images: Tensor, ids: Sequence[str] | None = None) -> Tensor:
-        """Images `[B, 3, H, W]`, float in [0, 1] -> logits `[B, K]`.
+        """Images `[B, 3, H, W]`, float in [0, 1] -> logits `[B, K]`, of pixels `[B, K, H, W]`, or depth `[B, H, W]`.
 
         ids key the random numbers; without them each image's own content does, so that the same image gives the
         same answer in any batch. Raises UsageError for anything else than such images, or other than one id for each.
@@ -103,6 +103,6 @@ def adapt(
             f"adapt takes a diffcern.Predictor and a diffcern.Prior, not {type(predictor).__name__} and "
             f"{type(prior).__name__}; wrap a network of yours: diffcern.Predictor(network, class_names, size=224)"
         )
-    task = Classification(predictor.class_names, (prior.class_names if prior else ()) or predictor.class_names)
-    chosen = {**preset_options(method, preset), **options}
+    task = task_of(predictor, prior)
+    chosen = {**preset_options(method, preset, task.name), **options}
     return AdaptedModel(build_method(method, predictor, prior, task, chosen), online=online, seed=seed)

@@ -26,7 +26,7 @@ class Alignment:
     """predictor, generator, prior: names; fingerprints: of the three. method, options: the purification's, all of them.
 
     sampling: the settings of `purify.sample`. resynthesis: whether generated images were purified before the predictor
-    saw them. recipe: of the fine-tuning.
+    saw them. recipe: of the fine-tuning. prompts: of each class, where the generator reads text.
     """
 
     predictor: str
@@ -41,6 +41,7 @@ class Alignment:
     resynthesis: bool
     recipe: dict[str, Any]
     seed: int
+    prompts: tuple[tuple[str, ...], ...] = ()
 
     def begin(self, folder: Path) -> None:
         """Writes itself down. DiffcernError where the folder holds other things, or was begun with other settings."""
@@ -65,7 +66,7 @@ class Alignment:
             ours, theirs = (f"{len(names)}: {', '.join(names[:6])}" for names in (self.classes, predictor.class_names))
             raise UsageError(
                 f"aligned for the classes of {self.predictor} ({ours}), and the predictor's are others, or in another "
-                f"order ({theirs}): run `diffcern align` with --classes"
+                f"order ({theirs}): run `diffcern align` with --labels"
             )
         for what, model in {"predictor": predictor, "prior": prior}.items():
             if fingerprint(model) != self.fingerprints[what]:

@@ -20,3 +20,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
     return UsageError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(known) or 'none'}.")
+
+
+def first_line(error: Exception) -> str:
+    """What happened, in short."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

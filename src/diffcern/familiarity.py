@@ -15,6 +15,7 @@ from diffcern.draws import Draws, draw
 from diffcern.errors import UsageError
 from diffcern.likelihood import score
 from diffcern.priors.base import Prior
+from diffcern.types import Condition
 from diffcern.weightings import ratio
 
 DRAWS = 16  # per image; stratified
@@ -27,16 +28,16 @@ def strangeness(prior: Prior, losses: Tensor, draws: Draws, weighting: str) -> T
     return (losses * ratio("min-snr", weighting, alpha, sigma, time)).mean(1)
 
 
-def clean_errors(prior: Prior, images: Tensor, targets: Tensor) -> Tensor:
-    """The percentiles 0, 1, ..., 100 of e over labelled clean images, `[101]` fp32 on the CPU.
+def clean_errors(prior: Prior, images: Tensor, condition: Condition) -> Tensor:
+    """The percentiles 0, 1, ..., 100 of e over clean images, `[101]` fp32 on the CPU.
 
-    images: `[B, 3, H, W]` in [0, 1], as the prior meets them when nothing is wrong; targets: `[B]` class indices.
+    images: `[B, 3, H, W]` in [0, 1], as the prior meets them when nothing is wrong; condition: what is true of each.
     """
     latents = prior.encode(images.to(prior.device))
     ids = [str(number) for number in range(len(images))]
     draws = draw("stratified", DRAWS, latents, ids, seed=0, num_timesteps=prior.num_timesteps)
-    candidates = targets.to(prior.device)[:, None]
-    errors = score(prior, latents, prior.hypotheses(), draws, candidates=candidates, weighting="min-snr").errors
+    own = torch.arange(len(images), device=prior.device)[:, None]
+    errors = score(prior, latents, condition, draws, candidates=own, weighting="min-snr").errors
     return errors.mean((1, 2)).cpu().quantile(torch.linspace(0, 1, 101))
 
 
@@ -47,7 +48,7 @@ def threshold(prior: Prior, share: float) -> float:
     if prior.clean_errors is None:
         raise UsageError(
             "familiar needs the prior's errors on clean images, which this prior lacks: leave the option out, or set "
-            "prior.clean_errors = diffcern.familiarity.clean_errors(prior, images, targets)"
+            "prior.clean_errors = diffcern.familiarity.clean_errors(prior, images, condition)"
         )
     position = 100 * share
     low = min(int(position), 99)

@@ -30,13 +30,16 @@ def denoising_error(
     another kind would lose digits where alpha or sigma is small. time: t / T in [0, 1], `[B]`. norm "l1" takes the
     mean absolute residual (times the square root of the ratio), as published for some data sets.
     """
-    check_norm(norm)
-    alpha, sigma = denoised.alpha.flatten(), denoised.sigma.flatten()
-    ratio = weightings.ratio(weighting, denoised.kind, alpha, sigma, time)
     residual = (denoised.output.float() - denoised.target(latents.float(), noise.float())).flatten(1)
-    if norm == "l1":
-        return residual.abs().mean(1) * ratio.sqrt()
-    return residual.square().mean(1) * ratio
+    weight = _weight(denoised, time, weighting, norm)
+    return (residual.abs() if norm == "l1" else residual.square()).mean(1) * weight
+
+
+def _weight(denoised: Denoised, time: Tensor, weighting: str, norm: str) -> Tensor:
+    """What the residual's norm in the network's own prediction kind is multiplied by, `[B]`."""
+    check_norm(norm)
+    ratio = weightings.ratio(weighting, denoised.kind, denoised.alpha.flatten(), denoised.sigma.flatten(), time)
+    return ratio.sqrt() if norm == "l1" else ratio
 
 
 def check_norm(norm: str) -> None:
@@ -54,8 +57,13 @@ def _errors(
     weighting: str,
     norm: str,
     parameters: dict[str, Tensor] | None = None,
-) -> Tensor:
-    """Errors `[R]` of R rows that are already lined up."""
+) -> tuple[Tensor, Tensor]:
+    """Errors `[R]` of R rows that are already lined up, and what to multiply them by while they are differentiated.
+
+    That is 1, but for float16: the derivative by a pixel of the network's output, weight / pixels times the residual's,
+    is often less than float16 holds. There it passes the network without this factor, which the caller applies to what
+    comes out, in fp32.
+    """
     x_t = prior.add_noise(latents, timesteps, noise)
     if parameters is None:
         denoised = prior(x_t, timesteps, condition)
@@ -65,7 +73,9 @@ def _errors(
     error = denoising_error(denoised, latents, noise, time, weighting, norm)
     if not torch.isfinite(error).all():
         raise DiffcernError("the denoising error is NaN or infinite: check the images and the prior's weights")
-    return error
+    if denoised.output.dtype != torch.float16:
+        return error, torch.ones_like(error)
+    return error, latents[0].numel() / _weight(denoised, time, weighting, norm)
 
 
 @dataclass(frozen=True)
@@ -120,7 +130,9 @@ def score(
     for chunk in index.split(rows):
         b, k, m = chunk // (kept * count), chunk // count % kept, chunk % count
         condition = hypotheses[candidates[b, k]]
-        errors[chunk] = _errors(prior, latents[b], condition, draws.timesteps[b, m], draws.noise[b, m], weighting, norm)
+        errors[chunk], _ = _errors(
+            prior, latents[b], condition, draws.timesteps[b, m], draws.noise[b, m], weighting, norm
+        )
     return Score(errors.view(batch, kept, count))
 
 
@@ -174,7 +186,7 @@ def condition_gradient(
         b, m = chunk // count, chunk % count
         leaf = condition.map(lambda value, b=b: value.detach()[b].requires_grad_())  # type: ignore[misc]
         with torch.enable_grad():
-            error = _errors(
+            error, scale = _errors(
                 prior,
                 latents[b],
                 leaf,
@@ -184,12 +196,15 @@ def condition_gradient(
                 norm,
                 leaves or None,
             )
+            scale = torch.ones_like(scale) if leaves else scale  # whose gradients are sums over rows
             gradients = torch.autograd.grad(
-                error.sum(), [*leaf.parts.values(), *leaves.values()], materialize_grads=True
+                error, [*leaf.parts.values(), *leaves.values()], scale, materialize_grads=True
             )  # zeros for parts of the network that this condition does not reach
+        if not all(torch.isfinite(value).all() for value in gradients):
+            raise DiffcernError("the prior's gradient is NaN or infinite: in float16, try bfloat16 or float32")
         losses[chunk] = error.detach()
         for name, value in zip(names, gradients[: len(names)], strict=True):
-            pieces[name].append(value)
+            pieces[name].append(value.float() / scale.view(-1, *[1] * (value.ndim - 1)))
         for total, value in zip(totals.values(), gradients[len(names) :], strict=True):
             total += value / (batch * count)
     per_draw = Condition(**{name: torch.cat(p).unflatten(0, (batch, count)) for name, p in pieces.items()})

@@ -3,11 +3,14 @@
 import pytest
 import timm
 import torch
+from predictors.checkpoints import clip
 from torch import nn
 
 from diffcern.errors import DiffcernError
+from diffcern.methods.base import call
 from diffcern.methods.diffusion_tta import DiffusionTTA
 from diffcern.methods.parameters import adaptable_copy, choose_parameters
+from diffcern.predictors import load_predictor
 from diffcern.types import Inputs
 
 
@@ -40,6 +43,24 @@ def test_diffusion_tta_moves_the_adapters_only(transformer, prior, task):
     assert moved
     assert all(".lora_" in name for name in after.predictor.parameters)
     assert all(torch.equal(value, before[name]) for name, value in transformer.state_dict().items())
+
+
+def test_of_clips_image_tower(tmp_path, task):
+    """Its attention, and nothing of the text, which is no parameter."""
+    clip(tmp_path)
+    predictor = load_predictor(str(tmp_path), labels=["0", "1", "2", "3"])
+    copied, images = adaptable_copy(predictor, "lora"), torch.rand(1, 3, 40, 32)
+    assert torch.allclose(copied(images), predictor(images), atol=1e-5)  # weights frozen and not take other kernels
+    chosen = choose_parameters(copied, "lora")
+    assert {name.partition(".self_attn.")[2].partition(".")[0] for name in chosen} == {
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "out_proj",
+    }
+    assert len(chosen) == 4 * 2 * 2  # A and B, of four layers, in two blocks
+    moved = {name: value + 0.1 for name, value in chosen.items()}
+    assert not torch.allclose(call(copied, moved, images), predictor(images), atol=1e-4)
 
 
 def test_a_model_without_attention():

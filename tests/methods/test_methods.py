@@ -1,5 +1,7 @@
 """Each method against its equation."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -7,15 +9,12 @@ from torch import nn
 from diffcern.draws import draw
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.familiarity import clean_errors, strangeness, threshold
-from diffcern.methods import build_method
+from diffcern.methods import METHODS, build_method, checked_options
 from diffcern.methods.batch_norm import with_batch_statistics
 from diffcern.methods.diffusion_classifier import DiffusionClassifier, stage_indices
 from diffcern.methods.diffusion_tta import DiffusionTTA, rival_z
 from diffcern.methods.parameters import choose_parameters
-from diffcern.methods.presets import PRESETS
-from diffcern.predictors import load_predictor
-from diffcern.priors import load_prior
-from diffcern.tasks import Classification
+from diffcern.methods.presets import PRESETS, preset_options
 from diffcern.types import Condition, Inputs
 
 
@@ -145,6 +144,9 @@ def test_adapting_the_prior_moves_it(predictor, task):
     name = "denoiser.proj_out_2.bias"
     assert not torch.equal(after.prior.parameters[name], before.prior.parameters[name])
     assert torch.equal(dict(prior.named_parameters())[name], before.prior.parameters[name])
+    for dtype in (torch.bfloat16, torch.float16):  # a step of Adam is lost in the rounding of its weights
+        with pytest.raises(UsageError, match=f"{dtype} is too coarse"):
+            build_method("diffusion-tta", predictor, copy.deepcopy(prior).to(dtype), task, options)
 
 
 def test_gate_leaves_a_certain_image_alone(predictor, prior, task, inputs, targets):
@@ -203,15 +205,18 @@ def test_strangeness_is_the_min_snr_error(predictor, prior, task, inputs):
 def test_familiar_is_a_share_of_the_clean_images(predictor, prior, task, inputs):
     """A share is a percentile of the clean profile; without a profile the option is refused."""
     targets = torch.arange(12) % 4
-    with pytest.raises(UsageError, match=r"clean_errors\(prior, images, targets\)"):
+    with pytest.raises(UsageError, match=r"clean_errors\(prior, images, condition\)"):
         DiffusionTTA(predictor, prior, task, familiar=0.9)
-    prior.clean_errors = clean_errors(prior, inputs.images, targets)
+    prior.clean_errors = clean_errors(prior, inputs.images, prior.hypotheses()[targets])
     assert prior.clean_errors.diff().ge(0).all()
     assert threshold(prior, 0.5) == pytest.approx(prior.clean_errors[50].item())
     assert threshold(prior, 0.995) == pytest.approx(prior.clean_errors[99:].mean().item())
     assert threshold(prior, 1.0) == pytest.approx(prior.clean_errors[100].item())
     with pytest.raises(UsageError, match="0 to 1"):
         threshold(prior, 97)
+    with pytest.raises(UsageError, match=r"at all times: span is \(0.2, 0.8\)"):  # its errors would be others
+        DiffusionTTA(predictor, prior, task, familiar=0.9, span=(0.2, 0.8))
+    DiffusionTTA(predictor, prior, task, familiar=0.9, span=[0, 1])
 
 
 def test_rival_z_is_the_paired_t_statistic():
@@ -296,11 +301,10 @@ def test_options_are_checked(predictor, prior, task):
 
 
 def test_presets_are_valid_options():
-    predictor, prior = load_predictor("embedded:digits"), load_prior("embedded:digits")
-    task = Classification(predictor.class_names, prior.class_names)
-    for preset in PRESETS.values():
-        for name, options in preset.items():
-            build_method(name, predictor, prior, task, options)
+    for preset in PRESETS:
+        for task in ("classification", "segmentation", "depth"):
+            for name in METHODS:
+                checked_options(name, preset_options(name, preset, task))
 
 
 def test_a_users_own_method_by_dotted_path(predictor):

@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from predictors import checkpoints
+from torch.nn import functional as F
+from transformers import CLIPModel
 
 from diffcern.data import load_dataset
 from diffcern.errors import UsageError
-from diffcern.feature_guides import MarginalEntropy, PatchContrast
+from diffcern.feature_guides import MarginalEntropy, PatchContrast, StyleDirection
 from diffcern.guides import Guide
 from diffcern.methods import build_method
 from diffcern.methods.purification import entropy, join
@@ -99,11 +102,42 @@ def test_marginal_entropy_and_patch_contrast_pull(digits):
         assert torch.allclose(alone, before[1:2], atol=1e-4)
 
 
-def test_gda_runs_with_all_its_terms_but_clip(digits):
+@pytest.fixture
+def clip(tmp_path):
+    """A folder in CLIP's format, with random weights."""
+    torch.manual_seed(0)
+    checkpoints.clip(tmp_path / "clip")
+    return str(tmp_path / "clip")
+
+
+def test_style_is_the_direction_between_two_texts(digits, clip):
+    """1 - cos of how the image's features moved and of how the texts' do, in CLIP's space; each image by its own."""
+    _, prior, _, inputs = digits
+    model = load_predictor(clip, labels={"dark": ["a dark cat"], "bright": ["a bright cat"]})
+    style, latents = StyleDirection(model), prior.encode(inputs.images)
+    moved = (latents + 0.3 * torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))).clamp(-1, 1)
+    moved.requires_grad_()
+    energy = style(moved, latents)
+    network = CLIPModel.from_pretrained(clip)
+    pictures = [model.prepare(((z + 1) / 2).expand(-1, 3, -1, -1)) for z in (latents, moved)]
+    before, after = (F.normalize(network.get_image_features(picture).pooler_output, dim=-1) for picture in pictures)
+    text = model.model.text[1] - model.model.text[0]
+    expected = 1 - ((after - before) @ text) / (after - before).norm(dim=1) / text.norm()
+    assert torch.allclose(energy, expected, atol=1e-4)
+    gradient = torch.autograd.grad(energy.sum(), moved)[0]
+    assert gradient.flatten(1).norm(dim=1).gt(0).all()
+    assert torch.allclose(style(moved[1:2], latents[1:2]), energy[1:2], atol=1e-4)
+    with pytest.raises(UsageError, match="between two texts"):
+        StyleDirection(load_predictor(clip, labels=["one", "two", "three"]))
+
+
+def test_gda_runs_with_all_its_terms(digits, clip):
     layer = next(n for n, m in digits[0].named_modules() if type(m).__name__ == "ResidualBlock")
-    prediction = answer(digits, "gda", content=0.1, content_layer=layer)
+    prediction = answer(digits, "gda", content=0.1, content_layer=layer, style=0.5, clip=clip)
     assert torch.isfinite(prediction.output).all()
     assert [c.nfe_backward for c in prediction.costs] == [4] * 4
+    without = answer(digits, "gda", content=0.1, content_layer=layer)
+    assert not torch.allclose(prediction.output, without.output, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torchvision.transforms import v2 as transforms
 from torchvision.transforms.v2 import functional as torchvision
 
 from diffcern.errors import UsageError
@@ -39,6 +40,20 @@ def test_the_whole_is_squeezed_unless_a_crop_is_asked_for():
 def test_images_of_the_size_are_taken_as_they_are():
     image = torch.rand(1, 3, 32, 32)
     assert Predictor(nn.Identity(), (), size=32, crop=0.875).prepare(image).equal(image)
+
+
+def test_a_transform_of_ones_own(photo):
+    """A network that comes with a transform in place of numbers: both in one module, images as they are."""
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 2))
+    transform = nn.Sequential(
+        transforms.Resize(20), transforms.CenterCrop(16), transforms.Normalize([0.5] * 3, [0.2] * 3)
+    )
+    predictor = Predictor(nn.Sequential(transform, network), ("cat", "dog"))
+    image = tensor(photo).requires_grad_()
+    assert torch.equal(predictor(image), network(transform(image)))
+    predictor(image).sum().backward()
+    assert image.grad.abs().sum() > 0
+    assert predictor.restrict(["dog"])(image).equal(network(transform(image))[:, 1:])
 
 
 @pytest.mark.parametrize("task", ["segmentation", "depth"])

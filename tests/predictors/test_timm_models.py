@@ -100,12 +100,33 @@ def test_weights_that_do_not_fit(tmp_path):
         load_predictor(str(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["test_vit", "test_resnet", "test_mambaout"])
+def test_an_architecture_is_built_for_the_images(name):
+    """Vision transformers take images of one size only, which is the one that is trained on."""
+    model = timm_architecture(name, 10, 32).eval()
+    assert model(torch.rand(1, 3, 32, 32)).shape == (1, 10)
+
+
+def test_sizes_that_an_architecture_cannot_take():
+    with pytest.raises(UsageError, match=r"test_vit of timm cannot take images of 8 pixels: .*divisible by patch size"):
+        timm_architecture("test_vit", 10, 8)
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (160, 160), (300, 200)])
+def test_images_of_any_size_become_those_of_a_fixed_one(shape, tmp_path):
+    model = save(NAME, tmp_path)
+    assert model.pretrained_cfg["fixed_input_size"]
+    predictor = load_predictor(str(tmp_path))
+    assert predictor.prepare(torch.rand(1, 3, *shape)).shape == (1, 3, 160, 160)
+    assert predictor(torch.rand(1, 3, *shape)).shape == (1, 1000)
+
+
 def test_names_that_timm_does_not_know():
     for name in ("resnet50.a1_in1kk", "resnet51", "nonsense:resnet50"):
         with pytest.raises(UsageError, match=r"timm has no model.*resnet5"):
             load_predictor(f"timm:{name}")
     with pytest.raises(UsageError, match=r"timm has no model 'resnet50\.x5'.*resnet50.*list_models"):
-        timm_architecture("resnet50.x5", 10)
+        timm_architecture("resnet50.x5", 10, 32)
     with pytest.raises(UsageError, match="no folder 'no/such'"):
         load_predictor("timm:local-dir:no/such")
     with pytest.raises(DiffcernError, match=r"timm/resnet50\.a1_in1k.*network"):

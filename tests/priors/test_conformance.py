@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers import ControlNetModel, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from caption_checkpoints import captioned
+from diffusers import (
+    ControlNetModel,
+    DDPMScheduler,
+    DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    PixArtTransformer2DModel,
+)
 from hub_checkpoints import CLASSES, controlled, ddpm, dit, sd3, sdxl, stable_diffusion, stable_diffusion_depth
 from torch import nn
+from transformers import AutoTokenizer, CLIPTextModel
 
 from diffcern.draws import Draws, draw
 from diffcern.errors import UsageError
@@ -32,8 +43,10 @@ FAMILIES = {
     "sdxl": (sdxl, "eps"),
     "sdxl-controlnet": (lambda folder: controlled(folder, xl=True), "eps"),
     "sd3": (sd3, "flow"),
+    "sd3-t5": (lambda folder: sd3(folder, t5=True), "flow"),
     "ddpm": (ddpm, "eps"),
     "ddpm-classes": (lambda folder: ddpm(folder, classes=4), "eps"),  # three classes and none
+    "captioned": (captioned, "x0"),
 }
 
 
@@ -51,9 +64,18 @@ def family(request, tmp_path_factory):
     return request.param, folder, prior
 
 
-def reference(name, folder) -> DiffusionPipeline:
-    """diffusers' own pipeline from the same files."""
-    left_out = {"text_encoder_3": None, "tokenizer_3": None} if name == "sd3" else {}
+def reference(name, folder) -> DiffusionPipeline | SimpleNamespace:
+    """diffusers' own pipeline from the same files, or the parts of one where no pipeline reads them."""
+    if name == "captioned":
+        network = PixArtTransformer2DModel.from_pretrained(Path(folder, "denoiser"))
+        network.set_default_attn_processor()
+        return SimpleNamespace(
+            transformer=network.eval(),
+            text_encoder=CLIPTextModel.from_pretrained(Path(folder, "text_encoder"), attn_implementation="eager"),
+            tokenizer=AutoTokenizer.from_pretrained(Path(folder, "tokenizer")),
+            scheduler=DDPMScheduler.from_pretrained(Path(folder, "scheduler")),
+        )
+    left_out = {"text_encoder_3": None, "tokenizer_3": None} if name == "sd3" else {}  # which the files lack
     return DiffusionPipeline.from_pretrained(folder, **left_out)
 
 
@@ -111,35 +133,71 @@ def test_variance_is_preserved_or_interpolated(prior):
     assert (prior.sigmas.diff() > 0).all()
 
 
+def text_of(name, pipeline) -> Condition:
+    """The labels' prompts, embedded by diffusers' own pipeline."""
+    prompts = [f"a photo of a {label}." for label in CLASSES]
+    if name == "captioned":
+        ids = pipeline.tokenizer(prompts, padding="max_length", return_tensors="pt").input_ids
+        return Condition(tokens=pipeline.text_encoder(ids).last_hidden_state)
+    encoded = pipeline.encode_prompt(
+        prompt=prompts,
+        device="cpu",
+        num_images_per_prompt=1,
+        do_classifier_free_guidance=False,
+        **({"prompt_2": None, "prompt_3": None} if name.startswith("sd3") else {}),
+    )
+    return Condition(tokens=encoded[0], pooled=encoded[2] if len(encoded) > 2 else None)
+
+
+def output_of(name, pipeline, x_t, times, text=None, labels=None):
+    """What diffusers' own network says to prompts or to integer labels."""
+    if name.startswith("sd3"):
+        return pipeline.transformer(x_t, text.tokens, text.pooled, times).sample
+    if name == "captioned":
+        return pipeline.transformer(x_t, text.tokens, times).sample
+    if text is not None:
+        sizes = torch.tensor([[16.0, 16, 0, 0, 16, 16]] * len(x_t))
+        added = {"text_embeds": text.pooled, "time_ids": sizes}
+        extra = {} if text.pooled is None else {"added_cond_kwargs": added}
+        x = torch.cat([x_t, torch.zeros_like(x_t[:, :1])], 1) if name == "sd-depth" else x_t
+        return pipeline.unet(x, times, text.tokens, **extra).sample
+    if name.startswith("ddpm"):
+        return pipeline.unet(x_t, times, **({} if labels is None else {"class_labels": labels})).sample
+    return pipeline.transformer(x_t, timestep=times, class_labels=labels).sample[:, :4]
+
+
+@torch.no_grad()
 def test_one_hot_is_the_label(family, batch):
     """A one-hot soft label gives exactly what diffusers' own model gives for the integer label or the prompt."""
     name, folder, prior = family
     x_t, t, _, _ = batch
     pipeline = reference(name, folder)
-    times, integers = prior.times[t], torch.arange(3)
-    with torch.no_grad():
-        if isinstance(prior, TextPrior):
-            encoded = pipeline.encode_prompt(
-                prompt=[f"a photo of a {label}." for label in CLASSES],
-                device="cpu",
-                num_images_per_prompt=1,
-                do_classifier_free_guidance=False,
-                **({"prompt_2": None, "prompt_3": None} if name == "sd3" else {}),
-            )
-            if name == "sd3":
-                expected = pipeline.transformer(x_t, encoded[0], encoded[2], times).sample
-            else:
-                added = {"text_embeds": encoded[-2], "time_ids": torch.tensor([[16.0, 16, 0, 0, 16, 16]] * 3)}
-                extra = {"added_cond_kwargs": added} if name.startswith("sdxl") else {}
-                x = torch.cat([x_t, torch.zeros_like(x_t[:, :1])], 1) if name == "sd-depth" else x_t
-                expected = pipeline.unet(x, times, encoded[0], **extra).sample
-        elif name.startswith("ddpm"):
-            extra = {"class_labels": integers} if prior.class_names else {}
-            expected = pipeline.unet(x_t, times, **extra).sample
-        else:
-            expected = pipeline.transformer(x_t, timestep=times, class_labels=integers).sample[:, :4]
-        output = prior(x_t, t, labels(prior)).output
-    assert torch.equal(output, expected)
+    text = text_of(name, pipeline) if isinstance(prior, TextPrior) else None
+    expected = output_of(name, pipeline, x_t, prior.times[t], text, torch.arange(3) if prior.class_names else None)
+    assert torch.equal(prior(x_t, t, labels(prior)).output, expected)
+
+
+@torch.no_grad()
+def test_a_soft_label_is_a_mixture(family, batch):
+    """Of the prompts, token by token; of the rows of every block's label table."""
+    name, folder, prior = family
+    if not prior.class_names:
+        return
+    x_t, t, _, _ = batch
+    pipeline, weights = reference(name, folder), torch.tensor([0.5, 0.2, 0.3])
+    text = None
+    if isinstance(prior, TextPrior):
+        text = text_of(name, pipeline).map(lambda rows: torch.einsum("k,k...->...", weights, rows).expand_as(rows))
+    else:
+        network = pipeline.unet if name.startswith("ddpm") else pipeline.transformer
+        tables = [module.weight for module in network.modules() if isinstance(module, nn.Embedding)]
+        assert len(tables) == (1 if name.startswith("ddpm") else 2)  # DiT has one in each of its two blocks
+        for table in tables:
+            table[0] = weights @ table[:3]
+    expected = output_of(name, pipeline, x_t, prior.times[t], text, torch.zeros(3, dtype=torch.long))
+    output = prior(x_t, t, Condition(classes=weights.expand(3, -1))).output
+    assert torch.allclose(output, expected, atol=1e-5)  # sums in another order
+    assert not torch.allclose(output, prior(x_t, t, labels(prior)).output, atol=1e-3)
 
 
 def test_unconditional(family, batch):
@@ -199,9 +257,39 @@ def test_any_image_becomes_a_latent_and_back(prior):
     assert latents.shape == (2, *prior.latent_shape)
     assert torch.equal(prior.encode(images[1:]), latents[1:])  # whatever the company
     decoded = prior.decode(latents)
-    assert decoded.shape[:2] == (2, 3)
+    side = prior.latent_shape[-1] * (1 if prior.pixels else 2)
+    assert decoded.shape == (2, 3, side, side)
     assert decoded.min() >= 0
     assert decoded.max() <= 1
+
+
+@torch.no_grad()
+def test_latents_are_scaled_as_in_training(family):
+    """(mean of the posterior - shift) * scaling factor of diffusers' own autoencoder; without one, pixels."""
+    name, folder, prior = family
+    side = prior.decode(torch.zeros(1, *prior.latent_shape)).shape[-1]
+    images = torch.rand(1, 3, side, side)
+    if prior.pixels:
+        assert torch.equal(prior.encode(images), 2 * images - 1)
+        assert torch.allclose(prior.decode(2 * images - 1), images, atol=1e-6)
+        return
+    vae = reference(name, folder).vae
+    shift = 0.06 if name.startswith("sd3") else 0.0
+    expected = (vae.encode(2 * images - 1).latent_dist.mean - shift) * 0.18215
+    assert torch.allclose(prior.encode(images), expected, atol=1e-6)
+    decoded = (vae.decode(expected / 0.18215 + shift).sample / 2 + 0.5).clamp(0, 1)
+    assert torch.allclose(prior.decode(expected), decoded, atol=1e-5)
+
+
+def test_everything_is_on_the_priors_device(prior, batch, monkeypatch):
+    """The meta device computes nothing, and refuses tensors of another device all the same."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which it does not know
+    there = copy.deepcopy(prior).to("meta")
+    x_t, t, z, noise = (value.to("meta") for value in batch)
+    for condition in (labels(there), Condition()):
+        assert there(x_t, t, condition).eps.device.type == "meta"
+    assert there.add_noise(z, t, noise).device.type == "meta"
+    assert there.decode(there.encode(torch.rand(1, 3, 9, 9, device="meta"))).device.type == "meta"
 
 
 def test_half_precision_keeps_schedule_and_autoencoder(prior, batch):
@@ -214,6 +302,21 @@ def test_half_precision_keeps_schedule_and_autoencoder(prior, batch):
     assert torch.equal(half.alphas, prior.alphas)
     full = prior(x_t, t, labels(prior)).output
     assert torch.nn.functional.cosine_similarity(denoised.output.float().flatten(), full.flatten(), 0) > 0.999
+
+
+@pytest.mark.parametrize(("dtype", "cosine"), [(torch.bfloat16, 0.9), (torch.float16, 0.98)])  # 8 and 11 bits
+def test_half_precision_keeps_the_gradient(prior, dtype, cosine):
+    """Late times under the eps weighting too, where it is too small for float16."""
+    if not prior.class_names:
+        return
+    torch.manual_seed(2)
+    z, condition = torch.randn(1, *prior.latent_shape), Condition(classes=torch.full((1, 3), 1 / 3))
+    draws = Draws(torch.tensor([[20, 500, 900, 980]]), torch.randn(1, 4, *prior.latent_shape))
+    half = copy.deepcopy(prior)
+    half.denoiser.to(dtype)
+    full, other = (condition_gradient(p, z, condition, draws).per_draw.classes[0] for p in (prior, half))
+    assert other.dtype == torch.float32
+    assert (nn.functional.cosine_similarity(other, full) > cosine).all()
 
 
 @pytest.mark.parametrize("weighting", ["eps", "x0", "v", "flow", "min-snr", "exp-7t"])

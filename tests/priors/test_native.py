@@ -5,12 +5,13 @@ from diffusers import DiTTransformer2DModel
 from diffcern.errors import DiffcernError
 from diffcern.priors import load_prior
 from diffcern.priors.native import NativeConfig, NativePrior, native_prior
+from diffcern.priors.spatial import Maps
 from diffcern.types import Condition
 
 NAMES = ("a", "b", "c")
 
 
-def tiny(architecture="dit", kind="x0", channels=3, maps=0):
+def tiny(architecture="dit", kind="x0", channels=3, maps=None):
     torch.manual_seed(0)
     config = NativeConfig(architecture, kind, 8, channels, NAMES, maps)
     prior = native_prior(config, width=16, depth=1, heads=2, patch=4)
@@ -119,7 +120,7 @@ def test_a_pickle_is_refused(tmp_path):
 
 @pytest.mark.parametrize("architecture", ["dit", "unet"])
 def test_maps_are_concatenated(architecture, tmp_path):
-    tiny(architecture, maps=2).save_pretrained(tmp_path)
+    tiny(architecture, maps=Maps("segmentation", ("a", "b"))).save_pretrained(tmp_path)
     prior = load_prior(str(tmp_path))
     x, t, maps = torch.randn(1, 3, 8, 8), torch.tensor([5]), torch.rand(1, 2, 8, 8)
     weights = torch.tensor([[0.0, 0, 0, 1]])

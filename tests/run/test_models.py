@@ -107,7 +107,7 @@ def test_an_unconditional_prior_purifies_and_answers_no_questions(tmp_path):
     models = load_models(Models(predictor="embedded:digits", prior=str(prior)), CPU)
     assert models.task.class_names == tuple("0123456789")
     assert models.method("dda", {"steps": 2}).purifier.evaluations == 2
-    with pytest.raises(DiffcernError, match="diffusion-tta asks a prior about classes, and this one is unconditional"):
+    with pytest.raises(DiffcernError, match="this prior is unconditional and cannot be asked about classes"):
         models.method("diffusion-tta", {})
 
 

@@ -147,7 +147,7 @@ def test_fine_tuning_learns(run, predictor, tmp_path):
         finetune(predictor, data, bad, tmp_path / "q", seed=0, report=silent)
 
 
-@pytest.mark.parametrize("augmentation", ["affine", RECIPES["paper"].augmentation])
+@pytest.mark.parametrize("augmentation", ["affine", RECIPES["paper"].augmentation, "timm"])
 def test_a_view_belongs_to_seed_epoch_and_image(run, predictor, augmentation):
     out, _ = run()
     data = ImageFolder(out / "aligned", labelled=True)

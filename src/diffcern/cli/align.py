@@ -12,13 +12,18 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from diffcern.cli.images import PresetOption, PriorOption, SetOption
+from diffcern.cli.images import PresetOption, PriorOption, SetOption, check_prompt
 from diffcern.cli.options import (
+    ClassMapOption,
+    CompileOption,
     DeviceOption,
     DtypeOption,
+    LabelsOption,
     PickleOption,
+    PromptOption,
     SeedOption,
     TrustOption,
+    parse_class_map,
     parse_labels,
     parse_set,
 )
@@ -33,7 +38,9 @@ def align(
     prior: PriorOption,
     per_class: Annotated[int, typer.Option("--per-class", help="images to generate for each class", min=1)],
     out: Annotated[Path, typer.Option("--out", "-o", help="folder; the same command again continues it")],
-    classes: Annotated[str, typer.Option("--classes", help="a,b,c or a text file (default: the predictor's)")] = "",
+    labels: LabelsOption = "",
+    prompt: PromptOption = None,
+    class_map: ClassMapOption = None,
     method: Annotated[str, typer.Option("--method", help="the purification: diffpure, dda or gda")] = "dda",
     preset: PresetOption = "small",
     settings: SetOption = None,
@@ -43,12 +50,15 @@ def align(
     skip_resynthesis: Annotated[
         bool, typer.Option("--skip-resynthesis", help="fine-tune on images that are not purified (an ablation)")
     ] = False,
-    recipe: Annotated[str, typer.Option("--recipe", help="paper (published values) or small (small models)")] = "small",
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="paper, paper-resnet50 (published values) or small (small models)")
+    ] = "small",
     epochs: Annotated[int | None, typer.Option("--epochs", help="of fine-tuning, over the recipe's", min=1)] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="over the recipe's", min=0.0)] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", help="images generated or purified at a time", min=1)] = 16,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
+    compile: CompileOption = False,
     allow_pickle: PickleOption = False,
     trust_remote_code: TrustOption = False,
     seed: SeedOption = 0,
@@ -61,7 +71,7 @@ def align(
     from diffcern.methods import checked_options, options_of
     from diffcern.methods.presets import preset_options
     from diffcern.methods.purification import ANSWERING, PURIFIERS
-    from diffcern.priors import Prior, TextPrior
+    from diffcern.priors import TextPrior
     from diffcern.purifier import Route
     from diffcern.run.models import load_models
     from diffcern.run.spec import parse_models
@@ -81,31 +91,27 @@ def align(
     options = options_of(PURIFIERS[method])(**checked).model_dump(exclude=set(ANSWERING))
     changes: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate}
     chosen = replace(RECIPES[recipe], **{name: value for name, value in changes.items() if value is not None})
-    place = device_named(device)
-    named: dict[str, Any] = {"predictor": predictor, "labels": list(parse_labels(classes) or ()) or None}
-    named |= {"allow_pickle": allow_pickle, "trust_remote_code": trust_remote_code}
-    base = load_models(parse_models(named), place).predictor
-    assert base is not None  # it was named
-    words = vocabulary_of(base.class_names, None)
-
-    def load(name: str) -> Prior:
-        models = load_models(parse_models({"prior": name, "dtype": dtype, "allow_pickle": allow_pickle}), place)
-        assert models.prior is not None  # it was named
-        if isinstance(models.prior, TextPrior) and words:
-            models.prior.with_labels(words)
-        return models.prior
-
-    purifying = load(prior)
-    generating = purifying if generator == prior else load(generator)
+    place, wanted = device_named(device), parse_labels(labels)
+    named: dict[str, Any] = {"labels": wanted, "templates": prompt, "class_map": parse_class_map(class_map)}
+    named |= {"dtype": dtype, "compile": compile, "allow_pickle": allow_pickle, "trust_remote_code": trust_remote_code}
+    models = others = load_models(parse_models({**named, "predictor": predictor, "prior": prior}), place)
+    if generator != prior:
+        others = load_models(parse_models({**named, "prior": generator}), place, models.task.class_names)
+    check_prompt(prompt, models, others)
+    base, purifying, generating = models.predictor, models.prior, others.prior
+    assert base is not None  # they were named
+    assert purifying is not None
+    assert generating is not None
+    reads = vocabulary_of(wanted or base.class_names, prompt) if isinstance(generating, TextPrior) else None
     sampling = {"steps": generator_steps, "solver": generator_solver, "guidance_scale": guidance_scale}
     Route(generating.num_timesteps - 1, generator_steps, generator_solver).evaluations(generating)  # does it fit?
     purifier = PURIFIERS[method](base, purifying, **options).purifier
-    models = {"predictor": base, "generator": generating, "prior": purifying}
+    used = {"predictor": base, "generator": generating, "prior": purifying}
     alignment = Alignment(
         predictor,
         generator,
         prior,
-        {name: fingerprint(model) for name, model in models.items()},
+        {name: fingerprint(model) for name, model in used.items()},
         method,
         options,
         base.class_names,
@@ -114,6 +120,7 @@ def align(
         not skip_resynthesis,
         asdict(chosen),
         seed,
+        reads.sentences if reads else (),
     )
     console = Console(stderr=True, soft_wrap=True, markup=False)
     try:

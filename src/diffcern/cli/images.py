@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,6 +57,7 @@ def adapt(
     prior: Annotated[
         str, typer.Option("--prior", help="hf:OWNER/NAME, embedded:digits or a folder; not for source, tent, bn-adapt")
     ] = "",
+    task: Annotated[str, typer.Option("--task", help="classification, segmentation or depth")] = "classification",
     method: Annotated[str, typer.Option("--method", help="see `diffcern list methods`")] = "diffusion-tta",
     labels: LabelsOption = "",
     prompt: PromptOption = None,
@@ -76,14 +77,17 @@ def adapt(
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Adapt a predictor to each image by generative feedback and predict, before and after."""
+    """Adapt a predictor to each image by generative feedback and predict, before and after.
+
+    Segmentation and depth write their maps into the folder named like --out without its suffix.
+    """
     from diffcern.run.journal import Journal, check_out
-    from diffcern.run.predict import adapt_rows
 
     check_out(out, overwrite)
     names: dict[str, Any] = {
         "predictor": predictor,
         "prior": prior or None,
+        "task": task,
         "labels": parse_labels(labels),
         "templates": prompt,
     }
@@ -108,16 +112,16 @@ def adapt(
     journal = Journal(out, chosen, overwrite=overwrite)
     if online or built.needs_batch:
         journal.restart()  # an answer depends on the images before it or beside it
-    rows = adapt_rows(
-        dataset,
-        built,
-        models.predictor,
-        online=online,
-        batch_size=batch_size,
-        seed=seed,
-        device=models.device,
-        done={row["id"] for row in journal.rows},
-    )
+    how: dict[str, Any] = {"online": online, "batch_size": batch_size, "seed": seed, "device": models.device}
+    how["done"] = {row["id"] for row in journal.rows}
+    if task == "classification":
+        from diffcern.run.predict import adapt_rows
+
+        rows = adapt_rows(dataset, built, models.predictor, **how)
+    else:
+        from diffcern.run.maps import adapt_maps
+
+        rows = adapt_maps(dataset, built, models.predictor, out.with_suffix(""), **how)
     _write(journal, rows, len(dataset), "adapting", strict, as_json)
 
 
@@ -127,6 +131,7 @@ def classify(
     out: Annotated[Path | None, typer.Option("--out", help="result file: .parquet, .csv or .json")] = None,
     labels: LabelsOption = "",
     prompt: PromptOption = None,
+    class_map: ClassMapOption = None,
     preset: PresetOption = "small",
     settings: SetOption = None,
     max_side: SideOption = 4096,
@@ -147,6 +152,7 @@ def classify(
         check_out(out, overwrite)
     names: dict[str, Any] = {"prior": prior, "labels": parse_labels(labels), "templates": prompt}
     names |= {"dtype": dtype, "compile": compile, "allow_pickle": allow_pickle}
+    names["class_map"] = parse_class_map(class_map)
     method = "diffusion-classifier"
     dataset, models, built, chosen = _prepare(images, names, method, preset, settings, max_side, device)
     classes = models.task.class_names
@@ -172,20 +178,22 @@ def _prepare(
     from diffcern.data import load_dataset
     from diffcern.devices import device_named
     from diffcern.methods.presets import preset_options
-    from diffcern.predictors.clip import ZeroShot
-    from diffcern.priors import TextPrior
     from diffcern.run.models import load_models
     from diffcern.run.spec import parse_models
 
-    options = {**preset_options(method, preset), **parse_set(settings or [])}
     named = parse_models(names)
+    options = {**preset_options(method, preset, named.task), **parse_set(settings or [])}
     dataset = load_dataset(images, max_side=max_side)
     models = load_models(named, device_named(device))
-    reads = isinstance(models.prior, TextPrior) or isinstance(getattr(models.predictor, "model", None), ZeroShot)
-    if names["templates"] and not reads:
-        raise UsageError("--prompt is for models that read text, and none here does: leave it out")
+    check_prompt(names["templates"], models)
     chosen = {"images": images, "max_side": max_side, **names, "method": method, "options": options}
     return dataset, models, models.method(method, options), chosen
+
+
+def check_prompt(templates: Sequence[str] | None, *loaded: LoadedModels) -> None:
+    """Raises UsageError for sentences that none of the models reads."""
+    if templates and not any(models.reads_text for models in loaded):
+        raise UsageError("--prompt is for models that read text, and none here does: leave it out")
 
 
 def _write(journal: Any, rows: Iterator[dict[str, Any]], total: int, what: str, strict: bool, as_json: bool) -> None:

@@ -14,7 +14,8 @@ from diffcern.cli.options import JsonOption
 from diffcern.errors import unknown
 
 DATASETS = {  # what each form of `diffcern.data.FORMS` is
-    "embedded": "scikit-learn's handwritten digits, shipped; SPLIT is train, validation or test",
+    "embedded": "shipped: handwritten digits (scikit-learn), rendered scenes with masks, depth and captions; SPLIT is "
+    "train, validation or test",
     "imagefolder": "a folder with one folder of images per class: the labels are its names",
     "folder": "a folder of images without labels",
     "parquet": "one Parquet file, or a folder of them, with a column of encoded images and perhaps labels",
@@ -56,6 +57,7 @@ def _catalogue() -> dict[str, dict[str, str]]:
     from diffcern.data import FORMS
     from diffcern.data.corruptions import COMMON, EXTRA
     from diffcern.data.pairs import PAIR_FORMS
+    from diffcern.data.scenes import Scenes
     from diffcern.data.shifts import SHIFTS
     from diffcern.methods import METHODS
     from diffcern.priors.guided_diffusion import PUBLISHED
@@ -76,7 +78,8 @@ def _catalogue() -> dict[str, dict[str, str]]:
         "pairs": dict.fromkeys(PAIR_FORMS.values(), "images and captions for `diffcern match`"),
         "corruptions": dict.fromkeys(COMMON, "common, severity 1 to 5")
         | dict.fromkeys(EXTRA, "extra, severity 1 to 5")
-        | {name: (shift.__doc__ or "").splitlines()[0] for name, shift in SHIFTS.items()},
+        | {name: (shift.__doc__ or "").splitlines()[0] for name, shift in SHIFTS.items()}
+        | dict.fromkeys(Scenes.renditions, "embedded:scenes drawn otherwise, severity 1 to 5"),
     }
 
 

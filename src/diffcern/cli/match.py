@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,13 +14,27 @@ from rich.table import Table
 from rich.text import Text
 
 from diffcern.cli.images import OverwriteOption, SideOption, collect, report_skipped
-from diffcern.cli.options import DeviceOption, DtypeOption, JsonOption, PickleOption, SeedOption, StrictOption
+from diffcern.cli.options import (
+    CompileOption,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    PickleOption,
+    SeedOption,
+    StrictOption,
+)
 from diffcern.errors import UsageError
 
 
 def match(
-    pairs: Annotated[str, typer.Argument(help="winoground:PATH, or pairs:FILE.parquet with columns image and caption")],
-    prior: Annotated[str, typer.Option("--prior", help="a text-to-image prior: hf:OWNER/NAME or a folder")],
+    pairs: Annotated[
+        str,
+        typer.Argument(help="winoground:PATH, pairs:FILE.parquet with columns image and caption, or embedded:scenes"),
+    ],
+    prior: Annotated[str, typer.Option("--prior", help="a text-to-image prior: hf:OWNER/NAME or a folder")] = "",
+    predictor: Annotated[
+        str, typer.Option("--predictor", help="CLIP or SigLIP in its place: match by similarity, without draws")
+    ] = "",
     out: Annotated[Path | None, typer.Option("--out", help="result file: .parquet or .json")] = None,
     draws: Annotated[int, typer.Option("--draws", help="per image and caption", min=1)] = 100,
     strategy: Annotated[str, typer.Option("--strategy", help="how times are drawn")] = "stratified",
@@ -29,24 +44,31 @@ def match(
     max_side: SideOption = 4096,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
+    compile: CompileOption = False,
     seed: SeedOption = 0,
     strict: StrictOption = False,
     overwrite: OverwriteOption = False,
     allow_pickle: PickleOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Match images with captions by how well each caption explains each image; text, image and group scores."""
+    """Match images with captions: text, image and group scores.
+
+    By how well each caption explains each image to a prior, or by how similar a predictor finds the two.
+    """
     from diffcern.data.pairs import load_pairs
     from diffcern.devices import device_named
     from diffcern.draws import check_draws
+    from diffcern.fingerprints import fingerprint
     from diffcern.likelihood import check_norm
     from diffcern.priors import TextPrior
     from diffcern.run.journal import Journal, check_out
-    from diffcern.run.match import match_rows
+    from diffcern.run.match import contrastive_rows, load_contrastive, match_rows
     from diffcern.run.models import load_models
     from diffcern.run.spec import parse_models
     from diffcern.weightings import weighting as weighting_named
 
+    if bool(prior) == bool(predictor):
+        raise UsageError("give --prior (a text-to-image prior) or --predictor (CLIP or SigLIP), one of the two")
     if out and out.suffix == ".csv":
         raise UsageError("a row holds lists of errors, for which CSV has no form: give --out FILE.parquet or .json")
     if out:
@@ -54,17 +76,26 @@ def match(
     check_norm(norm)
     check_draws(strategy, draws, (0.0, 1.0))
     weighting_named(weighting)
-    named = parse_models({"prior": prior, "dtype": dtype, "allow_pickle": allow_pickle})
+    asked = {"prior": prior, "dtype": dtype, "compile": compile}
+    named = parse_models({**asked, "allow_pickle": allow_pickle}) if prior else None
     data = load_pairs(pairs, max_side=max_side)
-    models = load_models(named, device_named(device))
-    if not isinstance(models.prior, TextPrior):
-        raise UsageError(f"{prior} does not read captions: matching needs a text-to-image prior")
-    options: dict[str, Any] = {"draws": draws, "strategy": strategy, "weighting": weighting, "norm": norm, "seed": seed}
-    chosen = {"pairs": pairs, "prior": prior, "dtype": dtype, "max_side": max_side, **options}
-    chosen["fingerprints"] = models.fingerprints()
+    chosen: dict[str, Any] = {"pairs": pairs, "max_side": max_side}
+    if named is None:
+        reader = load_contrastive(predictor, data, allow_pickle=allow_pickle).to(device_named(device))
+        fingerprints = {"predictor": fingerprint(reader), "captions": fingerprint(reader.model)}
+        chosen |= {"predictor": predictor, "fingerprints": fingerprints}
+        matched = partial(contrastive_rows, data, reader)
+    else:
+        models = load_models(named, device_named(device))
+        if not isinstance(models.prior, TextPrior):
+            raise UsageError(f"{prior} does not read captions: matching needs a text-to-image prior")
+        options: dict[str, Any] = {"draws": draws, "strategy": strategy, "weighting": weighting, "norm": norm}
+        options["seed"] = seed
+        chosen |= {**asked, **options, "fingerprints": models.fingerprints()}
+        matched = partial(match_rows, data, models.prior, **options, rows=rows)
     journal = Journal(out, chosen, overwrite=overwrite) if out else None
     done = {row["id"] for row in journal.rows} if journal else set()
-    written = collect(journal, match_rows(data, models.prior, **options, done=done, rows=rows), len(data), "matching")
+    written = collect(journal, matched(done=done), len(data), "matching")
     good = [row for row in written if not row["error"]]
     summary = scores(good)
     if as_json:
@@ -86,7 +117,7 @@ def scores(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             groups[group].append(row)
     table = []
     for group, members in groups.items():
-        for name in SCORES:
+        for name in (score for score in SCORES if score in members[0]):  # some need an unconditional error
             right = sum(row[name] for row in members)
             low, high = wilson(right, len(members))
             value = right / len(members)

@@ -22,7 +22,7 @@ LabelsOption = Annotated[
     typer.Option("--labels", help="what to tell apart: a,b or a text file or a CSV with columns prompt, label"),
 ]
 ClassMapOption = Annotated[
-    Path | None, typer.Option("--class-map", help="JSON object: the prior's or data's name of a class -> predictor's")
+    Path | None, typer.Option("--class-map", help="JSON object: the prior's or data's name of a class -> yours")
 ]
 PromptOption = Annotated[
     list[str] | None, typer.Option("--prompt", help="sentence around a label, for models that read text; repeatable")

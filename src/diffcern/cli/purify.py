@@ -15,7 +15,15 @@ from diffcern.cli.images import (
     SideOption,
     collect,
 )
-from diffcern.cli.options import DeviceOption, DtypeOption, PickleOption, SeedOption, StrictOption, parse_set
+from diffcern.cli.options import (
+    CompileOption,
+    DeviceOption,
+    DtypeOption,
+    PickleOption,
+    SeedOption,
+    StrictOption,
+    parse_set,
+)
 from diffcern.errors import DiffcernError, UsageError
 
 
@@ -34,6 +42,7 @@ def purify(
     max_side: SideOption = 4096,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
+    compile: CompileOption = False,
     allow_pickle: PickleOption = False,
     seed: SeedOption = 0,
     strict: StrictOption = False,
@@ -61,7 +70,7 @@ def purify(
     options |= {name: value for name, value in given.items() if value is not None}
     place = device_named(device)
     dataset = load_dataset(images, max_side=max_side)
-    named = parse_models({"prior": prior, "dtype": dtype, "allow_pickle": allow_pickle})
+    named = parse_models({"prior": prior, "dtype": dtype, "compile": compile, "allow_pickle": allow_pickle})
     models = load_models(named, place)
     looks = load_predictor(predictor).to(place) if predictor else unused_predictor()
     built = PURIFIERS[method](looks, models.prior, **checked_options(method, options))

@@ -14,6 +14,7 @@ SHOWN = {  # columns of the table in the terminal, and what it calls them
     "after": "after",
     "after_confidence": "conf.",
     "changed": "changed",
+    "file": "file",
     "label": "label",
     "confidence": "conf.",
     "margin": "margin",

@@ -23,7 +23,7 @@ from diffcern.methods.tent import Tent
 from diffcern.methods.ttt_mae import TTTMAE
 from diffcern.predictors.base import Predictor
 from diffcern.priors.base import Prior
-from diffcern.tasks import Classification
+from diffcern.tasks import Task
 
 METHODS: dict[str, type] = {
     "source": Source,
@@ -89,17 +89,20 @@ def build_method(
     name: str,
     predictor: Predictor | None,
     prior: Prior | None,
-    task: Classification | None,
+    task: Task | None,
     options: Mapping[str, Any],
 ) -> Method:
     """A method over the models it needs. Raises UsageError for unknown names or options, DiffcernError for a
-    model that is missing, and for a prior without classes where the method puts conditions to it."""
+    model that is missing, and for a prior that cannot be told what the method wants to tell it."""
     cls = method_class(name)
     models = {"predictor": predictor, "prior": prior, "task": task}
     taken = {model: value for model, value in models.items() if needs(name, model)}
     for model, value in taken.items():
         if value is None:
             raise DiffcernError(f"{name} needs a {model}: give one")
-    if {"prior", "task"} <= taken.keys() and prior is not None and not prior.class_names:
-        raise DiffcernError(f"{name} asks a prior about classes, and this one is unconditional: purify with it instead")
+    if task is not None and task.name not in getattr(cls, "tasks", ("classification",)):
+        able = ", ".join(known for known, other in METHODS.items() if task.name in getattr(other, "tasks", ()))
+        raise UsageError(f"{name} is not for {task.name}; these are: {able}")
+    if {"prior", "task"} <= taken.keys() and prior is not None and task is not None:
+        task.check(prior)
     return cls(**taken, **checked_options(name, options))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from diffcern.errors import DiffcernError, UsageError
-from diffcern.methods.base import call, frozen_copy
+from diffcern.methods.base import TASKS, call, frozen_copy
 from diffcern.predictors import Predictor
 from diffcern.types import Cost, Inputs, Prediction
 
@@ -69,6 +69,7 @@ class BatchNormAdapt:
     """Predicts with the statistics of the batch; changes no weight and carries no state."""
 
     needs_batch = True
+    tasks = TASKS
 
     def __init__(self, predictor: Predictor, source_count: float = 0.0) -> None:
         self.predictor = frozen_copy(with_batch_statistics(predictor, source_count))

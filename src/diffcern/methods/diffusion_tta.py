@@ -19,6 +19,7 @@ from diffcern.errors import UsageError
 from diffcern.familiarity import strangeness, threshold
 from diffcern.likelihood import ConditionGradient, condition_gradient
 from diffcern.methods.base import (
+    TASKS,
     Count,
     Optimizer,
     Weights,
@@ -31,7 +32,7 @@ from diffcern.methods.batch_norm import with_batch_statistics
 from diffcern.methods.parameters import adaptable_copy, choose_parameters
 from diffcern.predictors import Predictor
 from diffcern.priors import Prior
-from diffcern.tasks import Classification
+from diffcern.tasks import Task
 from diffcern.types import Condition, Cost, Inputs, Prediction
 from diffcern.weightings import weighting as weighting_named
 
@@ -61,11 +62,13 @@ class DiffusionTTA:
     (source_count as in BN-adapt) under the diffusion gradient; needs a batch.
     """
 
+    tasks = TASKS
+
     def __init__(
         self,
         predictor: Predictor,
         prior: Prior,
-        task: Classification,
+        task: Task,
         *,
         steps: Count = 5,
         draws: Count = 180,
@@ -91,8 +94,16 @@ class DiffusionTTA:
             raise UsageError(f"steps must be at least 1, not {steps}")
         if top_k is not None and not 1 <= top_k <= len(task.class_names):
             raise UsageError(f"top_k must be between 1 and {len(task.class_names)} classes, not {top_k}")
+        if task.name != "classification" and (top_k is not None or gate is not None):
+            raise UsageError(f"top_k and gate compare classes of an image, and this is {task.name}: leave them out")
+        if task.name == "depth" and temperature != 1:
+            raise UsageError("temperature softens probabilities, and depth has none: leave it at 1")
         if gate is not None and (adapt_prior or draws < 2):
             raise UsageError("gate needs draws of at least 2, and does not combine with adapt_prior")
+        if familiar is not None and tuple(span) != (0.0, 1.0):
+            raise UsageError(f"familiar compares with the prior's errors on clean images at all times: span is {span}")
+        if adapt_prior and prior.dtype.itemsize < 4:
+            raise UsageError(f"adapt_prior takes steps that {prior.dtype} is too coarse for: give dtype float32")
         check_draws(strategy, draws, span)
         weighting_named(weighting)
         self.needs_batch = batch_statistics

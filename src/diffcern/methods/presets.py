@@ -29,14 +29,20 @@ SMALL: dict[str, dict[str, Any]] = {
     "gda": {"start": 399, "steps": 20},
     "diffusion-classifier": {"draws": 16, "weighting": "x0"},
 }
+TASKS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {  # over those of a preset
+    ("small", "segmentation"): {"diffusion-tta": {"temperature": 1.0}},
+    ("small", "depth"): {"diffusion-tta": {"temperature": 1.0}},
+}
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {"paper": {}, "small": SMALL}
 
 
-def preset_options(method: str, preset: str) -> dict[str, Any]:
-    """The options of a method under a preset; empty where its constructor's defaults are meant.
+def preset_options(method: str, preset: str, task: str = "classification") -> dict[str, Any]:
+    """The options of a method under a preset for a task; empty where its constructor's defaults are meant.
 
     Raises UsageError for an unknown preset.
     """
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
-    return dict(PRESETS[preset].get(method, {})) if method in METHODS else {}
+    if method not in METHODS:
+        return {}
+    return {**PRESETS[preset].get(method, {}), **TASKS.get((preset, task), {}).get(method, {})}

@@ -7,7 +7,6 @@ Each differs in how far it noises, what guides it back, and how the two answers 
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,18 +18,20 @@ from diffcern.errors import UsageError
 from diffcern.feature_guides import MarginalEntropy, PatchContrast, StyleDirection
 from diffcern.fingerprints import fingerprint
 from diffcern.guides import Energy, Guide, LowPass, mean_square
-from diffcern.methods.base import Count, Method, frozen_copy, frozen_view
+from diffcern.methods.base import TASKS, Count, Method, frozen_copy, frozen_view
 from diffcern.methods.source import Source
 from diffcern.predictors import Predictor, load_predictor
+from diffcern.predictors.base import Kind
 from diffcern.priors import Prior
 from diffcern.purifier import Purifier, Route
+from diffcern.tasks.base import resized
 from diffcern.types import Cost, Inputs, Prediction
 
 Ensemble = Literal["none", "sum", "entropy", "confidence"]
 
 
 def join(source: Tensor, purified: Tensor, ensemble: Ensemble) -> Tensor:
-    """Of probabilities `[B, K]` before and after purification one answer, `[B, K]`.
+    """Of probabilities `[B, K, ...]` before and after purification one answer, of the same shape.
 
     "none": after; "sum": the mean; "entropy": whichever has the lower entropy; "confidence": the mean weighted by
     each one's highest probability.
@@ -47,25 +48,28 @@ def join(source: Tensor, purified: Tensor, ensemble: Ensemble) -> Tensor:
 
 
 def entropy(p: Tensor) -> Tensor:
-    """`[B]`, in nats."""
-    return torch.special.entr(p).sum(-1)
+    """`[B, ...]` of probabilities `[B, K, ...]`, in nats."""
+    return torch.special.entr(p).sum(1)
 
 
 class Purified:
     """What the methods below share: two answers, to the image and to the purified one, joined.
 
-    before, after: the methods that give them, each for its own episode. skip: above this confidence of the first an
-    image is not purified at all.
+    before, after: the methods that give them, each for its own episode, for one task. skip: above this confidence of
+    the first (the mean over pixels) an image is not purified at all.
     """
 
     needs_batch = False
+    tasks = TASKS
 
     def __init__(
-        self, before: Method, after: Method, purifier: Purifier, ensemble: Ensemble, skip: float | None
+        self, before: Method, after: Method, purifier: Purifier, ensemble: Ensemble, skip: float | None, task: Kind
     ) -> None:
         if skip is not None and not 0 < skip <= 1:
             raise UsageError(f"skip is a confidence in (0, 1], not {skip}")
-        self.before, self.after = before, after
+        if task == "depth" and (skip is not None or ensemble not in ("none", "sum")):
+            raise UsageError("depth comes without a confidence: leave skip out, and give ensemble none or sum")
+        self.before, self.after, self.task = before, after, task
         self.purifier, self.ensemble, self.skip = purifier, ensemble, skip
 
     def init(self) -> None:
@@ -75,30 +79,38 @@ class Purified:
     def step(self, state: None, inputs: Inputs, seed: int) -> tuple[Prediction, None]:
         if self.ensemble == "none" and self.skip is None:  # the image itself is not asked about
             purified, costs = self._purified(inputs, seed)
-            return _prediction(purified, costs), None
+            return self._prediction(purified, costs), None
         first = self.before.step(self.before.init(), inputs, seed)[0]
-        answer, costs = first.probabilities, list(first.costs)
-        index = (answer.amax(1) <= (math.inf if self.skip is None else self.skip)).nonzero().flatten()
+        answer, costs = self._answer(first), list(first.costs)
+        index = torch.arange(len(inputs), device=answer.device)
+        if self.skip is not None:
+            index = index[answer.amax(1).reshape(len(inputs), -1).mean(1) <= self.skip]
         if len(index):
             chosen = index.tolist()
             purified, spent = self._purified(Inputs(inputs.images[index], [inputs.ids[i] for i in chosen]), seed)
             answer[index] = join(answer[index], purified, self.ensemble)
             for i, cost in zip(chosen, spent, strict=True):
                 costs[i] = costs[i] + cost
-        return _prediction(answer, costs), None
+        return self._prediction(answer, costs), None
 
     def _purified(self, inputs: Inputs, seed: int) -> tuple[Tensor, list[Cost]]:
-        """Probabilities after purification, and what both took."""
+        """The answers after purification, and what both took."""
         images = self.purifier(inputs.images, inputs.ids, seed)
+        if self.task != "classification":  # a map is answered in the size of its image
+            images = resized(images, (inputs.images.shape[-2], inputs.images.shape[-1]))
         second = self.after.step(self.after.init(), Inputs(images, inputs.ids), seed)[0]
         evaluations = self.purifier.evaluations
         through = self.purifier.guide is not None and self.purifier.guide.through
         purifying = Cost(evaluations, evaluations if through else 0)
-        return second.probabilities, [purifying + cost for cost in second.costs]
+        return self._answer(second), [purifying + cost for cost in second.costs]
 
+    def _answer(self, prediction: Prediction) -> Tensor:
+        """What is averaged: probabilities, or depth."""
+        return prediction.output.clone() if self.task == "depth" else prediction.probabilities
 
-def _prediction(probabilities: Tensor, costs: list[Cost]) -> Prediction:
-    return Prediction(probabilities.clamp(min=1e-12).log(), costs, [[]] * len(costs), [{}] * len(costs))
+    def _prediction(self, answer: Tensor, costs: list[Cost]) -> Prediction:
+        output = answer if self.task == "depth" else answer.clamp(min=1e-12).log()
+        return Prediction(output, costs, [[]] * len(costs), [{}] * len(costs))
 
 
 class DiffPure(Purified):
@@ -124,7 +136,7 @@ class DiffPure(Purified):
     ) -> None:
         purifier = Purifier(frozen_view(prior), Route(start, steps, solver, eta), cache=cache_at(cache), rows=rows)
         source = Source(predictor)
-        super().__init__(source, source, purifier, ensemble, skip)
+        super().__init__(source, source, purifier, ensemble, skip, predictor.task)
 
 
 class DDA(Purified):
@@ -159,7 +171,7 @@ class DDA(Purified):
         route = Route(start, steps, solver, eta)
         purifier = Purifier(frozen_view(prior), route, guide, settings, cache_at(cache), rows)
         source = Source(predictor)
-        super().__init__(source, source, purifier, ensemble, skip)
+        super().__init__(source, source, purifier, ensemble, skip, predictor.task)
 
 
 class GDA(Purified):
@@ -195,6 +207,8 @@ class GDA(Purified):
         cache: str = "",
         rows: Count = 64,
     ) -> None:
+        if entropy and predictor.task != "classification":
+            raise UsageError(f"views of a map do not lie on each other: {predictor.task} needs entropy=0")
         network = frozen_copy(predictor)
         terms: list[tuple[float, Energy]] = [(mse, mean_square)] if mse else []
         if entropy:
@@ -219,7 +233,7 @@ class GDA(Purified):
         route = Route(start, steps, solver, eta)
         purifier = Purifier(frozen_view(prior), route, Guide(terms, form), settings, cache_at(cache), rows)
         source = Source(predictor)
-        super().__init__(source, source, purifier, ensemble, skip)
+        super().__init__(source, source, purifier, ensemble, skip, predictor.task)
 
 
 PURIFIERS: dict[str, Any] = {"diffpure": DiffPure, "dda": DDA, "gda": GDA}  # that make images without any answer

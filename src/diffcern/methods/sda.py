@@ -23,7 +23,7 @@ from diffcern.predictors import Predictor
 from diffcern.predictors.adapted import load_weights
 from diffcern.priors import Prior
 from diffcern.purifier import Purifier
-from diffcern.tasks import Classification
+from diffcern.tasks import Task
 
 
 class SDA(Purified):
@@ -45,7 +45,7 @@ class SDA(Purified):
         rows: Count = 64,
     ) -> None:
         after, purifier = read_aligned(aligned, predictor, prior, cache, rows)
-        super().__init__(Source(predictor), Source(after), purifier, ensemble, skip)
+        super().__init__(Source(predictor), Source(after), purifier, ensemble, skip, predictor.task)
         self.loaded = fingerprint(after)  # for runs that go on only with what they began with
 
 
@@ -60,7 +60,7 @@ class SDAWithTTA(Purified):
         self,
         predictor: Predictor,
         prior: Prior,
-        task: Classification,
+        task: Task,
         *,
         aligned: str = "",
         feedback: Literal["source", "aligned", "both"] = "both",
@@ -97,7 +97,8 @@ class SDAWithTTA(Purified):
                 rows=rows,
             )
 
-        super().__init__(answering(predictor, "source"), answering(after, "aligned"), purifier, ensemble, skip)
+        branches = answering(predictor, "source"), answering(after, "aligned")
+        super().__init__(*branches, purifier, ensemble, skip, predictor.task)
         self.loaded = fingerprint(after)
 
 

@@ -21,6 +21,7 @@ class Tent:
     """
 
     needs_batch = True
+    tasks = ("classification", "segmentation")
 
     def __init__(
         self,
@@ -43,7 +44,7 @@ class Tent:
         for _ in range(self.steps):
             with torch.enable_grad():
                 logits = call(self.predictor, leaves, inputs.images)
-                entropy = -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1).mean()
+                entropy = -(logits.softmax(1) * logits.log_softmax(1)).sum(1).mean()  # over images, and pixels
                 gradients = torch.autograd.grad(entropy, list(leaves.values()))
             descend(leaves, optimizer, gradients)
         return Prediction(logits.detach(), [Cost()] * len(inputs)), stop(leaves, optimizer)

@@ -21,7 +21,8 @@ class Predictor(nn.Module):
     """Wraps a model so that it takes images `[B, 3, H, W]` in [0, 1] of any size.
 
     task says what comes out: "classification" logits `[B, K]`, "segmentation" logits `[B, K, H, W]`, "depth" a map
-    `[B, H, W]` in the model's own units; the last two in the size of the images that were given (bilinear).
+    `[B, H, W]`, in metres if `metric`, else inverse and relative; the last two in the size of the images that were
+    given (bilinear).
     class_names: K names, none for depth. class_ids: their WordNet ids ("n01440764") where known, which stay apart
     where names collide.
 
@@ -50,6 +51,7 @@ class Predictor(nn.Module):
         std: Sequence[float] = (1.0, 1.0, 1.0),
         class_ids: Sequence[str] | None = None,
         task: Kind = "classification",
+        metric: bool = False,
     ) -> None:
         super().__init__()
         if class_ids is not None and len(class_ids) != len(class_names):
@@ -58,6 +60,7 @@ class Predictor(nn.Module):
         self.class_names = tuple(class_names)
         self.class_ids = None if class_ids is None else tuple(class_ids)
         self.task = task
+        self.metric = metric
         self.size = size
         self.crop = crop
         self.fit = fit

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from diffcern.errors import UsageError
 from diffcern.labels import Vocabulary
+from diffcern.words import check_words
 
 OPEN_VOCABULARY = ("clip", "siglip")  # transformers' model types
 
@@ -45,7 +46,7 @@ class ZeroShot(nn.Module):
 def zero_shot(model: Any, tokenizer: Any, vocabulary: Vocabulary) -> ZeroShot:
     """A classifier from transformers' CLIPModel or SiglipModel; its text tower is not kept.
 
-    Raises UsageError for a prompt that is longer than the model reads.
+    Raises UsageError for a prompt that is longer than the model reads or has a word that it cannot know.
     """
     siglip = model.config.model_type == "siglip"
     text = text_features(model.eval(), tokenizer, vocabulary)
@@ -59,7 +60,7 @@ def text_features(model: Any, tokenizer: Any, vocabulary: Vocabulary, rows: int 
     """One feature of length 1 per label, `[K, D]`: the mean over its sentences' features of length 1.
 
     SigLIP was trained on text padded to full length and without a mask, CLIP with one. Raises UsageError for a prompt
-    that the tokenizer would cut off.
+    that the tokenizer would cut off, or of which it does not know a word.
     """
     siglip = model.config.model_type == "siglip"
     limit = model.config.text_config.max_position_embeddings
@@ -67,6 +68,7 @@ def text_features(model: Any, tokenizer: Any, vocabulary: Vocabulary, rows: int 
     for prompt, ids in zip(prompts, tokenizer(prompts)["input_ids"], strict=True):
         if len(ids) > limit:
             raise UsageError(f"the prompt {prompt!r} has {len(ids)} tokens and the model reads {limit}: shorten it")
+        check_words(tokenizer, prompt)
     features, counts = [], [len(own) for own in vocabulary.sentences]
     for start in range(0, len(prompts), rows):
         padding = {"padding": "max_length", "max_length": limit} if siglip else {"padding": True}

@@ -1,4 +1,4 @@
-"""Small classifiers trained by `diffcern train predictor`, saved as `predictor.json` and `model.safetensors`."""
+"""Small networks trained by `diffcern train predictor`, saved as `predictor.json` and `model.safetensors`."""
 
 from __future__ import annotations
 
@@ -8,45 +8,34 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from diffcern.errors import UsageError
 from diffcern.files import check_files, reading, write_whole
-from diffcern.predictors.base import Predictor
+from diffcern.predictors.base import Kind, Predictor, Size
+from diffcern.predictors.blocks import ResidualBlock
 from diffcern.predictors.timm_models import timm_architecture
+from diffcern.predictors.unet import Metres, SmallUNet
 
 FILES = ("predictor.json", "model.safetensors")
 
 
 @dataclass(frozen=True)
 class NativePredictorConfig:
-    """What `predictor.json` holds. architecture: "small-resnet" or "timm:NAME" (built without its weights)."""
+    """What `predictor.json` holds.
+
+    architecture: "small-resnet" or "timm:NAME" (built without its weights) for classes, "small-unet" for maps.
+    image_size: a side, or (height, width). class_names: of images or pixels; none for depth.
+    """
 
     architecture: str
-    image_size: int
+    image_size: Size
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     width: int = 16
     depth: int = 2
-
-
-class ResidualBlock(nn.Module):
-    """Pre-activation block with BatchNorm (Zagoruyko & Komodakis 2016)."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.norm1 = nn.BatchNorm2d(inputs)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if inputs != outputs else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = F.relu(self.norm1(x))
-        skip = x if self.shortcut is None else self.shortcut(h)
-        return skip + self.conv2(F.relu(self.norm2(self.conv1(h))))
+    task: Kind = "classification"
 
 
 class SmallResNet(nn.Sequential):
@@ -66,14 +55,25 @@ class SmallResNet(nn.Sequential):
 
 def native_predictor(config: NativePredictorConfig) -> Predictor:
     """A new predictor with random weights. Raises UsageError for an architecture that does not exist."""
-    count = len(config.class_names)
-    if config.architecture == "small-resnet":
-        model: nn.Module = SmallResNet(count, config.width, config.depth)
-    elif config.architecture.startswith("timm:"):
-        model = timm_architecture(config.architecture.removeprefix("timm:"), count)
+    dense = config.task != "classification"
+    size = config.image_size if isinstance(config.image_size, int) else (config.image_size[0], config.image_size[1])
+    count = 1 if config.task == "depth" else len(config.class_names)
+    if dense and config.architecture == "small-unet":
+        model: nn.Module = SmallUNet(count, config.width, config.depth)
+    elif not dense and config.architecture == "small-resnet":
+        model = SmallResNet(count, config.width, config.depth)
+    elif not dense and config.architecture.startswith("timm:"):
+        if not isinstance(size, int):
+            raise UsageError(f"{config.architecture} is trained on squares: give one side")
+        model = timm_architecture(config.architecture.removeprefix("timm:"), count, size)
     else:
-        raise UsageError(f"architecture is 'small-resnet' or 'timm:NAME', not {config.architecture!r}")
-    return Predictor(model, config.class_names, size=config.image_size, mean=config.mean, std=config.std)
+        fitting = "'small-unet'" if dense else "'small-resnet' or 'timm:NAME'"
+        raise UsageError(f"the architecture for {config.task} is {fitting}, not {config.architecture!r}")
+    if config.task == "depth":
+        model = Metres(model)
+    return Predictor(
+        model, config.class_names, size=size, mean=config.mean, std=config.std, task=config.task, metric=True
+    )
 
 
 def save_predictor(

@@ -8,9 +8,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from diffcern.errors import DiffcernError, UsageError
+from diffcern.errors import DiffcernError, UsageError, first_line
 from diffcern.labels import Labels, imagenet_labels, label_space, unique
 from diffcern.predictors.base import Fit, Predictor
 from diffcern.predictors.hub import fetch, refuse_pickles
@@ -55,14 +56,24 @@ def timm_folder(folder: Path, name: str, *, allow_pickle: bool = False) -> Predi
     return _wrap(_create(f"local-dir:{folder}"), name)
 
 
-def timm_architecture(name: str, classes: int) -> nn.Module:
-    """A model of timm's registry with random weights and that many outputs. Raises UsageError for an unknown name."""
+def timm_architecture(name: str, classes: int, size: int) -> nn.Module:
+    """A model of timm's registry with random weights and that many outputs, for square images of that size.
+
+    Raises UsageError for an unknown name, or a model that cannot be built for the size.
+    """
     import timm
 
     known = timm.list_models()
     if name not in known and name not in timm.list_pretrained():
         raise _unknown(name, known, "list_models")
-    return timm.create_model(name, num_classes=classes)
+    fixed = timm.models.get_pretrained_cfg(name).fixed_input_size  # vision transformers and mixers; others take any
+    try:
+        model = timm.create_model(name, num_classes=classes, **({"img_size": size} if fixed else {}))
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, 3, size, size))  # some are built, and then cannot take them
+    except Exception as error:  # every architecture has its own
+        raise UsageError(f"{name} of timm cannot take images of {size} pixels: {first_line(error)}") from error
+    return model.train()
 
 
 def _unknown(name: str, known: list[str], function: str) -> UsageError:

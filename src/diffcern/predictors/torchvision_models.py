@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffcern.errors import DiffcernError, UsageError, unknown
+from diffcern.errors import DiffcernError, UsageError, first_line, unknown
 from diffcern.labels import label_space
 from diffcern.predictors.base import Kind, Output, Predictor
-from diffcern.predictors.hub import first_line
 
 
 def torchvision_predictor(name: str) -> Predictor:

@@ -18,6 +18,7 @@ from diffcern.predictors.hub import refuse_pickles
 from diffcern.predictors.image_processors import check_preprocessing, preprocessing
 
 # How transformers names a task's classes, and the tensor of the model's answer that is wanted.
+METRIC = ("glpn", "zoedepth", "depth_pro")
 TASKS: dict[Kind, tuple[str, str]] = {
     "classification": ("ForImageClassification", "logits"),
     "segmentation": ("ForSemanticSegmentation", "logits"),
@@ -69,7 +70,9 @@ def _read(folder: Path, name: str, vocabulary: Vocabulary | None, safe: bool | N
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
         labels = Labels(vocabulary.labels)
         network = zero_shot(model, tokenizer, vocabulary)
-    predictor = Predictor(network, labels.names, class_ids=labels.ids, task=task or "classification", **options)
+    predictor = Predictor(
+        network, labels.names, class_ids=labels.ids, task=task or "classification", metric=_metric(config), **options
+    )
     check_preprocessing(predictor, processor, name)
     if missing and not _unused(predictor, model, missing):
         _refuse(name, "lacks", missing)
@@ -88,6 +91,11 @@ def _task(config: Any, name: str) -> Kind | None:
         f"{name} is a {' or '.join(architectures) or config.model_type}; predictors are image classification, semantic "
         "segmentation and depth estimation models, CLIP and SigLIP"
     )
+
+
+def _metric(config: Any) -> bool:
+    """Whether a depth model's answer is in metres; else it is relative inverse depth."""
+    return config.model_type in METRIC or getattr(config, "depth_estimation_type", "") == "metric"
 
 
 def _load(auto: str, folder: Path, name: str, safe: bool | None, trust: bool) -> tuple[Any, list[str]]:

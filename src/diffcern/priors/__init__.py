@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from diffcern.assets import asset, embedded_names
 from diffcern.errors import DiffcernError, UsageError, unknown
+from diffcern.files import reading
 from diffcern.labels import Wanted, vocabulary_of
 from diffcern.priors.base import Prior
 from diffcern.priors.gaussian import GaussianMixturePrior
@@ -26,6 +28,7 @@ def load_prior(
     name: str,
     dtype: torch.dtype = torch.float32,
     *,
+    device: torch.device | str = "cpu",
     labels: Wanted | None = None,
     templates: Sequence[str] | None = None,
     allow_pickle: bool = False,
@@ -36,17 +39,18 @@ def load_prior(
     "guided-diffusion:FILE.pt", an ADM checkpoint; or a local folder, in diffusers' format or made by
     `diffcern train prior`. "hf:OWNER/NAME+controlnet:OWNER/NAME" (or folders) adds a ControlNet to Stable Diffusion.
 
-    dtype: the precision of its network; autoencoder, text encoder and noise schedule stay in fp32. labels,
-    templates: for text-to-image priors, the classes and the sentences around them (`["a photo of a {}."]`); a mapping
-    gives each label sentences of its own.
+    dtype: the precision of its network; autoencoder, text encoder and noise schedule stay in fp32. device: where it
+    is put, and its labels are encoded. labels, templates: for text-to-image priors, the classes and the sentences
+    around them (`["a photo of a {}."]`); a mapping gives each label sentences of its own.
     allow_pickle: read weights that exist as pickles only (still without running code). Raises UsageError for a name
     that does not exist or labels out of place, DiffcernError for a prior that cannot be had or read.
     """
-    prior = _load(name, allow_pickle)
     vocabulary = vocabulary_of(labels, templates)
+    prior = _load(name, allow_pickle)
+    nn.Module.to(prior.denoiser, dtype)  # not diffusers' own, which warns of parts that no model here has
+    prior.to(device)
     if vocabulary and isinstance(prior, TextPrior):
         prior.with_labels(vocabulary)
-    nn.Module.to(prior.denoiser, dtype)  # not diffusers' own, which warns of parts that no model here has
     return prior
 
 
@@ -63,7 +67,7 @@ def _load(name: str, allow_pickle: bool) -> Prior:
     if controlnet:
         raise UsageError(f"a ControlNet stands beside Stable Diffusion in diffusers' format, not beside {base}")
     if family == "embedded":
-        return NativePrior.from_pretrained(asset(rest, "prior"))
+        return _own(asset(rest, "prior"))
     if family == "guided-diffusion":
         from diffcern.priors.unet import guided_diffusion_prior
 
@@ -75,4 +79,15 @@ def _load(name: str, allow_pickle: bool) -> Prior:
             f"{folder} is not a prior: it has neither a prior.json (see `diffcern train prior`) nor a model_index.json "
             "(of diffusers)"
         )
+    return _own(folder)
+
+
+def _own(folder: Path) -> Prior:
+    """A folder that `diffcern train` wrote, of the family that its prior.json names."""
+    with reading(folder / "prior.json", "`diffcern train prior` writes such a file"):
+        architecture = json.loads((folder / "prior.json").read_text())["architecture"]
+    if architecture == "text-dit":
+        from diffcern.priors.captioned import CaptionedPrior  # slow to import
+
+        return CaptionedPrior.from_pretrained(folder)
     return NativePrior.from_pretrained(folder)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from diffcern.errors import UsageError
 from diffcern.priors.schedule import Schedule
+from diffcern.priors.spatial import Maps
 from diffcern.types import Condition, Denoised
 
 
@@ -22,8 +23,8 @@ class Prior(nn.Module, ABC):
     "v", "flow"). class_names: the label space, empty if none. latent_shape: (C, h, w). pixels: whether latents are
     pixels in [-1, 1]. alphas, sigmas: fp32 tables `[T]`, computed in fp64, with x_t = alphas[t] * x0 + sigmas[t] * eps.
     times: what the network is told at each t, `[T]`. spatial_shape: (C, h, w) of the maps that it takes as a condition,
-    None if it takes none. clean_errors: percentiles 0 to 100 of the denoising error over clean images, `[101]`, where
-    known (see `diffcern.familiarity`).
+    None if it takes none; maps: what these show, None where that is not known. clean_errors: percentiles 0 to 100 of
+    the denoising error over clean images, `[101]`, where known (see `diffcern.familiarity`).
     """
 
     denoiser: nn.Module
@@ -35,6 +36,7 @@ class Prior(nn.Module, ABC):
     times: Tensor
     pixels: bool = False
     spatial_shape: tuple[int, int, int] | None = None
+    maps: Maps | None = None
     clean_errors: Tensor | None = None
 
     def set_schedule(self, schedule: Schedule) -> None:

@@ -1,23 +1,24 @@
-"""Published priors in diffusers' format, from the hub or a folder: which family a pipeline belongs to."""
+"""Published priors in diffusers' format, from the hub or a folder: the family of a pipeline, and its networks."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Collection, Mapping
+from importlib import import_module
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-import diffusers
 from diffusers import ControlNetModel, DiffusionPipeline
+from torch import nn
 
+from diffcern import hub
 from diffcern.errors import DiffcernError, UsageError
-from diffcern.predictors.hub import _download as download
+from diffcern.files import reading
 from diffcern.priors.base import Prior
 from diffcern.priors.dit import DiTPrior
 from diffcern.priors.text import StableDiffusion3Prior, StableDiffusionPrior, StableDiffusionXLPrior
 from diffcern.priors.unet import UNetPrior
 
+INDEX = "model_index.json"
 FAMILIES: dict[str, Any] = {
     "DiTPipeline": DiTPrior,
     "StableDiffusionPipeline": StableDiffusionPrior,
@@ -33,73 +34,106 @@ UNUSED = (
     "image_encoder",
     "depth_estimator",
 )  # components that a prior has no use for
+# What the libraries call a network's weights, as safetensors and as pickles. Those of other precisions
+# ("model.fp16.safetensors") and other formats lie beside them in many repositories, and are not fetched.
+WEIGHTS = {
+    "diffusers": ("diffusion_pytorch_model{}.safetensors", "diffusion_pytorch_model{}.bin"),
+    "transformers": ("model{}.safetensors", "pytorch_model{}.bin"),
+}
 
 
 def from_hub(name: str, *, controlnet: str | None = None, allow_pickle: bool = False) -> Prior:
-    """The prior in a hub repository ("facebook/DiT-XL-2-256") or a local folder of the same layout, in fp32.
+    """The prior in a hub repository ("facebook/DiT-XL-2-256[@REVISION]") or a local folder of the same layout, in fp32.
 
     controlnet: likewise, of a ControlNet beside a Stable Diffusion U-Net. Raises UsageError for one that does not
-    fit, DiffcernError for what cannot be had, belongs to no known family, lacks tensors or has ones too many, or has
-    its weights as pickles only (allow_pickle lets those through, read without running code).
+    fit, DiffcernError for what cannot be had, belongs to no known family, brings code along, lacks files or tensors or
+    has tensors too many, or has its weights as pickles only (allow_pickle lets those through, read without running
+    code).
     """
-    safetensors = None if allow_pickle else True
-    with _explained(name):
-        config = DiffusionPipeline.load_config(_configuration(name, "model_index.json"))
-        kind = config.get("_class_name", "pipeline without a name")
-        family = FAMILIES.get(kind)
-        if family is None:
-            raise DiffcernError(f"{name} is a {kind}; priors are read from {', '.join(FAMILIES)}")
-        part = "unet" if "unet" in config else "transformer"
-        denoiser = _network(getattr(diffusers, config[part][1]), name, part, safetensors)
-        empty = (component for component, value in config.items() if component in UNUSED or value == [None, None])
-        left_out: dict[str, Any] = dict.fromkeys(empty)
-        pipeline = DiffusionPipeline.from_pretrained(name, use_safetensors=safetensors, **{part: denoiser}, **left_out)
+    folder = hub.download(name, (INDEX,), INDEX)
+    with reading(folder / INDEX, "Give a folder or a repository in diffusers' format"):
+        index = DiffusionPipeline.load_config(str(folder))
+    kind = str(index.get("_class_name", "pipeline without a name"))
+    if kind not in FAMILIES:
+        raise DiffcernError(f"{name} is a {kind}; priors are read from {', '.join(FAMILIES)}")
+    components = {part: value for part, value in index.items() if isinstance(value, list | tuple) and len(value) == 2}
+    used = {
+        part: _class(name, part, *value)
+        for part, value in components.items()
+        if part not in UNUSED and any(value)  # an optional one that is left out is [null, null]
+    }
+    networks = {part: value for part, value in used.items() if issubclass(value, nn.Module)}
+    folder = _fetch(name, INDEX, used.keys(), networks, allow_pickle)
+    loaded = {part: _network(folder / part, value, allow_pickle) for part, value in networks.items()}
+    left_out: dict[str, Any] = dict.fromkeys(components.keys() - used.keys())
+    with reading(folder, "It may be incomplete"):
+        pipeline = DiffusionPipeline.from_pretrained(str(folder), **loaded, **left_out)
     pipeline.set_progress_bar_config(disable=True)
-    prior = family.from_pipeline(pipeline, config)
+    prior = FAMILIES[kind].from_pipeline(pipeline, index)
     if controlnet is not None:
-        with _explained(controlnet):
-            _configuration(controlnet, "config.json")
-            control = _network(ControlNetModel, controlnet, "", safetensors)
+        place = _fetch(controlnet, "config.json", [""], {"": ControlNetModel}, allow_pickle)
+        control = _network(place, ControlNetModel, allow_pickle)
         width = control.config.cross_attention_dim
-        if not isinstance(prior, StableDiffusionPrior) or width != denoiser.config.cross_attention_dim:
+        if not isinstance(prior, StableDiffusionPrior) or width != prior.denoiser.config.cross_attention_dim:
             raise UsageError(f"{controlnet} was trained beside another U-Net than that of {name} ({kind})")
         prior.control(control)
     return prior
 
 
-@contextmanager
-def _explained(name: str) -> Iterator[None]:
-    """Turns what the readers raise about `name` into a DiffcernError that says what to do."""
-    try:
-        with warnings.catch_warnings():  # diffusers gives huggingface_hub an argument that is no more
-            warnings.filterwarnings("ignore", "The `local_dir_use_symlinks`", UserWarning)
-            yield
-    except (OSError, ValueError, RuntimeError) as error:
-        what = " ".join(str(error).split())[:300]
-        advice = (
-            "Weights that exist as pickles only are refused; allow_pickle=True (--allow-pickle) reads them"
-            if Path(name).is_dir()
-            else "Give a local folder in diffusers' format, or run once on a machine with a network, to fill the cache"
+def _class(name: str, part: str, library: str, class_name: str) -> Any:
+    """The class of a pipeline's component."""
+    found = getattr(import_module(library), class_name, None) if library in WEIGHTS else None
+    if found is None:
+        raise DiffcernError(
+            f"{name} has {library}.{class_name} as its {part}, which {' and '.join(WEIGHTS)} do not know here: priors "
+            "never run a repository's own code"
         )
-        raise DiffcernError(f"cannot load the prior {name}: {what}. {advice}") from error
+    return found
 
 
-def _configuration(name: str, file: str) -> Path:
-    """The folder that holds a repository's configuration; without a network or a cache this fails at once, where
-    diffusers' own readers try again and again."""
-    return Path(name) if Path(name).is_dir() else download(name, (file,))
+def _weights(part: str, network: Any) -> tuple[list[str], list[str]]:
+    """The patterns of a network's weights in its repository: safetensors, pickles."""
+    files = WEIGHTS[network.__module__.partition(".")[0]]
+    safe, pickled = ([str(PurePosixPath(part, file.format(shard))) for shard in ("", "-*")] for file in files)
+    return safe, pickled
 
 
-def _network(architecture: Any, name: str, part: str, safetensors: bool | None) -> Any:
-    """A network of diffusers, complete. part: the repository's subfolder."""
-    network, info = architecture.from_pretrained(
-        name, subfolder=part, use_safetensors=safetensors, output_loading_info=True, low_cpu_mem_usage=False
-    )
-    _check_complete(str(Path(name) / part) if part else name, info)
+def _fetch(
+    name: str, configuration: str, parts: Collection[str], networks: Mapping[str, Any], allow_pickle: bool
+) -> Path:
+    """The folder with these parts (its folders) and the weights of those that are networks; not all that is published.
+
+    Raises DiffcernError for a part that is not there, or has no weights that may be read.
+    """
+    weights = [_weights(part, network) for part, network in networks.items()]
+    text = [str(PurePosixPath(part, file)) for part in parts for file in hub.TEXT]
+    folder = hub.download(name, [*text, *(file for safe, _ in weights for file in safe)], configuration)
+    pickles = [file for safe, pickled in weights for file in pickled if not hub.holds(folder, safe)]
+    if allow_pickle and pickles:
+        hub.download(name, pickles, configuration)
+    if missing := [part for part in parts if not (folder / part).is_dir()]:
+        raise DiffcernError(
+            f"{name} lacks {', '.join(missing)}: {folder} holds only a part of it. Complete that folder; a hub "
+            "repository by running this once on a machine with a network and copying its cache"
+        )
+    for safe, pickled in weights:
+        hub.check_weights(folder, name, safe, pickled, allow_pickle)
+    return folder
+
+
+def _network(folder: Path, architecture: Any, allow_pickle: bool) -> Any:
+    """A network whose tensors are exactly the checkpoint's."""
+    diffusers = architecture.__module__.startswith("diffusers.")
+    options = {"low_cpu_mem_usage": False} if diffusers else {}  # else it leaves tensors without a value
+    with reading(folder, "It may be truncated, or belong to another config.json"):
+        network, info = architecture.from_pretrained(
+            folder, use_safetensors=None if allow_pickle else True, output_loading_info=True, **options
+        )
+    _check_complete(folder, info)
     return network
 
 
-def _check_complete(where: str, info: dict[str, Any]) -> None:
+def _check_complete(where: Path, info: dict[str, Any]) -> None:
     """Raises DiffcernError unless the checkpoint's tensors are the network's."""
     problems = {"lacks": info["missing_keys"], "has too much:": info["unexpected_keys"]}
     problems["has another shape of"] = [mismatch[0] for mismatch in info.get("mismatched_keys", [])]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from diffcern.errors import DiffcernError
 
 
 def to_square(images: Tensor, size: int) -> Tensor:
@@ -29,15 +33,23 @@ def pixel_images(latents: Tensor) -> Tensor:
 class Autoencoder(nn.Module):
     """A frozen diffusers VAE, kept in fp32 whatever the denoiser runs in (SDXL's overflows in half precision).
 
-    latent_size: side of the latents that the prior was trained on; size: the side of its images, in pixels.
+    latent_size: side of the latents that the prior was trained on; size: the side of its images, in pixels. shift,
+    scale: a number for each channel of the latents. Raises DiffcernError for an autoencoder of another kind.
     """
 
-    def __init__(self, vae: AutoencoderKL, latent_size: int) -> None:
+    def __init__(self, vae: Any, latent_size: int) -> None:
         super().__init__()
+        if not isinstance(vae, AutoencoderKL):
+            raise DiffcernError(f"the prior's vae is a {type(vae).__name__}; latents are read from an AutoencoderKL")
+        config = vae.config
         self.vae = vae.float()
-        self.size = latent_size * 2 ** (len(vae.config.block_out_channels) - 1)
-        self.scale = vae.config.scaling_factor
-        self.shift = vae.config.get("shift_factor") or 0.0
+        self.size = latent_size * 2 ** (len(config.block_out_channels) - 1)
+        mean, std = config.get("latents_mean"), config.get("latents_std")
+        if mean is None or std is None:  # both or neither, as diffusers' pipelines have it
+            mean = [config.get("shift_factor") or 0.0] * config.latent_channels
+            std = [1.0] * config.latent_channels
+        self.shift = tuple(mean)
+        self.scale = tuple(config.scaling_factor / deviation for deviation in std)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -47,10 +59,14 @@ class Autoencoder(nn.Module):
         """
         pixels = to_square(images, self.size)
         means = torch.cat([self.vae.encode(image[None]).latent_dist.mean for image in pixels])
-        return (means - self.shift) * self.scale
+        return (means - self._like(means, self.shift)) * self._like(means, self.scale)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Latents -> images `[B, 3, size, size]` in [0, 1]."""
-        z = latents.float() / self.scale + self.shift
+        z = latents.float() / self._like(latents, self.scale) + self._like(latents, self.shift)
         return ((torch.cat([self.vae.decode(one[None]).sample for one in z]) + 1) / 2).clamp(0, 1)
+
+    @staticmethod
+    def _like(latents: Tensor, values: tuple[float, ...]) -> Tensor:
+        return torch.tensor(values, device=latents.device).view(-1, 1, 1)

@@ -1,4 +1,4 @@
-"""Our own small class-conditional priors: a DiT or a U-Net from diffusers, in pixel space, with soft labels.
+"""Our own small priors: a DiT or a U-Net from diffusers, in pixel space, under soft labels, maps or both.
 
 Saved as a folder: `prior.json` (objective, label space, image size), `denoiser/` and `scheduler/` (diffusers'
 own formats: JSON and safetensors), readable by diffusers itself, and `clean_errors.json` (see
@@ -24,7 +24,7 @@ from diffcern.priors.base import Prior
 from diffcern.priors.latent import pixel_images, pixel_latents
 from diffcern.priors.schedule import schedule_of
 from diffcern.priors.soft import class_weights, soften_labels
-from diffcern.priors.spatial import with_maps
+from diffcern.priors.spatial import Maps, with_maps
 from diffcern.types import Condition
 
 ARCHITECTURES = {"dit": DiTTransformer2DModel, "unet": UNet2DModel}
@@ -36,8 +36,8 @@ PREDICTION_TYPES = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}  # ou
 class NativeConfig:
     """What `prior.json` holds.
 
-    channels: 1 for grey priors (images are averaged over their channels); map_channels: of the maps that are
-    concatenated to the image as a condition.
+    channels: 1 for grey priors (images are averaged over their channels); maps: what is concatenated to the image as a
+    condition, None for nothing.
     """
 
     architecture: str
@@ -45,7 +45,23 @@ class NativeConfig:
     image_size: int
     channels: int
     class_names: tuple[str, ...]
-    map_channels: int = 0
+    maps: Maps | None = None
+
+    @property
+    def map_channels(self) -> int:
+        return self.maps.channels if self.maps else 0
+
+    @classmethod
+    def from_json(cls, text: str) -> NativeConfig:
+        stored = json.loads(text)
+        maps = stored.get("maps")
+        return cls(
+            **{
+                **stored,
+                "class_names": tuple(stored["class_names"]),
+                "maps": Maps(**{**maps, "names": tuple(maps["names"])}) if maps else None,
+            }
+        )
 
 
 class NativePrior(Prior):
@@ -59,17 +75,14 @@ class NativePrior(Prior):
     def __init__(self, config: NativeConfig, denoiser: nn.Module, scheduler: DDPMScheduler) -> None:
         super().__init__()
         soften_labels(denoiser)
-        for module in denoiser.modules():
-            # Plain products: with 64 to 256 tokens as fast as the fused kernel in fp32, and on CPUs, where that one's
-            # bf16 backward pass is slow, the whole network is a third faster.
-            if isinstance(module, Attention):
-                module.set_processor(AttnProcessor())
+        plain_attention(denoiser)
         self.config = config
         self.denoiser = denoiser
         self.scheduler_config = scheduler.config
         self.class_names = tuple(config.class_names)
         self.latent_shape = (config.channels, config.image_size, config.image_size)
-        if config.map_channels:
+        self.maps = config.maps
+        if config.maps:
             self.spatial_shape = (config.map_channels, config.image_size, config.image_size)
         self.set_schedule(schedule_of(scheduler))
         self.eval().requires_grad_(False)
@@ -97,17 +110,14 @@ class NativePrior(Prior):
         write_whole(folder / "denoiser" / "diffusion_pytorch_model.safetensors", save(state, {"format": "pt"}))
         DDPMScheduler.from_config(self.scheduler_config).save_pretrained(folder / "scheduler")
         (folder / "prior.json").write_text(json.dumps(asdict(self.config), indent=1) + "\n")
-        if self.clean_errors is not None:
-            percentiles = [round(error, 6) for error in self.clean_errors.tolist()]
-            (folder / "clean_errors.json").write_text(json.dumps(percentiles) + "\n")
+        write_clean_errors(self, folder)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> NativePrior:
         """Reads such a folder (safetensors only), weights in fp32. Raises DiffcernError naming what is wrong."""
         check_files("prior", folder, FILES)
         with reading(folder / "prior.json", "`diffcern train prior` writes such a file"):
-            stored = json.loads((folder / "prior.json").read_text())
-            config = NativeConfig(**{**stored, "class_names": tuple(stored["class_names"])})
+            config = NativeConfig.from_json((folder / "prior.json").read_text())
         if config.architecture not in ARCHITECTURES:
             raise unknown("architecture", config.architecture, ARCHITECTURES)
         with reading(folder / "denoiser", "Its weights may be truncated, or belong to another config.json"):
@@ -116,11 +126,35 @@ class NativePrior(Prior):
             )
         with reading(folder / "scheduler", "`diffcern train prior` writes such a folder"):
             prior = cls(config, denoiser.float(), DDPMScheduler.from_pretrained(folder / "scheduler"))
-        errors = folder / "clean_errors.json"
-        if errors.is_file():
-            with reading(errors, "It is a list of 101 percentiles, or left out"):
-                prior.clean_errors = torch.tensor(json.loads(errors.read_text())).reshape(101)
+        prior.clean_errors = read_clean_errors(folder)
         return prior
+
+
+def plain_attention(denoiser: nn.Module) -> None:
+    """Gives a network of diffusers attention in plain products, in place.
+
+    With 64 to 256 tokens these are as fast as the fused kernel in fp32, and on CPUs, where that one's bf16 backward
+    pass is slow, the whole network is a third faster.
+    """
+    for module in denoiser.modules():
+        if isinstance(module, Attention):
+            module.set_processor(AttnProcessor())
+
+
+def write_clean_errors(prior: Prior, folder: Path) -> None:
+    """Writes `clean_errors.json`, where the prior has any."""
+    if prior.clean_errors is not None:
+        percentiles = [round(error, 6) for error in prior.clean_errors.tolist()]
+        (folder / "clean_errors.json").write_text(json.dumps(percentiles) + "\n")
+
+
+def read_clean_errors(folder: Path) -> Tensor | None:
+    """What `write_clean_errors` wrote; None for nothing. Raises DiffcernError for another content."""
+    errors = folder / "clean_errors.json"
+    if not errors.is_file():
+        return None
+    with reading(errors, "It is a list of 101 percentiles, or left out"):
+        return torch.tensor(json.loads(errors.read_text())).reshape(101)
 
 
 def native_prior(

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
 from diffcern.types import Condition
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What a prior's maps show, channel by channel.
+
+    kind: "segmentation", the share of each class of `names` in a pixel, in [0, 1]; or "depth", one channel: the
+    logarithm of the depth, -1 at `near` and 1 at `far` (metres), or where these are None the inverse depth from its
+    smallest to its largest in the image, -1 to 1 (MiDaS's convention, in which scale and shift play no part).
+    """
+
+    kind: Literal["segmentation", "depth"]
+    names: tuple[str, ...] = ()
+    near: float | None = None
+    far: float | None = None
+
+    @property
+    def channels(self) -> int:
+        return len(self.names) if self.kind == "segmentation" else 1
 
 
 def with_maps(x: Tensor, condition: Condition, channels: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Text-to-image priors in diffusers' formats: Stable Diffusion 1.x, 2.x and XL, and Stable Diffusion 3 (flow matching).
+"""Text-to-image priors: what all share, and those in diffusers' formats: Stable Diffusion 1.x, 2.x, XL and 3.
 
 A class is a prompt: `with_labels` embeds the labels' prompts once, and a soft label is their mixture, token by token
 (Diffusion-TTA, arXiv 2311.16102). Any other text is a condition too: `prompts`.
@@ -6,24 +6,41 @@ A class is a prompt: `with_labels` embeds the labels' prompts once, and a soft l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import torch
 from diffusers import ControlNetModel
 from torch import Tensor, nn
 
-from diffcern.errors import UsageError
 from diffcern.labels import Vocabulary
 from diffcern.priors.base import Prior
 from diffcern.priors.latent import Autoencoder
-from diffcern.priors.schedule import schedule_of
-from diffcern.priors.spatial import ControlledUNet, with_maps
+from diffcern.priors.schedule import Schedule, schedule_of
+from diffcern.priors.spatial import ControlledUNet, Maps, with_maps
 from diffcern.types import Condition
+from diffcern.words import check_length
+
+
+class TextEncoder(Protocol):
+    """Reads prompts for a prior, whose copies share it."""
+
+    @property
+    def networks(self) -> list[nn.Module]: ...
+    @property
+    def vocabularies(self) -> list[dict[str, int]]:
+        """Of the tokenizers, token to number."""
+        ...
+
+    def __call__(self, prompts: Sequence[str], device: torch.device) -> Condition:
+        """tokens `[B, L, D]`, L the same for all prompts, and pooled `[B, P]` where the family has one; without a
+        gradient. Raises UsageError for a prompt that it cannot read whole."""
+        ...
 
 
 class PromptEncoder:
-    """The text half of a diffusers pipeline; copies of a prior share it."""
+    """The text half of a diffusers pipeline; copies of a prior share it. rows: prompts encoded at a time."""
 
     def __init__(self, pipeline: Any, rows: int = 64) -> None:
         self.pipeline = pipeline
@@ -48,33 +65,36 @@ class PromptEncoder:
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str], device: torch.device) -> Condition:
-        """tokens `[B, L, D]` and, where the family has one, the pooled embedding `[B, P]`. Raises UsageError for a
-        prompt that the tokenizer would cut off."""
-        for prompt in prompts:
-            self._check_length(prompt)
-        parts = [self._embed(list(prompts[i : i + self.rows])) for i in range(0, len(prompts), self.rows)]
-        return Condition(
-            **{name: torch.cat([part.parts[name] for part in parts]).float().to(device) for name in parts[0].parts}
-        )
+        """tokens `[B, L, D]` and, where the family has one, the pooled embedding `[B, P]`, on the device, where the
+        encoders are for as long as this takes. Raises UsageError for a prompt that the tokenizer would cut off."""
+        for name in ("tokenizer", "tokenizer_2"):
+            if tokenizer := getattr(self.pipeline, name, None):
+                for prompt in prompts:
+                    check_length(tokenizer, prompt)
+        with self._on(device):
+            parts = [self._embed(list(prompts[i : i + self.rows]), device) for i in range(0, len(prompts), self.rows)]
+        return Condition(**{name: torch.cat([part.parts[name] for part in parts]).float() for name in parts[0].parts})
 
-    def _embed(self, prompts: list[str]) -> Condition:
+    @contextmanager
+    def _on(self, device: torch.device) -> Iterator[None]:
+        """Puts the encoders there, and back into main memory afterwards: they can be larger than the denoiser."""
+        try:
+            for network in self.networks:
+                nn.Module.to(network, device)
+            yield
+        finally:
+            for network in self.networks:
+                nn.Module.to(network, "cpu")
+
+    def _embed(self, prompts: list[str], device: torch.device) -> Condition:
         encoded = self.pipeline.encode_prompt(
             prompt=prompts,
-            device=self.pipeline.text_encoder.device,
+            device=device,
             num_images_per_prompt=1,
             do_classifier_free_guidance=False,
             **({"prompt_2": None, "prompt_3": None} if hasattr(self.pipeline, "text_encoder_3") else {}),
         )
         return Condition(tokens=encoded[0], pooled=encoded[2] if len(encoded) > 2 else None)
-
-    def _check_length(self, prompt: str) -> None:
-        for name in ("tokenizer", "tokenizer_2"):
-            tokenizer = getattr(self.pipeline, name, None)
-            if tokenizer is not None and len(tokenizer(prompt).input_ids) > tokenizer.model_max_length:
-                raise UsageError(
-                    f"the prompt {prompt!r} is longer than the {tokenizer.model_max_length} tokens that the prior "
-                    "reads: shorten it"
-                )
 
 
 class Table(nn.Module):
@@ -91,32 +111,29 @@ class Table(nn.Module):
 
 
 class TextPrior(Prior):
-    """What the families below share. Conditions: `classes` `[B, K]` over the labels, or `tokens` (and `pooled`).
+    """What reads text. Conditions: `classes` `[B, K]` over the labels, or `tokens` (and `pooled`).
 
-    class_names is empty until `with_labels`. The unconditional condition is the empty prompt.
+    class_names is empty until `with_labels`. The unconditional condition is the empty prompt. Subclasses implement
+    `encode`, `decode` and `denoise`, which asks `embeddings` what to tell the network.
     """
 
-    def __init__(self, pipeline: Any, denoiser: Any) -> None:
+    denoiser: Any  # of diffusers
+
+    def __init__(
+        self, denoiser: Any, encoder: TextEncoder, schedule: Schedule, latent_shape: tuple[int, int, int]
+    ) -> None:
         super().__init__()
-        self.denoiser = denoiser
-        size, channels = denoiser.config.sample_size, pipeline.vae.config.latent_channels
-        self.latent_shape = (channels, size, size)
-        self.maps = denoiser.config.in_channels - channels  # channels that are concatenated to the latent's
-        if self.maps:
-            self.spatial_shape = (self.maps, size, size)
-        self.autoencoder = Autoencoder(pipeline.vae, size)
+        self.denoiser, self.encoder, self.latent_shape = denoiser, encoder, latent_shape
         self.class_names = ()
-        self.encoder = PromptEncoder(pipeline)
-        self.set_schedule(schedule_of(pipeline.scheduler))
-        self.null = Table(self.null_condition())
+        self.set_schedule(schedule)
+        self.embed_null()
         self.labels, self.phrases = Table(Condition()), Table(Condition())
         self.owners: tuple[int, ...] = ()
         self.eval().requires_grad_(False)
 
-    @classmethod
-    def from_pipeline(cls, pipeline: Any, config: dict[str, Any]) -> TextPrior:
-        """From diffusers' pipeline of the family, whose network is a U-Net or a transformer."""
-        return cls(pipeline, pipeline.unet if "unet" in config else pipeline.transformer)
+    def embed_null(self) -> None:
+        """Reads the empty prompt; again after the text encoder was trained."""
+        self.null = Table(self.null_condition())
 
     def null_condition(self) -> Condition:
         """What stands for no prompt, one row."""
@@ -157,6 +174,26 @@ class TextPrior(Prior):
             condition = self.null.rows.map(lambda table: table.expand(len(like), *table.shape[1:]))
         return condition.map(lambda value: value.to(like.dtype))
 
+
+class PipelinePrior(TextPrior):
+    """What the families below share: the parts of a diffusers pipeline, its autoencoder for latents."""
+
+    encoder: PromptEncoder
+
+    def __init__(self, pipeline: Any, denoiser: Any) -> None:
+        size, channels = denoiser.config.sample_size, pipeline.vae.config.latent_channels
+        super().__init__(denoiser, PromptEncoder(pipeline), schedule_of(pipeline.scheduler), (channels, size, size))
+        self.map_channels = denoiser.config.in_channels - channels  # channels that are concatenated to the latent's
+        if self.map_channels:
+            self.spatial_shape = (self.map_channels, size, size)
+            self.maps = Maps("depth") if self.map_channels == 1 else None  # Stable Diffusion 2's depth model
+        self.autoencoder = Autoencoder(pipeline.vae, size).eval().requires_grad_(False)
+
+    @classmethod
+    def from_pipeline(cls, pipeline: Any, config: dict[str, Any]) -> PipelinePrior:
+        """From diffusers' pipeline of the family, whose network is a U-Net or a transformer."""
+        return cls(pipeline, pipeline.unet if "unet" in config else pipeline.transformer)
+
     def encode(self, images: Tensor) -> Tensor:
         return self.autoencoder.encode(images)
 
@@ -164,7 +201,7 @@ class TextPrior(Prior):
         return self.autoencoder.decode(latents)
 
 
-class StableDiffusionPrior(TextPrior):
+class StableDiffusionPrior(PipelinePrior):
     """Stable Diffusion 1.x and 2.x (Rombach et al. 2022): eps or v, one CLIP text encoder.
 
     Maps go to the channels that a depth-conditional model has beside the latent's, or to a ControlNet.
@@ -182,7 +219,7 @@ class StableDiffusionPrior(TextPrior):
         text = self.embeddings(condition, x)
         added = {"spatial": condition.spatial} if isinstance(self.denoiser, ControlledUNet) else {}
         return self.denoiser(
-            with_maps(x, condition, self.maps),
+            with_maps(x, condition, self.map_channels),
             self.times[timesteps],
             encoder_hidden_states=text.tokens,
             **added,
@@ -208,7 +245,7 @@ class StableDiffusionXLPrior(StableDiffusionPrior):
         return {"added_cond_kwargs": {"text_embeds": text.pooled, "time_ids": sizes}}
 
 
-class StableDiffusion3Prior(TextPrior):
+class StableDiffusion3Prior(PipelinePrior):
     """Stable Diffusion 3 (Esser et al. 2024, arXiv 2403.03206): flow matching, two or three text encoders."""
 
     def denoise(self, x_t: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:

@@ -1,4 +1,4 @@
-"""Matching examples through a text-to-image prior: one row each, with every error."""
+"""Matching examples through a text-to-image prior, or through CLIP: one row each, with every error or similarity."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from diffcern.data.pairs import MatchingExample, Pairs
 from diffcern.draws import draw
 from diffcern.errors import UsageError
 from diffcern.likelihood import score
+from diffcern.predictors import Predictor, load_predictor
+from diffcern.predictors.clip import ZeroShot
 from diffcern.priors import TextPrior
 from diffcern.tasks.matching import matches
 from diffcern.types import Condition
@@ -59,6 +61,48 @@ def match_rows(
             "errors": _rounded(errors[:, :-1]),
             "unconditional": _rounded(errors[:, -1]),
             "nfe_forward": errors.numel() * draws,
+            "seconds": round(time.perf_counter() - begin, 4),
+            "error": None,
+        }
+
+
+def load_contrastive(name: str, pairs: Pairs, *, allow_pickle: bool = False) -> Predictor:
+    """The CLIP or SigLIP model `name`, its labels all captions of the pairs as they are.
+
+    Raises UsageError for another kind of predictor, and for captions that it cannot read whole; DiffcernError for one
+    that cannot be had or read.
+    """
+    captions = list(dict.fromkeys(caption for entry in pairs.entries for caption in entry.captions))
+    try:
+        predictor = load_predictor(name, labels=captions, templates=["{}"], allow_pickle=allow_pickle)
+        reads = isinstance(predictor.model, ZeroShot)
+    except UsageError as error:
+        raise UsageError(f"--predictor {name}: {error} (captions are read by CLIP and SigLIP models)") from error
+    if not reads:
+        raise UsageError(f"--predictor {name} does not read captions: CLIP and SigLIP models do")
+    return predictor
+
+
+@torch.no_grad()
+def contrastive_rows(pairs: Pairs, predictor: Predictor, *, done: set[str]) -> Iterator[dict[str, Any]]:
+    """Rows with the similarity (the logit) of every image and caption, and what these get right.
+
+    predictor: from `load_contrastive`; done: ids to leave out.
+    """
+    labels = {caption: k for k, caption in enumerate(predictor.class_names)}
+    for example in readable(pairs, skip=done):
+        if isinstance(example, UnreadableImage):
+            yield {"id": example.name, "error": example.reason}
+            continue
+        begin = time.perf_counter()
+        logits = torch.cat([predictor(image[None].to(predictor.mean.device)) for image in example.images])
+        similarities = logits[:, [labels[caption] for caption in example.captions]].cpu()
+        yield {
+            "id": example.id,
+            **matches(-similarities),
+            **example.tags,
+            "captions": list(example.captions),
+            "similarities": _rounded(similarities),
             "seconds": round(time.perf_counter() - begin, 4),
             "error": None,
         }

@@ -14,25 +14,31 @@ from diffcern.labels import Wanted
 from diffcern.methods import build_method
 from diffcern.methods.base import Method
 from diffcern.predictors import Predictor, load_predictor
+from diffcern.predictors.clip import ZeroShot
 from diffcern.priors import Prior, TextPrior, load_prior
 from diffcern.run.spec import Models
-from diffcern.tasks import Classification
+from diffcern.tasks import Classification, Task, task_of
 
 
 @dataclass(frozen=True)
 class LoadedModels:
-    """The models on one device, None where a run has none, and the task that joins their label spaces."""
+    """The models on one device, None where a run has none, and the task that joins them."""
 
     predictor: Predictor | None
     prior: Prior | None
-    task: Classification
+    task: Task
     device: torch.device
 
     def method(self, name: str, options: Mapping[str, Any]) -> Method:
         """A method over these models; raises as `build_method` does, and UsageError where no labels are known."""
-        if not self.task.class_names:
+        if self.task.name == "classification" and not self.task.class_names:
             raise UsageError("the prior reads any text: name what to tell apart, --labels cat,dog or --labels FILE")
         return build_method(name, self.predictor, self.prior, self.task, options)
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether either model does, so that the sentences around a label matter."""
+        return isinstance(self.prior, TextPrior) or isinstance(getattr(self.predictor, "model", None), ZeroShot)
 
     def fingerprints(self) -> dict[str, str]:
         """The `fingerprint` of each model that there is, by "predictor" and "prior"."""
@@ -57,22 +63,25 @@ def load_models(models: Models, device: torch.device, labels: Sequence[str] = ()
             allow_pickle=models.allow_pickle,
             trust_remote_code=models.trust_remote_code,
         ).to(device)
-        if predictor.task != "classification":
-            raise UsageError(f"{models.predictor} is for {predictor.task}; this command takes classifiers")
-        names = names or predictor.class_names
+        if predictor.task != models.task:
+            raise UsageError(f"{models.predictor} is for {predictor.task}, and this run for {models.task}")
+        names = names or predictor.class_names or None
     if models.prior is not None:
         prior = load_prior(
             models.prior,
             _dtype(models.dtype, device),
+            device=device,
             labels=names,
             templates=models.templates if names else None,
             allow_pickle=models.allow_pickle,
-        ).to(device)
+        )
         if not isinstance(prior, TextPrior):  # whose classes are the labels themselves
             prior.class_names = renamed(prior.class_names, models.class_map)
         if models.compile:
             prior.denoiser.compile()
         names = names or prior.class_names
+    if predictor is not None:
+        return LoadedModels(predictor, prior, task_of(predictor, prior), device)
     if names is None:
         raise UsageError("no model is named: give a predictor, a prior or both")
     known = prior.class_names if prior and prior.class_names else list(names)

@@ -34,9 +34,9 @@ def adapt_rows(
     """
     names = predictor.class_names
     state = method.init()
-    for samples in _batches(dataset, batch_size, set() if online else done):
+    for samples in in_batches(dataset, batch_size, set() if online else done):
         good = [sample for sample in samples if isinstance(sample, Sample)]
-        yield from (_unreadable(sample) for sample in samples if isinstance(sample, UnreadableImage))
+        yield from (unreadable(sample) for sample in samples if isinstance(sample, UnreadableImage))
         if not good:
             continue
         images = batch_of([sample.image for sample in good], predictor).to(device)
@@ -72,10 +72,10 @@ def classify_rows(
     dataset: Dataset, method: Method, class_names: tuple[str, ...], *, seed: int, device: torch.device, done: set[str]
 ) -> Iterator[dict[str, Any]]:
     """Rows with the ranked labels and the margin of the first over the second, with its standard error."""
-    for samples in _batches(dataset, 1, done):
+    for samples in in_batches(dataset, 1, done):
         sample = samples[0]
         if isinstance(sample, UnreadableImage):
-            yield _unreadable(sample)
+            yield unreadable(sample)
             continue
         begin = time.perf_counter()
         inputs = Inputs(sample.image[None].to(device), [sample.id])
@@ -96,11 +96,13 @@ def classify_rows(
         }
 
 
-def _batches(dataset: Dataset, size: int, done: set[str]) -> Iterator[list[Sample | UnreadableImage]]:
+def in_batches(dataset: Dataset, size: int, done: set[str]) -> Iterator[list[Sample | UnreadableImage]]:
+    """The images in order, by `size`, those in the place of an error where they cannot be read; without `done`."""
     todo = (item for item in readable(dataset, skip=done))
     while batch := list(islice(todo, size)):
         yield batch
 
 
-def _unreadable(error: UnreadableImage) -> dict[str, Any]:
+def unreadable(error: UnreadableImage) -> dict[str, Any]:
+    """The row of an image that was skipped."""
     return {"id": error.name, "error": error.reason}

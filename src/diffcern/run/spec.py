@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from diffcern.data.corruptions import COMMON, EXTRA
+from diffcern.data.scenes import Scenes
 from diffcern.data.shifts import SHIFTS
 from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.methods import checked_options, method_class
@@ -41,7 +42,7 @@ class Data:
 
 @dataclass(frozen=True, config=STRICT)
 class Models:
-    """The models by name; either may be left out where no method needs it.
+    """The models by name, for one task; either may be left out where no method needs it.
 
     dtype: the precision of the prior's network; the predictor, the noise schedule and all reductions stay in fp32.
     "auto" is bfloat16 on CUDA and float32 elsewhere. compile: the prior's network, with torch.compile. labels: what to
@@ -52,6 +53,7 @@ class Models:
 
     predictor: str | None = None
     prior: str | None = None
+    task: Literal["classification", "segmentation", "depth"] = "classification"
     labels: tuple[str, ...] | dict[str, tuple[str, ...]] | None = None
     templates: tuple[str, ...] | None = None
     class_map: dict[str, str] | None = None
@@ -139,7 +141,7 @@ def parse_spec(table: Mapping[str, Any], source: str = "specification") -> Spec:
     spec = _validated(Spec, table, source)
     if not spec.entries:
         raise UsageError('the specification has no entries: add a table [entries.source] with method = "source"')
-    entries = {name: _with_preset(entry) for name, entry in spec.entries.items()}
+    entries = {name: _with_preset(entry, spec.models.task) for name, entry in spec.entries.items()}
     spec = dataclasses.replace(spec, entries=entries)
     for name, entry in entries.items():
         if entry.protocol == "episodic" and entry.batch_size > 1 and not _batches(entry.method, entry.options):
@@ -148,7 +150,7 @@ def parse_spec(table: Mapping[str, Any], source: str = "specification") -> Spec:
             )
         if not name.replace("-", "").replace("_", "").replace("+", "").isalnum():
             raise UsageError(f"entry name {name!r}: use letters, digits, '-', '_' and '+' (it names files)")
-    known = ["clean", *COMMON, *EXTRA, *SHIFTS, *GROUPS]
+    known = ["clean", *COMMON, *EXTRA, *SHIFTS, *Scenes.renditions, *GROUPS]
     for name in spec.shifts.names:
         if name not in known:
             raise unknown("shift", name, known)
@@ -179,9 +181,9 @@ def _validated(kind: type[Value], table: Mapping[str, Any], what: str) -> Value:
         raise UsageError(f"{what}, at {where or 'the top'}: {first['msg']}") from error
 
 
-def _with_preset(entry: Entry) -> Entry:
+def _with_preset(entry: Entry, task: str) -> Entry:
     """The entry with its preset's options filled in, so that a run folder says what was run."""
-    options = {**preset_options(entry.method, entry.preset), **entry.options}
+    options = {**preset_options(entry.method, entry.preset, task), **entry.options}
     checked_options(entry.method, options)
     return dataclasses.replace(entry, preset="paper", options=options)
 

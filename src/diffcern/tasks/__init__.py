@@ -1,5 +1,19 @@
-"""What is asked of the models: how a predictor's output becomes a prior's condition."""
+"""What is asked of the models: how a predictor's output becomes a prior's condition, and how answers are measured."""
 
+from diffcern.predictors.base import Predictor
+from diffcern.priors.base import Prior
+from diffcern.tasks.base import Task
 from diffcern.tasks.classification import Classification
+from diffcern.tasks.depth import Depth
+from diffcern.tasks.segmentation import Segmentation
 
-__all__ = ["Classification"]
+__all__ = ["Classification", "Depth", "Segmentation", "Task", "task_of"]
+
+
+def task_of(predictor: Predictor, prior: Prior | None) -> Task:
+    """What the predictor is for, joined to what the prior can be told. Raises DiffcernError where names do not meet."""
+    if predictor.task == "segmentation":
+        return Segmentation(predictor.class_names, prior)
+    if predictor.task == "depth":
+        return Depth(predictor.metric, prior)
+    return Classification(predictor.class_names, (prior.class_names if prior else ()) or predictor.class_names)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from diffcern.data.base import Sample
 from diffcern.errors import DiffcernError
+from diffcern.priors.base import Prior
+from diffcern.tasks.base import name_map
 from diffcern.types import Condition
-
-if TYPE_CHECKING:
-    from torchmetrics import Metric
 
 
 class Classification:
@@ -22,19 +21,15 @@ class Classification:
     may know more. Raises DiffcernError naming both sides when a class of the predictor is unknown to the prior.
     """
 
+    name = "classification"
+
     def __init__(self, class_names: Sequence[str], prior_class_names: Sequence[str]) -> None:
-        names, known = list(class_names), list(prior_class_names)
-        missing = [name for name in names if name not in known]
-        if missing or len(set(names)) < len(names) or len(set(known)) < len(known):
-            raise DiffcernError(
-                f"{len(names)} labels ({_abridged(names)}) do not map by name onto the prior's {len(known)} classes "
-                f"({_abridged(known)}): "
-                + (f"the prior lacks {_abridged(missing)}" if missing else "a name stands twice")
-                + ". Give models of one label space, or name the classes alike."
-            )
-        self.class_names = tuple(names)
-        self.mapping = torch.zeros(len(names), len(known))
-        self.mapping[range(len(names)), [known.index(name) for name in names]] = 1
+        self.class_names = tuple(class_names)
+        self.mapping = name_map(class_names, prior_class_names)
+
+    def check(self, prior: Prior) -> None:
+        if not prior.class_names:
+            raise DiffcernError("this prior is unconditional and cannot be asked about classes: purify with it instead")
 
     def probabilities(self, output: Tensor, keep: Tensor | None = None) -> Tensor:
         """softmax of logits `[B, K]` in fp32; with keep `[B, k]` (indices) only over those, the rest exactly 0."""
@@ -50,13 +45,6 @@ class Classification:
         """One row per class of the predictor, `[K, K_prior]`."""
         return Condition(classes=self.mapping.to(device))
 
-    def metrics(self) -> dict[str, Metric]:
-        """What answers of this task are measured by."""
-        from torchmetrics.classification import MulticlassAccuracy  # slow to import, and only needed here
-
-        return {"accuracy": MulticlassAccuracy(len(self.class_names), average="micro")}
-
-
-def _abridged(names: Sequence[str], limit: int = 6) -> str:
-    shown = ", ".join(names[:limit])
-    return shown + (", ..." if len(names) > limit else "")
+    def statistics(self, output: Tensor, sample: Sample) -> list[float]:
+        """Right, labelled; from logits `[K]`, where the sample's target is one of this task's classes."""
+        return [float(int(output.argmax()) == sample.target), 1.0] if sample.target >= 0 else []

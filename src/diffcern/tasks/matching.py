@@ -16,22 +16,20 @@ from torch import Tensor
 SCORES = ("text", "image", "group", "image_corrected", "group_corrected")
 
 
-def matches(errors: Tensor, unconditional: Tensor) -> dict[str, bool]:
+def matches(errors: Tensor, unconditional: Tensor | None = None) -> dict[str, bool]:
     """Each of `SCORES` for one example: right or not; a tie is wrong.
 
-    errors: `[I, C]`, of image i under caption k, where caption i < I describes image i and further ones describe none.
-    unconditional: `[I]`, of each image without a caption.
+    errors: `[I, C]`, of image i under caption k, where caption i < I describes image i and further ones describe none;
+    similarities with their sign changed serve as well. unconditional: `[I]`, of each image without a caption; None
+    leaves out the corrected scores.
     """
     text = _least_on_diagonal(errors)
     image = _least_on_diagonal(errors[:, : len(errors)].T)
+    scores = {"text": text, "image": image, "group": text and image}
+    if unconditional is None:
+        return scores
     corrected = _least_on_diagonal((errors - unconditional[:, None])[:, : len(errors)].T)
-    return {
-        "text": text,
-        "image": image,
-        "group": text and image,
-        "image_corrected": corrected,
-        "group_corrected": text and corrected,
-    }
+    return scores | {"image_corrected": corrected, "group_corrected": text and corrected}
 
 
 def _least_on_diagonal(errors: Tensor) -> bool:

@@ -75,12 +75,12 @@ def class_indices(generator: Prior, classes: Sequence[str]) -> dict[str, int]:
     if missing:
         raise UsageError(
             f"the generator does not know {len(missing)} of the predictor's {len(classes)} classes "
-            f"({some(missing)}); it knows {some(known) or 'none'}: give --classes, or another --generator"
+            f"({some(missing)}); it knows {some(known) or 'none'}: give --labels, --class-map or another --generator"
         )
     unfit = [name for name in classes if not name or "/" in name or name.startswith(".")]
     if unfit:
         raise UsageError(
-            f"classes become folders, and no folder can be called {some(unfit)}: leave it out of --classes"
+            f"classes become folders, and no folder can be called {some(unfit)}: leave it out of --labels"
         )
     return {name: known.index(name) for name in classes}
 

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from diffcern.data import Dataset, subset
 from diffcern.errors import DiffcernError
 from diffcern.files import reading
+from diffcern.methods.base import OPTIMIZERS
 from diffcern.predictors.base import Predictor
 from diffcern.rng import generator
 from diffcern.train.loop import CHECKPOINT
@@ -29,8 +30,8 @@ Report = Callable[[int, int, str], None]  # how much is done, of how much, and w
 
 @dataclass(frozen=True)
 class Recipe:
-    """AdamW under a cosine. augmentation: of `train/images.py` ("affine"), or a RandAugment of timm ("rand-..."), which
-    crops, mirrors and erases (with that probability) too."""
+    """An optimiser by name under a cosine. augmentation: of `train/images.py` ("affine"), "timm" for random crops and
+    mirrors as timm makes them, or a RandAugment of timm ("rand-...") after these; erasing is a probability."""
 
     epochs: int
     learning_rate: float
@@ -41,16 +42,20 @@ class Recipe:
     clip: float = 5.0  # gradient norm
     label_smoothing: float = 0.1
     batch_size: int = 64
+    optimizer: str = "adamw"
+    momentum: float = 0.9  # of SGD
 
     def view(self, predictor: Predictor, shape: torch.Size) -> View:
         """What training sees of an image."""
-        if self.augmentation.startswith("rand-"):
-            return randomised(predictor, shape, self.augmentation, self.erasing)
+        if self.augmentation == "timm" or self.augmentation.startswith("rand-"):
+            policy = None if self.augmentation == "timm" else self.augmentation
+            return randomised(predictor, shape, policy, self.erasing)
         return fitted(predictor, shape, self.augmentation)
 
 
 RECIPES = {
     "paper": Recipe(15, 2e-5, 1e-8, "rand-m9-n2-mstd0.5-inc1", 0.25),  # arXiv 2406.04295, for all but ResNet-50
+    "paper-resnet50": Recipe(15, 5e-4, 1e-8, "timm", optimizer="sgd"),
     "small": Recipe(10, 3e-4, 0.01, "affine", warmup=0.1),  # ours: for images of 16 to 64 pixels
 }
 
@@ -71,7 +76,10 @@ def finetune(
     plain, view = Views(validation, fitted(base, shape)), recipe.view(base, shape)
     predictor = copy.deepcopy(base).requires_grad_(True)
     parameters = list(predictor.parameters())
-    optimizer = torch.optim.AdamW(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay)
+    options: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    if recipe.optimizer == "sgd":
+        options["momentum"] = recipe.momentum
+    optimizer = OPTIMIZERS[recipe.optimizer](parameters, **options)
     size = min(recipe.batch_size, len(training))
     steps = len(training) // size  # an epoch leaves out what fills no batch
     rates = get_cosine_schedule_with_warmup(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from rich.markup import escape
@@ -11,38 +13,79 @@ from rich.progress import track
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from diffcern.data import Dataset
+from diffcern.data import Dataset, Sample
 from diffcern.errors import DiffcernError, UsageError, unknown
+from diffcern.tasks.depth import check_depth
 
 MEMORY_LIMIT = 12 * 2**30  # bytes of decoded pixels kept in memory
 
 
+Size = int | tuple[int, int]  # (height, width), one number for a square
+
+
 @dataclass(frozen=True)
 class ImageTable:
-    """Images `[N, 3, size, size]` uint8 and targets `[N]`."""
+    """Images `[N, 3, height, width]` uint8 and targets `[N]` (-1 where unknown); truth: masks `[N, H, W]` uint8 or
+    depth `[N, H, W]` float16 at their own size, where they were asked for."""
 
     images: Tensor
     targets: Tensor
+    truth: Tensor | None = None
 
     def batch(self, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Images `[B, 3, size, size]` float32 in [0, 1] and targets `[B]`, on the device."""
+        """Images `[B, 3, height, width]` float32 in [0, 1] and targets `[B]`, on the device."""
         return self.images[index].to(device).float() / 255, self.targets[index].to(device)
 
+    def truths(self, index: Tensor, device: torch.device) -> Tensor:
+        """Masks `[B, H, W]` int64 or depth `[B, H, W]` float32, on the device."""
+        assert self.truth is not None  # it was asked for
+        rows = self.truth[index].to(device)
+        return rows.float() if rows.is_floating_point() else rows.long()
 
-def read_table(dataset: Dataset, size: int) -> ImageTable:
-    """Decodes and resizes the whole data set. Raises DiffcernError for unlabelled data or too many pixels."""
+
+def read_table(dataset: Dataset, size: Size, truth: Literal["label", "mask", "depth"] = "label") -> ImageTable:
+    """Decodes the whole data set, images resized. Raises DiffcernError for data without that truth in some row, truths
+    of different sizes, or too many pixels."""
     targets = torch.tensor([int(target) for target in dataset.targets])
-    if len(targets) == 0 or targets.min() < 0:
+    if truth == "label" and (len(targets) == 0 or targets.min() < 0):
         raise DiffcernError(f"{dataset.name} has images without a label; training needs one for each")
-    if len(dataset) * 3 * size * size > MEMORY_LIMIT:
-        raise DiffcernError(f"{len(dataset)} images of {size} pixels do not fit {MEMORY_LIMIT >> 30} GiB of memory")
-    images = torch.empty(len(dataset), 3, size, size, dtype=torch.uint8)
-    for i in track(range(len(dataset)), escape(f"reading {dataset.name}"), transient=True):
-        image = dataset[i].image
-        if image.shape[-2:] != (size, size):
-            image = F.interpolate(image[None], (size, size), mode="bilinear", antialias=True)[0]
-        images[i] = (image * 255).round().to(torch.uint8)
-    return ImageTable(images, targets)
+    truths = []
+
+    def decoded() -> Iterator[Tensor]:
+        for i in range(len(dataset)):
+            sample = dataset[i]
+            if truth != "label":
+                truths.append(_truth(sample, truth))
+            yield sample.image
+
+    images = read_pixels(dataset.name, decoded(), len(dataset), size)
+    if len({rows.shape for rows in truths}) > 1:
+        raise DiffcernError(f"{dataset.name} has {truth}s of different sizes; training needs them alike")
+    return ImageTable(images, targets, torch.stack(truths) if truths else None)
+
+
+def read_pixels(name: str, images: Iterable[Tensor], count: int, size: Size) -> Tensor:
+    """`count` images `[3, H, W]` in [0, 1], resized: `[count, 3, height, width]` uint8. Raises DiffcernError for too
+    many pixels. name: of the data, for the bar that shows how far it is."""
+    height, width = (size, size) if isinstance(size, int) else size
+    if count * 3 * height * width > MEMORY_LIMIT:
+        raise DiffcernError(f"{count} images of {size} pixels do not fit {MEMORY_LIMIT >> 30} GiB of memory")
+    pixels = torch.empty(count, 3, height, width, dtype=torch.uint8)
+    for i, image in enumerate(track(images, escape(f"reading {name}"), total=count, transient=True)):
+        if image.shape[-2:] != (height, width):
+            image = F.interpolate(image[None], (height, width), mode="bilinear", antialias=True)[0]
+        pixels[i] = (image * 255).round().to(torch.uint8)
+    return pixels
+
+
+def _truth(sample: Sample, truth: str) -> Tensor:
+    value = sample.mask if truth == "mask" else sample.depth
+    if value is None:
+        raise DiffcernError(f"{sample.id} has no {truth}; training needs one for each image")
+    if truth == "depth":
+        check_depth(value, sample.id)
+        return value.half()
+    return value.to(torch.uint8)
 
 
 AUGMENTATIONS = {

@@ -1,9 +1,13 @@
-"""Trains a small classifier with cross-entropy, label smoothing, EMA and the named augmentations."""
+"""Trains a small predictor with EMA and the named augmentations: cross-entropy on classes of images or of pixels, or
+
+| log d - log d_hat |    over the pixels whose depth is known.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,23 +15,32 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 
 from diffcern.data import Dataset
-from diffcern.predictors.base import Predictor
+from diffcern.data.base import VOID
+from diffcern.errors import UsageError
+from diffcern.predictors.base import Kind, Predictor, Size
 from diffcern.predictors.native import NativePredictorConfig, native_predictor, save_predictor
 from diffcern.rng import generator
 from diffcern.train.images import augment, augmentation_names, read_table
 from diffcern.train.loop import Outcome, Schedule, check_out, train
 
+TRUTHS: dict[Kind, Literal["label", "mask", "depth"]] = {
+    "classification": "label",
+    "segmentation": "mask",
+    "depth": "depth",
+}
+
 
 @dataclass(frozen=True)
 class PredictorRecipe:
-    """What to train. architecture: "small-resnet" or "timm:NAME"."""
+    """What to train. architecture: see `NativePredictorConfig`."""
 
     architecture: str = "small-resnet"
-    image_size: int = 32
+    image_size: Size = 32
     width: int = 16
     depth: int = 2
     augmentation: str = "none"
     label_smoothing: float = 0.0
+    task: Kind = "classification"
 
 
 def train_predictor(
@@ -46,18 +59,27 @@ def train_predictor(
     """
     augmentations = augmentation_names(recipe.augmentation)
     check_out(folder)
-    table = read_table(dataset, recipe.image_size)
+    if recipe.task not in TRUTHS:
+        raise UsageError(f"--task is one of {', '.join(TRUTHS)}, not {recipe.task!r}")
+    if recipe.task != "classification" and set(augmentations) - {"flip"}:
+        raise UsageError("maps are trained with --augment flip or none: others would blur them")
+    names = dataset.class_names if recipe.task == "classification" else getattr(dataset, "mask_names", ())
+    names = () if recipe.task == "depth" else tuple(names)
+    if not names and recipe.task != "depth":
+        raise UsageError(f"{dataset.name} does not name its classes: give --class-names")
+    table = read_table(dataset, recipe.image_size, TRUTHS[recipe.task])
     some = torch.randperm(len(table.targets), generator=generator(schedule.seed, "statistics"))[:10_240]
     pixels = table.images[some].float().div(255)
     mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp(min=1e-3)
     config = NativePredictorConfig(
         recipe.architecture,
         recipe.image_size,
-        tuple(dataset.class_names),
+        names,
         tuple(round(value, 4) for value in mean.tolist()),
         tuple(round(value, 4) for value in std.tolist()),
         recipe.width,
         recipe.depth,
+        recipe.task,
     )
     torch.manual_seed(schedule.seed)  # the initial weights
     predictor = native_predictor(config).to(device).train()
@@ -66,9 +88,13 @@ def train_predictor(
         rng = generator(schedule.seed, "predictor", step)
         index = torch.randint(len(table.targets), (schedule.batch_size,), generator=rng)
         images, targets = table.batch(index, device)
+        if recipe.task != "classification":
+            images, targets = mirrored(images, table.truths(index, device), "flip" in augmentations, rng)
+        else:
+            images = augment(images, augmentations, rng)
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            logits = predictor(augment(images, augmentations, rng))
-        return F.cross_entropy(logits.float(), targets, label_smoothing=recipe.label_smoothing)
+            output = predictor(images)
+        return loss_of(output.float(), targets, recipe)
 
     settings = {"dataset": dataset.name, "size": len(dataset), **asdict(recipe)}
     outcome = train(predictor, loss_at, schedule, folder, settings)
@@ -78,3 +104,24 @@ def train_predictor(
     predictor.eval()
     save_predictor(predictor, config, folder)
     return predictor, outcome
+
+
+def mirrored(images: Tensor, truth: Tensor, flip: bool, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Images `[B, 3, H, W]` and their maps `[B, h, w]`, half of them left-right where `flip`."""
+    turned = (torch.rand(len(images), generator=rng) < 0.5).to(images.device) & flip
+    return (
+        torch.where(turned[:, None, None, None], images.flip(-1), images),
+        torch.where(turned[:, None, None], truth.flip(-1), truth),
+    )
+
+
+def loss_of(output: Tensor, truth: Tensor, recipe: PredictorRecipe) -> Tensor:
+    """The mean over images, or over the pixels whose truth is known; maps are compared in the size of the truth."""
+    if recipe.task == "classification":
+        return F.cross_entropy(output, truth, label_smoothing=recipe.label_smoothing)
+    maps = output if output.ndim == 4 else output[:, None]
+    maps = F.interpolate(maps, truth.shape[-2:], mode="bilinear", align_corners=False)
+    if recipe.task == "segmentation":
+        return F.cross_entropy(maps, truth, ignore_index=VOID, label_smoothing=recipe.label_smoothing)
+    known = truth > 0
+    return (maps[:, 0][known].log() - truth[known].log()).abs().mean()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,14 +17,19 @@ from diffcern.data import Dataset
 from diffcern.errors import UsageError
 from diffcern.familiarity import clean_errors
 from diffcern.likelihood import denoising_error
+from diffcern.priors.base import Prior
 from diffcern.priors.native import PREDICTION_TYPES, NativeConfig, NativePrior, native_prior
+from diffcern.priors.spatial import Maps
 from diffcern.rng import generator
+from diffcern.tasks.depth import Depth, filled
+from diffcern.tasks.segmentation import Segmentation
 from diffcern.train.images import ImageTable, augment, augmentation_names, read_table
 from diffcern.train.loop import Outcome, Schedule, check_out, train
 from diffcern.types import Condition
 from diffcern.weightings import weighting as weighting_named
 
 CLEAN = 512  # images whose errors make the clean profile
+TRUTHS: dict[str, Literal["label", "mask", "depth"]] = {"": "label", "segmentation": "mask", "depth": "depth"}
 DIRICHLET = 0.1  # concentration per class of soft labels: mostly one class, sometimes several
 
 
@@ -40,7 +47,8 @@ class PriorRecipe:
     heads: int = 3
     patch: int = 4
     augmentation: str = "none"
-    label_dropout: float = 0.1
+    maps: str = ""  # the condition: "" for labels, "segmentation" or "depth" for maps
+    label_dropout: float = 0.1  # share of conditions that are left out
     soft_labels: float = 0.5  # share of the labels that become mixtures, see `soften`
     init: str = ""  # a trained prior to start from
 
@@ -63,28 +71,34 @@ def train_prior(
         raise UsageError(f"objective is one of {', '.join(PREDICTION_TYPES)}, not {recipe.objective!r}")
     if recipe.architecture == "dit" and (recipe.image_size % recipe.patch or recipe.width % recipe.heads):
         raise UsageError("the image size must be a multiple of the patch, the width a multiple of the heads")
+    if recipe.maps not in TRUTHS:
+        raise UsageError(f"maps are segmentation or depth, not {recipe.maps!r}")
     weighting_named(recipe.weighting)
     augmentations = augmentation_names(recipe.augmentation)
     check_out(folder)
-    table = read_table(dataset, recipe.image_size)
-    config = NativeConfig(
-        recipe.architecture, recipe.objective, recipe.image_size, recipe.channels, tuple(dataset.class_names)
-    )
+    table = read_table(dataset, recipe.image_size, TRUTHS[recipe.maps])
+    maps = maps_of(recipe.maps, dataset, table)
+    names = () if maps else tuple(dataset.class_names)
+    config = NativeConfig(recipe.architecture, recipe.objective, recipe.image_size, recipe.channels, names, maps)
     torch.manual_seed(schedule.seed)  # the initial weights
     prior = native_prior(config, width=recipe.width, depth=recipe.depth, heads=recipe.heads, patch=recipe.patch)
     if recipe.init:
         _start_from(prior, recipe.init)
     prior.to(device).train().requires_grad_(True)
+    told = maps_told(prior, table) if maps else None
 
     def loss_at(step: int) -> Tensor:
-        return _loss(prior, table, recipe, augmentations, schedule, step, autocast)
+        return _loss(prior, table, told, recipe, augmentations, schedule, step, autocast)
 
     settings = {"dataset": dataset.name, "size": len(dataset), **asdict(recipe)}
     outcome = train(prior.denoiser, loss_at, schedule, folder, settings)
     prior.eval().requires_grad_(False)
-    prior.clean_errors = clean_errors(prior, *clean_images(table))
+    some = torch.linspace(0, len(dataset) - 1, min(CLEAN, len(dataset))).long()
+    images, targets = table.batch(some, prior.device)
+    known = Condition(spatial=told(some)) if told else prior.hypotheses()[targets]
+    prior.clean_errors = clean_errors(prior, images, known)
     prior.save_pretrained(folder)
-    save_image(sample_grid(prior), folder / "samples.png")
+    save_image(sample_grid(prior, known), folder / "samples.png")
     return prior, outcome
 
 
@@ -105,6 +119,7 @@ def _start_from(prior: NativePrior, folder: str) -> None:
 def _loss(
     prior: NativePrior,
     table: ImageTable,
+    told: Callable[[Tensor], Tensor] | None,
     recipe: PriorRecipe,
     augmentations: tuple[str, ...],
     schedule: Schedule,
@@ -115,19 +130,31 @@ def _loss(
     rng = generator(schedule.seed, "prior", step)
     index = torch.randint(len(table.targets), (schedule.batch_size,), generator=rng)
     images, targets = table.batch(index, prior.device)
-    latents = prior.encode(augment(images, augmentations, rng))
-    classes = soften(targets.cpu(), len(prior.class_names), recipe.soft_labels, rng).to(prior.device)
-    classes = torch.nn.functional.pad(classes, (0, 1))  # the null class last
-    dropped = torch.rand(len(index), generator=rng) < recipe.label_dropout
-    classes[dropped.to(classes.device)] = classes.new_tensor([0.0] * len(prior.class_names) + [1.0])
+    dropped = (torch.rand(len(index), generator=rng) < recipe.label_dropout).to(prior.device)
+    if told:
+        both = augment(torch.cat([images, told(index)], 1), augmentations, rng)
+        images, spatial = both[:, :3], both[:, 3:]
+        condition = Condition(spatial=spatial.masked_fill(dropped[:, None, None, None], 0))
+    else:
+        images = augment(images, augmentations, rng)
+        classes = soften(targets.cpu(), len(prior.class_names), recipe.soft_labels, rng).to(prior.device)
+        null = torch.nn.functional.one_hot(torch.tensor(len(prior.class_names), device=prior.device)).float()
+        condition = Condition(classes=torch.where(dropped[:, None], null, torch.nn.functional.pad(classes, (0, 1))))
+    return denoising_loss(prior, prior.encode(images), condition, recipe.weighting, rng, autocast)
+
+
+def denoising_loss(
+    prior: Prior, latents: Tensor, condition: Condition, weighting: str, rng: torch.Generator, autocast: bool
+) -> Tensor:
+    """The mean denoising error of latents `[B, C, h, w]` under B rows of the condition, times and noise from `rng`."""
     # Stratified over the batch: the same expectation, less variance between steps.
-    time = (torch.arange(len(index)) + torch.rand(len(index), generator=rng)) / len(index)
+    time = (torch.arange(len(latents)) + torch.rand(len(latents), generator=rng)) / len(latents)
     timesteps = (time * prior.num_timesteps).long().to(prior.device)
     noise = torch.randn(latents.shape, generator=rng).to(prior.device)
     x_t = prior.add_noise(latents, timesteps, noise)
     with torch.autocast(prior.device.type, torch.bfloat16, enabled=autocast):
-        denoised = prior(x_t, timesteps, Condition(classes=classes))
-    return denoising_error(denoised, latents, noise, time.float().to(prior.device), recipe.weighting).mean()
+        denoised = prior(x_t, timesteps, condition)
+    return denoising_error(denoised, latents, noise, time.float().to(prior.device), weighting).mean()
 
 
 def soften(targets: Tensor, count: int, share: float, rng: torch.Generator) -> Tensor:
@@ -144,22 +171,47 @@ def soften(targets: Tensor, count: int, share: float, rng: torch.Generator) -> T
     return torch.where(mixed, gamma / gamma.sum(1, keepdim=True), one_hot)
 
 
-def clean_images(table: ImageTable) -> tuple[Tensor, Tensor]:
-    """At most `CLEAN` images of the table, evenly spaced, as they are (not augmented), and their targets."""
-    index = torch.linspace(0, len(table.targets) - 1, min(CLEAN, len(table.targets))).long()
-    return table.batch(index, torch.device("cpu"))
+def maps_of(kind: str, dataset: Dataset, table: ImageTable) -> Maps | None:
+    """What the maps show: the classes of the data's masks, or depth between the least and the greatest there is."""
+    if kind == "segmentation":
+        names: tuple[str, ...] = getattr(dataset, "mask_names", ())
+        if not names:
+            raise UsageError(f"{dataset.name} does not name the classes of its masks: give --class-names")
+        return Maps("segmentation", names)
+    if kind == "depth":
+        assert table.truth is not None  # it was asked for
+        near, far = table.truth[table.truth > 0].aminmax()
+        return Maps("depth", near=round(near.item(), 3), far=round(far.item(), 3))
+    return None
+
+
+def maps_told(prior: NativePrior, table: ImageTable) -> Callable[[Tensor], Tensor]:
+    """A function from rows of the table to their maps `[B, C, h, w]`, on the prior's device."""
+    assert prior.maps is not None  # this prior reads maps
+    if prior.maps.kind == "segmentation":
+        segmentation = Segmentation(prior.maps.names, prior)
+        return lambda index: _spatial(segmentation.told(table.truths(index, prior.device)))
+    depth = Depth(True, prior)
+    whole = torch.stack([filled(row) for row in table.truths(torch.arange(len(table.images)), torch.device("cpu"))])
+    return lambda index: _spatial(depth.told(whole[index].to(prior.device)))
+
+
+def _spatial(condition: Condition) -> Tensor:
+    assert condition.spatial is not None
+    return condition.spatial
 
 
 @torch.no_grad()
-def sample_grid(prior: NativePrior, columns: int = 10, steps: int = 50, seed: int = 0) -> Tensor:
-    """Samples of every class (one row each, at most 20 classes), DDIM: an image `[3, H, W]` in [0, 1]."""
-    names = prior.class_names[:20]
-    classes = torch.eye(len(prior.class_names), device=prior.device)[: len(names)].repeat_interleave(columns, 0)
+def sample_grid(prior: NativePrior, known: Condition, columns: int = 10, steps: int = 50, seed: int = 0) -> Tensor:
+    """Samples, DDIM: an image `[3, H, W]` in [0, 1]; of every class one row (at most 20 classes), of maps one row for
+    each of the first eight known ones."""
+    condition = known[:8] if prior.maps else prior.hypotheses()[:20]
+    condition = condition.map(lambda value: value.repeat_interleave(columns, 0))
     rng = generator(seed, "samples")
-    x = torch.randn(len(classes), *prior.latent_shape, generator=rng).to(prior.device)
+    x = torch.randn(len(condition), *prior.latent_shape, generator=rng).to(prior.device)
     scheduler = DDIMScheduler.from_config(prior.scheduler_config, clip_sample=True, timestep_spacing="trailing")
     scheduler.set_timesteps(steps)
     for t in scheduler.timesteps:
-        output = prior(x, t.to(prior.device).expand(len(x)), Condition(classes=classes)).output
+        output = prior(x, t.to(prior.device).expand(len(x)), condition).output
         x = scheduler.step(output, t, x).prev_sample
     return make_grid(prior.decode(x), nrow=columns, padding=1, pad_value=1.0)

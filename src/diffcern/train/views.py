@@ -56,7 +56,7 @@ def _fit(image: Tensor, rng: Generator, resize: Callable[[Tensor], Tensor], name
     return augment(resize(image[None]), names, rng)[0]
 
 
-def randomised(predictor: Predictor, shape: Sequence[int], policy: str, erasing: float) -> View:
+def randomised(predictor: Predictor, shape: Sequence[int], policy: str | None, erasing: float) -> View:
     """timm's training view: a random crop, a mirror, RandAugment by its name there, and erasing with that probability.
 
     What is erased becomes noise of variance 1 around 0 after the predictor's normalisation, as published.

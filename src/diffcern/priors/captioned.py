@@ -1,0 +1,206 @@
+"""Our own small text-to-image prior: a transformer in pixel space that reads captions through its own text encoder.
+
+The network is PixArt's (Chen et al. 2023, arXiv 2310.00426): a DiT whose blocks attend to the caption's tokens. The
+text encoder is CLIP's (Radford et al. 2021, arXiv 2103.00020) over whole words, trained together with the network.
+Captions are padded to one length and the network sees the padding too, as Stable Diffusion's does: the padding of a
+caption is a function of that caption, so that its tokens are the same in any company, and captions of different
+lengths can be mixed token by token.
+
+Saved as a folder: `prior.json`, `denoiser/` and `scheduler/` (diffusers' formats), `text_encoder/` and `tokenizer/`
+(transformers'), and `clean_errors.json`. Trained by `diffcern train text-prior`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler, PixArtTransformer2DModel
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+
+from diffcern.errors import unknown
+from diffcern.files import check_files, reading, write_whole
+from diffcern.priors.latent import pixel_images, pixel_latents
+from diffcern.priors.native import PREDICTION_TYPES, plain_attention, read_clean_errors, write_clean_errors
+from diffcern.priors.schedule import schedule_of
+from diffcern.priors.text import TextPrior
+from diffcern.types import Condition
+from diffcern.words import text_config, token_ids
+
+ARCHITECTURE = "text-dit"  # in prior.json
+FILES = (
+    "prior.json",
+    "denoiser/config.json",
+    "denoiser/*.safetensors",
+    "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+    "text_encoder/model.safetensors",
+    "tokenizer/tokenizer.json",
+)
+TRAINS = "`diffcern train text-prior` writes such a folder"
+
+
+@dataclass(frozen=True)
+class CaptionedConfig:
+    """What `prior.json` holds. channels: 1 for grey priors (images are averaged over their channels)."""
+
+    kind: str
+    image_size: int
+    channels: int
+    architecture: str = ARCHITECTURE
+
+
+class CaptionEncoder:
+    """Captions to token embeddings, with a transformers text encoder over whole words; copies of a prior share it."""
+
+    def __init__(self, network: CLIPTextModel, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.network: Any = network.float().eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        return [self.network]
+
+    @property
+    def vocabularies(self) -> list[dict[str, int]]:
+        return [self.tokenizer.get_vocab()]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CaptionEncoder:
+        return self
+
+    @torch.no_grad()
+    def __call__(self, prompts: Sequence[str], device: torch.device) -> Condition:
+        """tokens `[B, L, D]`. Raises UsageError for a prompt that is too long or has an unknown word."""
+        ids = token_ids(self.tokenizer, prompts).to(self.network.device)
+        return Condition(tokens=self.read(ids).float().to(device))
+
+    def read(self, ids: Tensor) -> Tensor:
+        """Token numbers `[B, L]`, on the encoder's device, to embeddings `[B, L, D]`, with a gradient."""
+        embeddings: Tensor = self.network(ids).last_hidden_state  # causal: no word depends on the padding behind it
+        return embeddings
+
+
+class CaptionedPrior(TextPrior):
+    """latent = 2 * resized image - 1, as of `NativePrior`; conditions as of `TextPrior`."""
+
+    pixels = True
+    encoder: CaptionEncoder
+
+    def __init__(
+        self,
+        config: CaptionedConfig,
+        denoiser: PixArtTransformer2DModel,
+        encoder: CaptionEncoder,
+        scheduler: DDPMScheduler,
+    ) -> None:
+        plain_attention(denoiser)
+        shape = (config.channels, config.image_size, config.image_size)
+        super().__init__(denoiser, encoder, schedule_of(scheduler), shape)
+        self.config = config
+        self.scheduler_config = scheduler.config
+
+    def encode(self, images: Tensor) -> Tensor:
+        return pixel_latents(images, self.config.channels, self.config.image_size)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return pixel_images(latents)
+
+    def denoise(self, x_t: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+        x = x_t.to(self.dtype)
+        tokens = self.embeddings(condition, x).tokens
+        return self.denoiser(x, encoder_hidden_states=tokens, timestep=timesteps).sample
+
+    def save_pretrained(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
+        """Writes the folder this module's docstring describes; weights in `dtype`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.denoiser.save_config(folder / "denoiser")
+        write_weights(self.denoiser, folder / "denoiser" / "diffusion_pytorch_model.safetensors", dtype)
+        self.encoder.network.config.save_pretrained(folder / "text_encoder")
+        write_weights(self.encoder.network, folder / "text_encoder" / "model.safetensors", dtype)
+        self.encoder.tokenizer.save_pretrained(folder / "tokenizer")
+        DDPMScheduler.from_config(self.scheduler_config).save_pretrained(folder / "scheduler")
+        (folder / "prior.json").write_text(json.dumps(asdict(self.config), indent=1) + "\n")
+        write_clean_errors(self, folder)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> CaptionedPrior:
+        """Reads such a folder (safetensors only), weights in fp32. Raises DiffcernError naming what is wrong."""
+        check_files("prior", folder, FILES)
+        with reading(folder / "prior.json", "`diffcern train text-prior` writes such a file"):
+            config = CaptionedConfig(**json.loads((folder / "prior.json").read_text()))
+        with reading(folder / "denoiser", "Its weights may be truncated, or belong to another config.json"):
+            denoiser = PixArtTransformer2DModel.from_pretrained(
+                folder / "denoiser", use_safetensors=True, low_cpu_mem_usage=False
+            )
+        with reading(folder / "text_encoder", "Its weights may be truncated, or belong to another config.json"):
+            network = text_encoder(CLIPTextConfig.from_pretrained(folder / "text_encoder"))
+            network.load_state_dict(load_file(folder / "text_encoder" / "model.safetensors"))
+        with reading(folder / "tokenizer", TRAINS):
+            encoder = CaptionEncoder(network, PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer"))
+        with reading(folder / "scheduler", TRAINS):
+            scheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
+        with reading(folder, "Its parts may belong to different priors"):
+            prior = cls(config, denoiser.float(), encoder, scheduler)
+        prior.clean_errors = read_clean_errors(folder)
+        return prior
+
+
+def text_encoder(config: CLIPTextConfig) -> CLIPTextModel:
+    """With attention in plain products, like the denoiser's."""
+    return CLIPTextModel._from_config(config, attn_implementation="eager")
+
+
+def write_weights(network: nn.Module, path: Path, dtype: torch.dtype) -> None:
+    """The network's tensors in `dtype` as safetensors, whole or not at all."""
+    state = {name: value.to(dtype).contiguous() for name, value in network.state_dict().items()}
+    write_whole(path, save(state, {"format": "pt"}))
+
+
+def captioned_prior(
+    config: CaptionedConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    width: int,
+    depth: int,
+    heads: int,
+    patch: int,
+    text_width: int,
+    text_depth: int,
+    text_heads: int,
+    schedule: str = "squaredcos_cap_v2",
+) -> CaptionedPrior:
+    """A new, untrained prior that reads the tokenizer's words. Raises UsageError for an unknown kind."""
+    if config.kind not in PREDICTION_TYPES:
+        raise unknown("objective", config.kind, PREDICTION_TYPES)
+    denoiser = PixArtTransformer2DModel(
+        num_attention_heads=heads,
+        attention_head_dim=width // heads,
+        in_channels=config.channels,
+        out_channels=config.channels,
+        num_layers=depth,
+        cross_attention_dim=text_width,
+        sample_size=config.image_size,
+        patch_size=patch,
+        use_additional_conditions=False,
+    )
+    _initialise(denoiser)
+    encoder = CaptionEncoder(text_encoder(text_config(tokenizer, text_width, text_depth, text_heads)), tokenizer)
+    scheduler = DDPMScheduler(beta_schedule=schedule, prediction_type=PREDICTION_TYPES[config.kind])
+    return CaptionedPrior(config, denoiser, encoder, scheduler)
+
+
+def _initialise(denoiser: PixArtTransformer2DModel) -> None:
+    """adaLN-Zero (Peebles & Xie 2023): modulations, what is read from captions and the output start at zero."""
+    silent = [denoiser.adaln_single.linear, denoiser.proj_out]
+    for block in denoiser.transformer_blocks:
+        nn.init.zeros_(block.scale_shift_table)
+        silent.append(block.attn2.to_out[0])
+    for layer in silent:
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)

@@ -1,0 +1,69 @@
+"""What every task offers the methods: how a predictor's output is read, and what the prior is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffcern.data.base import Sample
+from diffcern.errors import DiffcernError
+from diffcern.priors.base import Prior
+from diffcern.types import Condition
+
+
+class Task(Protocol):
+    """name: a key of `metrics.METRICS`. class_names: of the output's channels, empty where it has none.
+
+    outputs are what predictors give: `[B, K]` logits of classes, `[B, K, H, W]` of pixels, `[B, H, W]` of depth.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+
+    def check(self, prior: Prior) -> None:
+        """Raises DiffcernError unless the prior can be told `condition`s."""
+        ...
+
+    def condition(self, output: Tensor, keep: Tensor | None = None) -> Condition:
+        """What the prior is told, differentiable in the output; keep: `[B, k]` classes to mix, where there are any."""
+        ...
+
+    def statistics(self, output: Tensor, sample: Sample) -> list[float]:
+        """One image's own `[...]` against its truth, as the metrics of `metrics.METRICS` sum them up.
+
+        Empty where the sample has no truth. Raises DiffcernError where truth and image do not fit.
+        """
+        ...
+
+
+def resized(maps: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Maps `[B, C, H, W]` at another size: means of what a pixel covers where smaller, bilinear where larger."""
+    if tuple(maps.shape[-2:]) == shape:
+        return maps
+    return F.interpolate(maps, shape, mode="bilinear", antialias=True, align_corners=False)
+
+
+def name_map(class_names: Sequence[str], prior_class_names: Sequence[str]) -> Tensor:
+    """`[K, K_prior]`, 1 where two classes have one name. Raises DiffcernError naming both sides where one is unknown to
+    the prior, or stands twice."""
+    names, known = list(class_names), list(prior_class_names)
+    missing = [name for name in names if name not in known]
+    if missing or len(set(names)) < len(names) or len(set(known)) < len(known):
+        raise DiffcernError(
+            f"{len(names)} labels ({_abridged(names)}) do not map by name onto the prior's {len(known)} classes "
+            f"({_abridged(known)}): "
+            + (f"the prior lacks {_abridged(missing)}" if missing else "a name stands twice")
+            + ". Give models of one label space, or name the classes alike."
+        )
+    mapping = torch.zeros(len(names), len(known))
+    mapping[range(len(names)), [known.index(name) for name in names]] = 1
+    return mapping
+
+
+def _abridged(names: Sequence[str], limit: int = 6) -> str:
+    shown = ", ".join(names[:limit])
+    return shown + (", ..." if len(names) > limit else "")

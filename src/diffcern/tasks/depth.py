@@ -1,0 +1,121 @@
+"""Monocular depth: the depth map itself is the condition (Diffusion-TTA, arXiv 2311.16102, section 3.3).
+
+Predictors give metres, or relative inverse depth (MiDaS's disparity, of unknown scale and shift). Priors read the
+logarithm of metres between two bounds, or the inverse depth from its least to its greatest; see `priors/spatial.py`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffcern.data.base import Sample
+from diffcern.errors import DiffcernError
+from diffcern.priors.base import Prior
+from diffcern.tasks.base import resized
+from diffcern.tasks.segmentation import check_size, no_maps
+from diffcern.types import Condition
+
+TRAIN = "`diffcern train prior --maps depth`"
+NEAREST, FARTHEST = 1e-2, 1e3  # metres; beyond, a depth is no depth
+
+
+class Depth:
+    """metric: whether the predictor gives metres; else relative inverse depth.
+
+    prior: None where no method asks one.
+    """
+
+    name = "depth"
+    class_names: tuple[str, ...] = ()
+
+    def __init__(self, metric: bool, prior: Prior | None = None) -> None:
+        self.metric = metric
+        self.shape: tuple[int, int] | None = None
+        if prior is not None and prior.spatial_shape and prior.maps and prior.maps.kind == "depth":
+            self.near, self.far = prior.maps.near, prior.maps.far
+            self.shape = prior.spatial_shape[1:]
+
+    def check(self, prior: Prior) -> None:
+        if self.shape is None:
+            raise DiffcernError(f"{no_maps(prior)}; depth needs one that reads it: {TRAIN}")
+        if self.near is not None and not self.metric:
+            raise DiffcernError("this prior reads metres, and the predictor gives relative inverse depth")
+
+    def condition(self, output: Tensor, keep: Tensor | None = None) -> Condition:
+        """The map `[B, 1, h, w]` in [-1, 1] that the prior reads, from the predictor's `[B, H, W]`."""
+        return Condition(spatial=self._maps(output if self.metric else None, None if self.metric else output))
+
+    def told(self, depth: Tensor) -> Condition:
+        """The condition of a true depth `[B, H, W]` in metres, valid everywhere (see `filled`)."""
+        return Condition(spatial=self._maps(depth, None))
+
+    def _maps(self, metres: Tensor | None, inverse: Tensor | None) -> Tensor:
+        assert self.shape is not None  # see `check`
+        if metres is not None:
+            metres = metres.float().clamp(NEAREST, FARTHEST)
+        if self.near is not None and self.far is not None and metres is not None:
+            span = math.log(self.far / self.near)
+            return resized(2 * (metres / self.near).log()[:, None] / span - 1, self.shape)
+        disparity = 1 / metres if metres is not None else inverse
+        assert disparity is not None  # one of the two is given
+        low, high = disparity.flatten(1).aminmax(dim=1)
+        scaled = (disparity - low[:, None, None]) / (high - low).clamp(min=1e-6)[:, None, None]
+        return resized(2 * scaled[:, None] - 1, self.shape)
+
+    def statistics(self, output: Tensor, sample: Sample) -> list[float]:
+        """delta < 1.25, AbsRel, RMSE (metres), SSIM and 1, over the pixels whose depth is known.
+
+        output: `[H, W]`, resized to the truth. Relative inverse depth is first brought to the truth's scale and shift
+        by least squares, as is usual. SSIM: of the depths over the largest, unknown ones as the truth's. Empty without
+        truth. Raises DiffcernError for a truth that is negative, infinite, unknown everywhere or of another ratio.
+        """
+        if sample.depth is None:
+            return []
+        truth = sample.depth.to(output.device).float()
+        check_depth(truth, sample.id)
+        check_size(output, truth, sample.id)
+        given = F.interpolate(output[None, None].float(), truth.shape, mode="bilinear", align_corners=False)[0, 0]
+        known = truth > 0
+        answer = (given if self.metric else aligned(given, truth, known)).clamp(NEAREST, FARTHEST)
+        a, d = answer[known], truth[known]
+        delta = (torch.maximum(a / d, d / a) < 1.25).float().mean()
+        rmse = (a - d).square().mean().sqrt()
+        both = torch.stack([torch.where(known, answer, truth), truth])[:, None, None] / d.max()
+        return [float(v) for v in (delta, ((a - d).abs() / d).mean(), rmse, _ssim(both))] + [1.0]
+
+
+def aligned(inverse: Tensor, truth: Tensor, known: Tensor) -> Tensor:
+    """Metres from relative inverse depth, by the scale and shift that fit the truth's inverse best."""
+    x, y = inverse[known].double(), 1 / truth[known].double()
+    slope, shift = torch.linalg.lstsq(torch.stack([x, torch.ones_like(x)], 1), y[:, None]).solution[:, 0]
+    return (1 / (slope * inverse.double() + shift).clamp(1 / FARTHEST, 1 / NEAREST)).float()
+
+
+def _ssim(both: Tensor) -> Tensor:
+    """Structural similarity of two maps `[2, 1, 1, H, W]` in [0, 1] (Wang et al. 2004)."""
+    from torchmetrics.functional.image import structural_similarity_index_measure  # slow to import
+
+    return structural_similarity_index_measure(both[0], both[1], data_range=1.0)  # type: ignore[return-value]
+
+
+def check_depth(depth: Tensor, id: str) -> None:
+    """Raises DiffcernError for a depth map that is negative or infinite somewhere, or known nowhere."""
+    if not torch.isfinite(depth).all() or bool((depth < 0).any()):
+        raise DiffcernError(f"the depth of {id} is negative or not finite somewhere: mark what is unknown as 0")
+    if not bool((depth > 0).any()):
+        raise DiffcernError(f"the depth of {id} is unknown (0) everywhere: leave this image out")
+
+
+def filled(depth: Tensor) -> Tensor:
+    """Depth `[H, W]` whose unknown pixels (0) take the value of the nearest known one: for conditions only."""
+    from scipy.ndimage import distance_transform_edt  # comes with scikit-image
+
+    unknown = (depth <= 0).numpy()
+    if not unknown.any():
+        return depth
+    rows, columns = distance_transform_edt(unknown, return_distances=False, return_indices=True)
+    return depth[torch.from_numpy(rows).long(), torch.from_numpy(columns).long()]

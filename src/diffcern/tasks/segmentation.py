@@ -1,0 +1,92 @@
+"""Semantic segmentation: a mixture of classes at every pixel, put to the prior as maps.
+
+    c^u = sum_k p_k^u l_k,    p^u = softmax of the logits at pixel u    (Diffusion-TTA, arXiv 2311.16102, section 3.3)
+
+The embeddings l_k are the rows of the first layer of the prior, which is linear: it gets the shares p_k^u themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffcern.data.base import VOID, Sample
+from diffcern.errors import DiffcernError
+from diffcern.priors.base import Prior
+from diffcern.tasks.base import name_map, resized
+from diffcern.types import Condition
+
+TRAIN = "`diffcern train prior --maps segmentation`"
+
+
+class Segmentation:
+    """Maps the predictor's K classes onto the channels of the prior's maps, by name.
+
+    prior: None where no method asks one. Raises DiffcernError where its maps lack one of the predictor's classes.
+    """
+
+    name = "segmentation"
+
+    def __init__(self, class_names: Sequence[str], prior: Prior | None = None) -> None:
+        self.class_names = tuple(class_names)
+        self.shape: tuple[int, int] | None = None
+        if prior is not None and prior.spatial_shape and prior.maps and prior.maps.kind == "segmentation":
+            self.mapping = name_map(class_names, prior.maps.names)
+            self.shape = prior.spatial_shape[1:]
+
+    def check(self, prior: Prior) -> None:
+        if self.shape is None:
+            raise DiffcernError(f"{no_maps(prior)}; segmentation needs one that reads maps of classes: {TRAIN}")
+
+    def condition(self, output: Tensor, keep: Tensor | None = None) -> Condition:
+        """Shares of classes `[B, C, h, w]` at the prior's size, from logits `[B, K, H, W]`."""
+        return Condition(spatial=self._maps(torch.softmax(output.float(), 1)))
+
+    def told(self, mask: Tensor) -> Condition:
+        """The condition of a true mask `[B, H, W]` over this task's classes; void pixels have no class at all."""
+        void = mask == VOID
+        shares = F.one_hot(mask.masked_fill(void, 0), len(self.class_names)).permute(0, 3, 1, 2).float()
+        return Condition(spatial=self._maps(shares.masked_fill(void[:, None], 0.0)))
+
+    def _maps(self, shares: Tensor) -> Tensor:
+        assert self.shape is not None  # see `check`
+        return torch.einsum("bkhw,kc->bchw", resized(shares, self.shape), self.mapping.to(shares.device))
+
+    def statistics(self, output: Tensor, sample: Sample) -> list[float]:
+        """Pixels per class where answer and truth agree, of the answer, of the truth; those without truth are left out.
+
+        output: logits `[K, H, W]`, resized to the mask (bilinear). Raises DiffcernError for a mask of another ratio, or
+        with a class that there is not.
+        """
+        if sample.mask is None:
+            return []
+        mask, count = sample.mask.to(output.device), len(self.class_names)
+        check_size(output, mask, sample.id)
+        known = mask != VOID
+        if bool((known & ((mask < 0) | (mask >= count))).any()):
+            found = sorted(set(mask[known].tolist()) - set(range(count)))
+            raise DiffcernError(
+                f"the mask of {sample.id} holds {found[:5]}, and there are {count} classes, 0 to {count - 1} ({VOID} "
+                "is void): name all classes of the masks, or mark what is none as void"
+            )
+        logits = F.interpolate(output[None].float(), mask.shape, mode="bilinear", align_corners=False)[0]
+        answer, truth = logits.argmax(0)[known], mask[known]
+        areas = (answer[answer == truth], answer, truth)
+        return torch.cat([torch.bincount(area, minlength=count) for area in areas]).double().tolist()
+
+
+def no_maps(prior: Prior) -> str:
+    """What a prior's maps are, where they are not what is needed."""
+    if prior.spatial_shape is None:
+        return "this prior takes no maps"
+    return f"this prior's maps show {prior.maps.kind if prior.maps else 'nobody knows what'}"
+
+
+def check_size(output: Tensor, truth: Tensor, id: str) -> None:
+    """Raises DiffcernError unless both have one aspect ratio, to within a pixel."""
+    (height, width), (rows, columns) = output.shape[-2:], truth.shape
+    if abs(height * columns - width * rows) > max(height, width, rows, columns):
+        raise DiffcernError(f"the image of {id} has {width} x {height} pixels and its truth {columns} x {rows}")

@@ -1,0 +1,125 @@
+"""Trains a small CLIP on images and captions (Radford et al. 2021, arXiv 2103.00020, figure 3):
+
+    logits[i, j] = scale <image feature i, text feature j>      cross-entropy along both axes, with i = j as the answer
+
+A caption that is said of image i too, though it was drawn for image j, is no wrong answer: that logit is left out.
+Images are not augmented: a mirrored one would belie its caption.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+from diffcern.errors import UsageError
+from diffcern.priors.captioned import write_weights
+from diffcern.rng import generator
+from diffcern.train.captions import Captioned, CaptionTable, read_captions
+from diffcern.train.loop import Outcome, Schedule, check_out, train
+from diffcern.words import text_config
+
+LARGEST_SCALE = 100.0  # as published
+
+
+@dataclass(frozen=True)
+class ClipRecipe:
+    """What to train. The defaults suit 32 pixel images on a CPU: just under 1 million parameters."""
+
+    image_size: int = 32
+    patch: int = 4
+    width: int = 96
+    depth: int = 3
+    heads: int = 3
+    text_width: int = 128
+    text_depth: int = 3
+    text_heads: int = 4
+    projection: int = 64  # length of the features
+
+
+def train_clip(
+    data: Captioned,
+    recipe: ClipRecipe,
+    schedule: Schedule,
+    folder: Path,
+    *,
+    device: torch.device,
+    autocast: bool = False,
+) -> tuple[Any, Outcome]:
+    """Trains (or goes on training) a CLIPModel in `folder` and saves its averaged weights, in transformers' format.
+
+    Raises UsageError for a recipe that cannot be built, DiffcernError for unusable data or a folder that holds other
+    things.
+    """
+    divided = recipe.image_size % recipe.patch, recipe.width % recipe.heads, recipe.text_width % recipe.text_heads
+    if any(divided):
+        raise UsageError("the image size must be a multiple of the patch, each width a multiple of its heads")
+    check_out(folder)
+    table = read_captions(data, recipe.image_size)
+    some = torch.randperm(len(table), generator=generator(schedule.seed, "statistics"))[:10_240]
+    pixels = table.images[some].float().div(255)
+    mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp(min=1e-3)
+    processor = CLIPImageProcessor(
+        size={"height": recipe.image_size, "width": recipe.image_size},
+        resample=2,  # bilinear, as the table was read
+        do_center_crop=False,
+        image_mean=[round(value, 4) for value in mean.tolist()],
+        image_std=[round(value, 4) for value in std.tolist()],
+    )
+    torch.manual_seed(schedule.seed)  # the initial weights
+    model = clip_model(recipe, table).to(device).train()
+    mean, std = (
+        torch.tensor(value, device=device).view(3, 1, 1) for value in (processor.image_mean, processor.image_std)
+    )
+
+    def loss_at(step: int) -> Tensor:
+        rng = generator(schedule.seed, "clip", step)
+        index = torch.randint(len(table), (schedule.batch_size,), generator=rng)
+        captions = table.draw(index, rng)
+        images = (table.batch(index, device) - mean) / std
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            output = model(input_ids=table.tokens[captions].to(device), pixel_values=images)
+        logits = output.image_embeds.float() @ output.text_embeds.float().T
+        scale = model.logit_scale.exp().clamp(max=LARGEST_SCALE)
+        return contrastive_loss(scale * logits, table.describes(index, captions).to(device))
+
+    settings = {"dataset": data.name, "size": len(table), "captions": table.digest, **asdict(recipe)}
+    outcome = train(model, loss_at, schedule, folder, settings)
+    model.eval()
+    with torch.no_grad():
+        model.logit_scale.clamp_(max=math.log(LARGEST_SCALE))
+    model.config.architectures = ["CLIPModel"]
+    model.config.save_pretrained(folder)
+    write_weights(model, folder / "model.safetensors", torch.float16)
+    processor.save_pretrained(folder)
+    table.tokenizer.save_pretrained(folder)
+    return model, outcome
+
+
+def clip_model(recipe: ClipRecipe, table: CaptionTable) -> Any:
+    """A new, untrained CLIPModel for the table's words."""
+    vision = {
+        "image_size": recipe.image_size,
+        "patch_size": recipe.patch,
+        "hidden_size": recipe.width,
+        "intermediate_size": 4 * recipe.width,
+        "num_hidden_layers": recipe.depth,
+        "num_attention_heads": recipe.heads,
+    }
+    text = text_config(table.tokenizer, recipe.text_width, recipe.text_depth, recipe.text_heads)
+    config = CLIPConfig(text_config=text.to_dict(), vision_config=vision, projection_dim=recipe.projection)
+    return CLIPModel._from_config(config, attn_implementation="eager")  # plain products, as in `priors/captioned.py`
+
+
+def contrastive_loss(logits: Tensor, true: Tensor) -> Tensor:
+    """Of logits `[B, B]`, image by caption, whose diagonal is right; other entries that are `true` are left out."""
+    own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    logits = logits.masked_fill(true & ~own, -torch.inf)
+    answers = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, answers) + F.cross_entropy(logits.T, answers)) / 2

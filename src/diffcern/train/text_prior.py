@@ -1,0 +1,114 @@
+"""Trains a prior that reads captions, together with its text encoder:
+
+    E_{x, caption of x, t, eps} w(t) ||target - network(x_t, t, encoder(caption))||^2
+
+with captions dropped for the empty prompt and EMA. Images are not augmented: a mirrored one would belie its caption.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.utils import make_grid, save_image
+
+from diffcern.errors import UsageError
+from diffcern.familiarity import clean_errors
+from diffcern.priors.captioned import CaptionedConfig, CaptionedPrior, captioned_prior
+from diffcern.purify import sample
+from diffcern.rng import generator
+from diffcern.train.captions import Captioned, CaptionTable, read_captions
+from diffcern.train.loop import Outcome, Schedule, check_out, train
+from diffcern.train.prior import CLEAN, denoising_loss
+from diffcern.types import Condition
+from diffcern.weightings import weighting as weighting_named
+from diffcern.words import token_ids
+
+SHOWN, COLUMNS = 8, 8  # captions in samples.png, and samples of each
+
+
+@dataclass(frozen=True)
+class TextPriorRecipe:
+    """What to train. The defaults suit 32 pixel images on a CPU: 2.4 million parameters."""
+
+    objective: str = "x0"
+    weighting: str = "x0"  # of the loss over t; the plain loss of an objective is the weighting of its name
+    image_size: int = 32
+    channels: int = 3
+    width: int = 128
+    depth: int = 6
+    heads: int = 4
+    patch: int = 4
+    text_width: int = 128
+    text_depth: int = 3
+    text_heads: int = 4
+    caption_dropout: float = 0.1
+
+
+def train_text_prior(
+    data: Captioned,
+    recipe: TextPriorRecipe,
+    schedule: Schedule,
+    folder: Path,
+    *,
+    device: torch.device,
+    autocast: bool = False,
+) -> tuple[CaptionedPrior, nn.Module, Outcome]:
+    """Trains (or goes on training) a prior in `folder`; on the way out saves the averaged weights and samples.
+
+    Returns the prior, and all that was trained. Raises UsageError for a recipe that cannot be built, DiffcernError for
+    unusable data, a foreign checkpoint or a folder that holds other things.
+    """
+    divided = recipe.image_size % recipe.patch, recipe.width % recipe.heads, recipe.text_width % recipe.text_heads
+    if any(divided):
+        raise UsageError("the image size must be a multiple of the patch, each width a multiple of its heads")
+    weighting_named(recipe.weighting)
+    check_out(folder)
+    config = CaptionedConfig(recipe.objective, recipe.image_size, recipe.channels)
+    table = read_captions(data, recipe.image_size)
+    shape = ("width", "depth", "heads", "patch", "text_width", "text_depth", "text_heads")
+    torch.manual_seed(schedule.seed)  # the initial weights
+    prior = captioned_prior(config, table.tokenizer, **{name: getattr(recipe, name) for name in shape}).to(device)
+    networks = nn.ModuleDict({"denoiser": prior.denoiser, "text_encoder": prior.encoder.network})
+    networks.to(device).requires_grad_(True)
+
+    def loss_at(step: int) -> Tensor:
+        return _loss(prior, table, recipe, schedule, step, autocast)
+
+    settings = {"dataset": data.name, "size": len(table), "captions": table.digest, **asdict(recipe)}
+    outcome = train(networks, loss_at, schedule, folder, settings)
+    networks.requires_grad_(False)
+    prior.embed_null()
+    some = torch.linspace(0, len(table) - 1, min(CLEAN, len(table))).long()
+    captions = [table.texts[number] for number in table.said[some, 0].tolist()]
+    prior.clean_errors = clean_errors(prior, table.batch(some, device), prior.prompts(captions))
+    prior.save_pretrained(folder)
+    shown = list(dict.fromkeys(captions))[:SHOWN]
+    save_image(sample_grid(prior, shown), folder / "samples.png")
+    (folder / "samples.txt").write_text("\n".join([*shown, ""]))
+    return prior, networks, outcome
+
+
+def _loss(
+    prior: CaptionedPrior, table: CaptionTable, recipe: TextPriorRecipe, schedule: Schedule, step: int, autocast: bool
+) -> Tensor:
+    """The mean loss of step number `step`, a function of (seed, step) alone."""
+    rng = generator(schedule.seed, "text-prior", step)
+    index = torch.randint(len(table), (schedule.batch_size,), generator=rng)
+    tokens = table.tokens[table.draw(index, rng)]
+    dropped = torch.rand(len(index), generator=rng) < recipe.caption_dropout
+    tokens[dropped] = token_ids(table.tokenizer, [""])
+    with torch.autocast(prior.device.type, torch.bfloat16, enabled=autocast):
+        condition = Condition(tokens=prior.encoder.read(tokens.to(prior.device)))
+    latents = prior.encode(table.batch(index, prior.device))
+    return denoising_loss(prior, latents, condition, recipe.weighting, rng, autocast)
+
+
+def sample_grid(prior: CaptionedPrior, captions: list[str], steps: int = 50) -> Tensor:
+    """Samples of each caption, one row each, DDIM: an image `[3, H, W]` in [0, 1]."""
+    condition = prior.prompts(captions).map(lambda value: value.repeat_interleave(COLUMNS, 0))
+    ids = [f"{row} {column}" for row in range(len(captions)) for column in range(COLUMNS)]
+    latents = sample(prior, ids, condition, steps=steps, solver="ddim")
+    return make_grid(prior.decode(latents), nrow=COLUMNS, padding=1, pad_value=1.0)

@@ -1,0 +1,103 @@
+"""Captions as words: a tokenizer made of the captions' own words, and prompts that are checked before they are read.
+
+What our own text encoders (`priors/captioned.py`, `train/clip.py`) share. Knows nothing about images.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import Tensor
+from transformers import CLIPTextConfig, PreTrainedTokenizerFast
+
+from diffcern.errors import UsageError
+
+# In this order: transformers' CLIP pools where <eos> is, except where that has number 2, which old checkpoints wrongly
+# say; then it pools at the highest number.
+SPECIAL = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<bos>", "eos_token": "<eos>"}
+MULTIPLE = 8  # lengths are rounded up to it
+
+
+def word_tokenizer(captions: Iterable[str]) -> PreTrainedTokenizerFast:
+    """One token for every word (in lower case) and punctuation mark of the captions, <bos> before and <eos> behind.
+
+    It reads as many tokens as the longest caption has, rounded up to a multiple of 8.
+    """
+    split, lower = pre_tokenizers.Whitespace(), normalizers.Lowercase()
+    words = [[word for word, _ in split.pre_tokenize_str(lower.normalize_str(caption))] for caption in captions]
+    known = [*SPECIAL.values(), *sorted({word for caption in words for word in caption})]
+    numbers = {word: number for number, word in enumerate(known)}
+    tokenizer = Tokenizer(models.WordLevel(numbers, unk_token=SPECIAL["unk_token"]))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = lower, split
+    ends = [(SPECIAL[name], numbers[SPECIAL[name]]) for name in ("bos_token", "eos_token")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A <eos>", special_tokens=ends)
+    longest = max((len(caption) for caption in words), default=0) + len(ends)
+    length = -(-longest // MULTIPLE) * MULTIPLE
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=length, **SPECIAL)
+
+
+def token_ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> Tensor:
+    """Token numbers `[B, L]`, every text padded to the length L that the tokenizer reads, whatever its company.
+
+    Raises UsageError for a text that is longer or has an unknown word.
+    """
+    limit, unknown = tokenizer.model_max_length, tokenizer.unk_token_id
+    ids = torch.full((len(texts), limit), tokenizer.pad_token_id)
+    for row, (text, numbers) in enumerate(zip(texts, tokenizer(list(texts), verbose=False)["input_ids"], strict=True)):
+        if len(numbers) > limit or unknown in numbers:
+            check_length(tokenizer, text)
+            check_words(tokenizer, text)
+        ids[row, : len(numbers)] = torch.tensor(numbers)
+    return ids
+
+
+def text_config(tokenizer: PreTrainedTokenizerFast, width: int, depth: int, heads: int) -> CLIPTextConfig:
+    """Of CLIP's text encoder, for this tokenizer's words."""
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        max_position_embeddings=tokenizer.model_max_length,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=depth,
+        num_attention_heads=heads,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+
+
+def check_length(tokenizer: Any, prompt: str) -> None:
+    """Raises UsageError that says what of the prompt a tokenizer of transformers would cut off."""
+    limit = tokenizer.model_max_length
+    ids = tokenizer(prompt, verbose=False)["input_ids"]
+    if len(ids) > limit:
+        cut = tokenizer.decode(ids[limit - 1 : -1])  # the last token of what is kept is the end's
+        raise UsageError(
+            f"the prompt {prompt!r} is longer than the {limit} tokens that the model reads: shorten it, lest "
+            f"{cut.strip()!r} be cut off"
+        )
+
+
+def check_words(tokenizer: Any, prompt: str) -> None:
+    """Raises UsageError that names the words which a tokenizer of whole words does not know, and the nearest known.
+
+    Tokenizers of pieces of words know every word; nothing is checked.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not isinstance(backend.model, models.WordLevel):
+        return
+    encoded = tokenizer(prompt, return_offsets_mapping=True, verbose=False)
+    spans = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    missing = [prompt[start:end] for number, (start, end) in spans if number == tokenizer.unk_token_id]
+    if missing:
+        known = sorted(tokenizer.get_vocab().keys() - set(SPECIAL.values()))
+        near = [difflib.get_close_matches(word.lower(), known, n=3, cutoff=0.0) for word in missing]
+        hints = [f"{word!r} (nearest: {', '.join(words)})" for word, words in zip(missing, near, strict=True)]
+        raise UsageError(
+            f"the prompt {prompt!r} has words that the model does not know: {'; '.join(hints)}. It knows the "
+            f"{len(known)} words of the captions that it was trained on: say it with these"
+        )

@@ -1,0 +1,35 @@
+"""How an autoencoder's latents are scaled, against the formula of diffusers' pipelines."""
+
+import pytest
+import torch
+from hub_checkpoints import autoencoder
+
+from diffcern.priors.latent import Autoencoder
+
+MEAN, STD = [0.5, -1.0, 2.0, 0.0], [1.5, 0.5, 2.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("options", "shift", "scale"),
+    [
+        ({}, 0.0, 0.18215),
+        ({"scaling_factor": 1.5305, "shift_factor": 0.0609}, 0.0609, 1.5305),  # Stable Diffusion 3
+        # Playground 2.5, as StableDiffusionXLImg2ImgPipeline has it: (latents - mean) * scaling_factor / std
+        (
+            {"scaling_factor": 0.5, "latents_mean": MEAN, "latents_std": STD},
+            torch.tensor(MEAN).view(4, 1, 1),
+            0.5 / torch.tensor(STD).view(4, 1, 1),
+        ),
+        ({"latents_mean": MEAN}, 0.0, 0.18215),  # without the deviations diffusers leaves the means out
+    ],
+    ids=["scale", "shift", "moments", "half"],
+)
+@torch.no_grad()
+def test_latents_are_shifted_and_scaled(options, shift, scale):
+    torch.manual_seed(0)
+    vae, images = autoencoder(**options).eval(), torch.rand(2, 3, 16, 16)
+    wrapped = Autoencoder(vae, 8)
+    latents = wrapped.encode(images)
+    assert torch.allclose(latents, (vae.encode(2 * images - 1).latent_dist.mean - shift) * scale, atol=1e-5)
+    decoded = (vae.decode(latents / scale + shift).sample / 2 + 0.5).clamp(0, 1)
+    assert torch.allclose(wrapped.decode(latents), decoded, atol=1e-5)
