@@ -63,9 +63,11 @@ def main() -> None:
         row: dict[str, Any] = {**vars(route), "evaluations": route.evaluations(prior), "n": len(data)}
         row["rmse"] = (purified - prior.decode(prior.encode(images))).pow(2).mean().sqrt().item()
         row |= {name: hits(model, purified, targets) for name, model in predictors.items()}
+        row["another"] = another(predictors["source"], purified, targets)
         rows.append(row)
         told = f"t* {route.start:4}  {route.solver:18} {row['evaluations']:4} evaluations  rmse {row['rmse']:.3f}  "
-        print(told + "  ".join(cell(name, row[name]) for name in predictors), flush=True)
+        told += "  ".join(cell(name, row[name]) for name in predictors)
+        print(f"{told}  surely another class {100 * row['another']:4.1f} %", flush=True)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / f"{options.what}.json").write_text(json.dumps(rows, indent=1) + "\n")
@@ -87,6 +89,13 @@ def hits(model: Predictor, images: Tensor, targets: Tensor) -> tuple[float, floa
     with torch.no_grad():
         right = int((call(model, {}, images).argmax(1) == targets).sum())
     return (right / len(targets), *wilson(right, len(targets)))
+
+
+def another(model: Predictor, images: Tensor, targets: Tensor) -> float:
+    """The share of images that the predictor takes for another class with a confidence above 0.9."""
+    with torch.no_grad():
+        confidence, answer = call(model, {}, images).softmax(1).max(1)
+    return float(((answer != targets) & (confidence > 0.9)).float().mean())
 
 
 def cell(name: str, accuracy: tuple[float, float, float]) -> str:

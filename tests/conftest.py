@@ -4,6 +4,7 @@ network and a hub cache to put repositories into."""
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffcern.cli import main
 from diffcern.predictors.native import NativePredictorConfig, native_predictor
 from diffcern.priors import GaussianMixturePrior
 from diffcern.tasks import Classification
@@ -83,3 +85,21 @@ def inputs(prior, targets) -> Inputs:
     noise = torch.randn(12, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(2))
     images = prior.decode(prior.means[targets] + prior.std * noise)
     return Inputs(images, [f"image-{i}" for i in range(12)])
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command line: exit code, what it prints, and what it says on stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()  # what came before
+        monkeypatch.setattr(sys, "argv", ["diffcern", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as error:
+            code = error.code or 0
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run

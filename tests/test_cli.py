@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 
 import numpy as np
 import pyarrow.csv
@@ -12,24 +11,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from diffcern.assets import asset
-from diffcern.cli import main
 from diffcern.data.digits import digits
 from diffcern.data.images import encode_png
-
-
-@pytest.fixture
-def cli(capsys, monkeypatch):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["diffcern", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as error:
-            code = error.code or 0
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture

@@ -1,14 +1,12 @@
 """`diffcern adapt --task segmentation` and `--task depth`: files that other programs read, and pictures to look at."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from diffcern.cli import main
 from diffcern.data import decode, encode_png, load_dataset
 from diffcern.predictors import load_predictor
 from diffcern.predictors.native import NativePredictorConfig, native_predictor, save_predictor
@@ -42,27 +40,11 @@ def models(folder, task):
     return ["--predictor", str(folder / "predictor"), "--prior", str(folder / "prior"), "--task", task]
 
 
-@pytest.fixture
-def run(capsys, monkeypatch):
-    """Runs a command line: its exit code and all that it prints, in one line."""
-
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["diffcern", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as error:
-            code = error.code or 0
-        return code, " ".join("".join(capsys.readouterr()).split())
-
-    return command
-
-
-def test_masks_have_a_palette_and_the_size_of_their_image(run, images, tmp_path):
+def test_masks_have_a_palette_and_the_size_of_their_image(cli, images, tmp_path):
     named = models(tmp_path, "segmentation")
     command = ["adapt", images, *named, "--set", "draws=4", "--set", "steps=2", "--out", tmp_path / "out.json"]
-    code, said = run(*command)
-    assert code == 0, said
+    code, _, err = cli(*command)
+    assert code == 0, err
     rows = json.loads((tmp_path / "out.json").read_text())
     assert [row["file"] for row in rows if not row["error"]] == [f"inside/{i}.png" for i in range(3)]
     assert "not an image" in next(row["error"] for row in rows if row["error"])
@@ -73,24 +55,24 @@ def test_masks_have_a_palette_and_the_size_of_their_image(run, images, tmp_path)
         drawn = np.asarray(image).astype(float) / 2 + np.asarray(mask.convert("RGB")).astype(float) / 2
         assert np.abs(np.asarray(overlay) - drawn).max() <= 1  # rounded to 8 bits
     before = (tmp_path / "out" / "inside" / "0.png").read_bytes()
-    assert run(*command)[0] != 0  # nothing is overwritten unasked
-    assert run(*command, "--overwrite")[0] == 0
+    assert cli(*command)[0] != 0  # nothing is overwritten unasked
+    assert cli(*command, "--overwrite")[0] == 0
     assert (tmp_path / "out" / "inside" / "0.png").read_bytes() == before
 
 
-def test_source_writes_the_predictors_own_answer(run, images, tmp_path):
+def test_source_writes_the_predictors_own_answer(cli, images, tmp_path):
     named = models(tmp_path, "segmentation")
-    assert run("adapt", images, *named, "--method", "source", "--out", tmp_path / "o.csv")[0] == 0
+    assert cli("adapt", images, *named, "--method", "source", "--out", tmp_path / "o.csv")[0] == 0
     image = decode(images / "inside" / "0.png", "0")
     with torch.no_grad():
         expected = load_predictor(str(tmp_path / "predictor"))(image[None]).argmax(1)[0]
     assert np.array_equal(np.asarray(Image.open(tmp_path / "o" / "inside" / "0.png")), expected.numpy())
 
 
-def test_depth_is_in_millimetres(run, images, tmp_path):
+def test_depth_is_in_millimetres(cli, images, tmp_path):
     named = models(tmp_path, "depth")
-    code, said = run("adapt", images, *named, "--set", "draws=4", "--set", "steps=2", "--out", tmp_path / "out.json")
-    assert code == 0, said
+    code, _, err = cli("adapt", images, *named, "--set", "draws=4", "--set", "steps=2", "--out", tmp_path / "out.json")
+    assert code == 0, err
     with Image.open(tmp_path / "out" / "inside" / "0.png") as depth:
         assert depth.mode.startswith("I;16")
         assert 100 < np.median(np.asarray(depth)) < 10_000  # an untrained network's exp(0), about a metre
@@ -98,8 +80,8 @@ def test_depth_is_in_millimetres(run, images, tmp_path):
         assert preview.mode == "RGB"
 
 
-def test_a_predictor_for_another_task(run, images, tmp_path):
+def test_a_predictor_for_another_task(cli, images, tmp_path):
     named = models(tmp_path, "depth")
-    code, said = run("adapt", images, *named[:-1], "segmentation", "--out", tmp_path / "o.csv")
+    code, _, err = cli("adapt", images, *named[:-1], "segmentation", "--out", tmp_path / "o.csv")
     assert code == 2
-    assert "is for depth, and this run for segmentation" in said
+    assert "is for depth, and this run for segmentation" in " ".join(err.split())

@@ -1,14 +1,12 @@
 """Winoground's scores from a table of errors, and the command that makes such tables."""
 
 import json
-import sys
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 from caption_checkpoints import CAPTIONS, caption_table, tiny
 
-from diffcern.cli import main
 from diffcern.data import load_pairs
 from diffcern.predictors import load_predictor
 from diffcern.tasks.matching import matches
@@ -44,19 +42,8 @@ def test_ties_are_wrong_and_further_captions_only_distract():
 
 
 @pytest.fixture
-def run(capsys, monkeypatch):
-    def run(*arguments):
-        capsys.readouterr()  # what training said
-        monkeypatch.setattr(sys, "argv", ["diffcern", "match", *map(str, arguments), "--device", "cpu"])
-        code = 0
-        try:
-            main()
-        except SystemExit as error:
-            code = error.code or 0
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
+def run(cli):
+    return lambda *arguments: cli("match", *arguments, "--device", "cpu")
 
 
 @pytest.fixture

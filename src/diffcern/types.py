@@ -127,7 +127,8 @@ class Cost:
 class Prediction:
     """What a method answers for a batch.
 
-    output: `[B, K]` logits (or scores whose softmax is the method's probability).
+    output: `[B, K]` logits (or scores whose softmax is the method's probability), of pixels `[B, K, H, W]`, or depth
+    `[B, H, W]`.
     costs: one per image. trace: per image, the loss at each step. notes: per image, named numbers worth keeping
     (for example the margin's z value).
     """
@@ -139,8 +140,8 @@ class Prediction:
 
     @property
     def probabilities(self) -> Tensor:
-        """`[B, K]`, softmax of the output in fp32."""
-        return torch.softmax(self.output.float(), dim=-1)
+        """`[B, K]` or `[B, K, H, W]`, softmax of the output over the classes in fp32; of depth there is none."""
+        return torch.softmax(self.output.float(), dim=1)
 
 
 def concatenate(predictions: Sequence[Prediction]) -> Prediction:
@@ -158,8 +159,9 @@ class Record:
     """One row of a run: what one method entry answered for one sample of one shift.
 
     entry names the configured method (a table row), method its registered name. severity is 0 for shift "clean",
-    target -1 where none is known. Time and memory are kept apart (`Timing`): a record is a function of the
-    specification alone, so that a resumed run ends with identical records.
+    target -1 where none is known. statistics: of a task with an answer at every pixel, which has no target, prediction
+    and probabilities (see `metrics`); empty where no truth is known. Time and memory are kept apart (`Timing`): a
+    record is a function of the specification alone, so that a resumed run ends with identical records.
     """
 
     entry: str
@@ -176,6 +178,7 @@ class Record:
     nfe_backward: int
     loss_trace: list[float] = field(default_factory=list)
     notes: dict[str, float] = field(default_factory=dict)
+    statistics: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,23 @@ def test_batch_size_of_the_source_changes_no_prediction(spec, table, whole, tmp_
         assert row["probabilities"] == pytest.approx(b[key]["probabilities"], abs=1e-5)
 
 
+def test_images_in_memory_are_bounded_and_change_nothing(spec, whole, tmp_path, monkeypatch):
+    from diffcern.run import bench as module
+
+    size = 3 * 16 * 16 * 4
+    monkeypatch.setattr(module, "KEPT_BYTES", 7 * size + 1)
+    run(spec, tmp_path / "run")
+    assert records(tmp_path / "run") == records(whole)
+    bench = Bench(spec, CPU)
+    made = [bench.image(position, "noise", 3) for position in range(20)]
+    assert sum(image.nbytes for image in bench._images.values()) == 7 * size
+    again = [bench.image(position, "noise", 3) for position in range(20)]
+    assert [a is b for a, b in zip(made, again, strict=True)] == [True] * 7 + [False] * 13
+    assert all(torch.equal(a, b) for a, b in zip(made, again, strict=True))
+    assert not torch.equal(bench.image(0, "clean", 0), made[0])
+    assert len(bench._images) == 1
+
+
 def test_summary_counts_the_records(spec, whole):
     cells = {(c["entry"], c["shift"]): c for c in summarise(whole)}
     rows = [row for p in (whole / "records").glob("*.parquet") for row in pq.read_table(p).to_pylist()]

@@ -12,12 +12,16 @@ from rich.markup import escape
 from diffcern import __version__
 from diffcern.cli import train
 from diffcern.cli.align import align
+from diffcern.cli.align_answerer import align_answerer
+from diffcern.cli.answer import answer
 from diffcern.cli.bench import bench, demo, report
 from diffcern.cli.images import adapt, classify
 from diffcern.cli.listing import listing
 from diffcern.cli.match import match
 from diffcern.cli.purify import purify
-from diffcern.errors import DiffcernError, UsageError
+from diffcern.errors import DiffcernError, UsageError, first_line
+
+OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator: can't allocate")  # torch's words, on a GPU and on the CPU
 
 app = typer.Typer(
     help="Make vision models robust at test time with pre-trained diffusion models.",
@@ -30,8 +34,10 @@ app.command()(demo)
 app.command()(adapt)
 app.command()(classify)
 app.command()(match)
+app.command()(answer)
 app.command()(purify)
 app.command()(align)
+app.command()(align_answerer)
 app.command()(bench)
 app.command()(report)
 app.add_typer(train.app, name="train")
@@ -52,6 +58,18 @@ def main() -> None:
     try:
         app()
     except (DiffcernError, OSError) as error:  # OSError: a file or folder that cannot be read or written
-        console = Console(stderr=True, soft_wrap=True, highlight=False)
-        console.print(f"[bold red]error:[/] {escape(str(error))}")
-        sys.exit(2 if isinstance(error, UsageError) else 1)
+        _fail(str(error), 2 if isinstance(error, UsageError) else 1)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in OUT_OF_MEMORY):
+            raise
+        _fail(
+            f"out of memory: {first_line(error)} Fewer network rows at a time need less (--set rows=N; match: --rows), "
+            "so do a smaller --batch-size and --dtype bfloat16",
+            1,
+        )
+
+
+def _fail(message: str, code: int) -> None:
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(f"[bold red]error:[/] {escape(message)}")
+    sys.exit(code)

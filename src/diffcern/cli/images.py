@@ -82,6 +82,7 @@ def adapt(
     Segmentation and depth write their maps into the folder named like --out without its suffix.
     """
     from diffcern.run.journal import Journal, check_out
+    from diffcern.run.predict import adapt_rows, answers
 
     check_out(out, overwrite)
     names: dict[str, Any] = {
@@ -112,16 +113,23 @@ def adapt(
     journal = Journal(out, chosen, overwrite=overwrite)
     if online or built.needs_batch:
         journal.restart()  # an answer depends on the images before it or beside it
-    how: dict[str, Any] = {"online": online, "batch_size": batch_size, "seed": seed, "device": models.device}
-    how["done"] = {row["id"] for row in journal.rows}
+    given = answers(
+        dataset,
+        built,
+        models.predictor,
+        online=online,
+        batch_size=batch_size,
+        seed=seed,
+        device=models.device,
+        done={row["id"] for row in journal.rows},
+    )
     if task == "classification":
-        from diffcern.run.predict import adapt_rows
-
-        rows = adapt_rows(dataset, built, models.predictor, **how)
+        rows = adapt_rows(models.predictor, given)
     else:
         from diffcern.run.maps import adapt_maps
+        from diffcern.run.purify import file_names
 
-        rows = adapt_maps(dataset, built, models.predictor, out.with_suffix(""), **how)
+        rows = adapt_maps(models.predictor, given, file_names(dataset.ids), out.with_suffix(""))
     _write(journal, rows, len(dataset), "adapting", strict, as_json)
 
 

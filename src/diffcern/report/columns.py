@@ -32,6 +32,7 @@ RECORDS = pa.schema(
         ("loss_trace", pa.list_(pa.float64())),
     ]
 )
+STATISTICS = pa.field("statistics", pa.list_(pa.float64()))  # of tasks with an answer at every pixel; newer than others
 TIMINGS = pa.schema(
     [
         *(RECORDS.field(name) for name in KEY),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from textwrap import shorten
 
-from diffcern.report.summary import CLEAN, MEAN, SOURCE
+from diffcern.report.summary import CLEAN, MEAN, SOURCE, main_rows
 from diffcern.report.wording import Row, count, headline
 
 NAMED = 3  # of a longer list
@@ -14,7 +14,7 @@ REASON = 60  # characters of one
 
 def progress(summary: Sequence[Row]) -> str:
     """How many cells are there, and how to get the others; empty where all of them are."""
-    cells = [row for row in summary if row["severity"] is not None]
+    cells = [row for row in main_rows(summary) if row["severity"] is not None]
     done = sum(row["complete"] for row in cells)
     if done == len(cells):
         return ""

@@ -139,14 +139,14 @@ def _sample(run: Run, row: dict[str, Any], kind: str, known: dict[Any, list[floa
         classes = sorted({*map(int, top[: TOP - 1 if target not in top else TOP]), target})
         if len(score) > 2 * TOP:
             classes.sort(key=lambda c: -score[c])
-    image, small = _embed(row["image"])
+    image, small = embed(row["image"])
     return Sample(
         kind=kind,
         shift=row["shift"],
         severity=row["severity"],
         id=row["id"],
         image=image,
-        clean=_embed(row["clean"])[0] if row["clean"] else None,
+        clean=embed(row["clean"])[0] if row["clean"] else None,
         pixelated=small,
         truth=class_name(run, target),
         answers=[(entry, _short(class_name(run, p)), p == target) for entry, p in predictions],
@@ -180,7 +180,7 @@ def _short(name: str) -> str:
     return name.split(",")[0]
 
 
-def _embed(data: bytes) -> tuple[str, bool]:
+def embed(data: bytes) -> tuple[str, bool]:
     """An image as a data URI, and whether it is to be enlarged as pixels; reduced where it would be heavy."""
     image: Image.Image = Image.open(io.BytesIO(data))
     small = max(image.size) <= PIXELATED

@@ -12,13 +12,15 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from diffcern.metrics import METRICS, Metric
 from diffcern.report import coverage, wording
 from diffcern.report.drawing import marks
 from diffcern.report.gallery import BROKEN, FIXED, WRONG, build_gallery
+from diffcern.report.maps import build_maps
 from diffcern.report.plots import all_plots
 from diffcern.report.records import load
-from diffcern.report.summary import CLEAN, MEAN, SOURCE, save_summary, summarise_run, write_atomically
-from diffcern.report.wording import BETTER, WORSE, Row, headline, names, shift_names, standing
+from diffcern.report.summary import CLEAN, MEAN, SOURCE, main_rows, save_summary, summarise_run, write_atomically
+from diffcern.report.wording import BETTER, WORSE, Row, headline, names, other_metrics, shift_names, standing
 
 SIGNS = {BETTER: ("▲", "significantly better than source"), WORSE: ("▼", "significantly worse than source")}
 
@@ -54,7 +56,7 @@ def write_report(run_dir: str | Path) -> Path:
     save_summary(summary, run.path)
     entries = [entry.name for entry in run.entries]
     shifts = shift_names(summary)
-    table, strips = headline(summary), _strips(summary)
+    table, strips, metric = headline(summary), _strips(summary), METRICS[run.task][0]
     page = _template().render(
         run=run,
         dataset=run.title,
@@ -66,7 +68,10 @@ def write_report(run_dir: str | Path) -> Path:
         columns=[s for s in (CLEAN, *shifts, MEAN) if any((entry, s) in table for entry in entries)],
         severities=sorted({row["severity"] for row in summary if row["severity"] and row["shift"] != CLEAN}),
         conditions=run.conditions,
-        cells={(row["entry"], row["shift"], row["severity"]): row for row in summary},
+        cells={(row["entry"], row["shift"], row["severity"]): row for row in main_rows(summary)},
+        metric=metric,
+        title=wording.opening(metric.title),
+        others=_others(summary),
         scope=MEAN if shifts else CLEAN,
         has_source=SOURCE in entries and len(entries) > 1,
         has_targets=any("value" in row for row in summary),
@@ -79,6 +84,7 @@ def write_report(run_dir: str | Path) -> Path:
         marks=marks(entries),
         plots=[(plot, Markup(plot.svg)) for plot in all_plots(run, summary)],
         gallery=build_gallery(run, wording.best_entry(summary, single=True) or wording.best_entry(summary)),
+        maps=build_maps(run) if run.task != "classification" else None,
     )
     return write_atomically(run.path / "report.html", page)
 
@@ -100,6 +106,11 @@ def _template() -> Template:
         interval=wording.interval,
         difference=wording.difference,
         amount=wording.amount,
+        measured=wording.measured,
+        change=wording.change,
+        described=wording.described,
+        opening=wording.opening,
+        mean_of=wording.mean_of,
         count=wording.count,
         label=wording.label,
         names=names,
@@ -131,6 +142,21 @@ def _heat(table: dict[tuple[str, str], Row]) -> dict[tuple[str, str], HeatCell]:
             sign, meaning = SIGNS.get(standing(row), ("", ""))
             heat[key] = HeatCell(row, BETTER if change > 0 else WORSE, abs(change) / largest, sign, meaning)
     return heat
+
+
+def _others(summary: Sequence[Row]) -> list[tuple[Metric, str, dict[str, HeatCell]]]:
+    """Columns of the task's other metrics, on clean images and in the mean over shifts: (metric, scope, by entry)."""
+    columns = []
+    for metric, rows in other_metrics(summary):
+        for scope in (CLEAN, MEAN):
+            cells = {}
+            for (entry, shift), row in rows.items():
+                if shift == scope:
+                    state = standing(row, metric.better)
+                    sign, meaning = SIGNS.get(state, ("", ""))
+                    cells[entry] = HeatCell(row, state if sign else "plain", 0.4 if sign else 0, sign, meaning)
+            columns += [(metric, scope, cells)] if cells else []
+    return columns
 
 
 def _strips(summary: Sequence[Row]) -> dict[str, Strip]:

@@ -1,4 +1,4 @@
-"""The report's figures: accuracy per shift, accuracy against cost, losses, reliability."""
+"""The report's figures: the task's first metric (a fraction) per shift and against cost, losses, reliability."""
 
 from __future__ import annotations
 
@@ -14,7 +14,17 @@ from numpy.typing import NDArray
 from diffcern.report.drawing import FRAME, HEIGHT, INK, LINE, MUTED, WIDTH, marks, new_figure, to_svg
 from diffcern.report.records import Cell, Run
 from diffcern.report.summary import CLEAN, MEAN
-from diffcern.report.wording import PARTIAL, Row, headline, label, names, shift_names
+from diffcern.report.wording import (
+    PARTIAL,
+    Row,
+    headline,
+    label,
+    main_metric,
+    mean_of,
+    names,
+    opening,
+    shift_names,
+)
 
 LETTER, TEXT = 5.0, 12.0  # width of a letter and height of a line of labels, in points
 
@@ -44,13 +54,13 @@ def all_plots(run: Run, summary: Sequence[Row]) -> list[Plot]:
         share = min(max((height - FRAME * (len(beside) - 1)) / len(beside), 2.3), HEIGHT)
         beside = others(share, share)
         height = max(height, share * len(beside) + FRAME * (len(beside) - 1))
-    main = accuracy(summary, height, tall and bool(beside))
+    main = per_shift(summary, height, tall and bool(beside))
     return [main, *beside] if main else beside
 
 
-def accuracy(summary: Sequence[Row], height: float, tall: bool) -> Plot | None:
-    """Accuracy per shift: one dot with its 95 % interval for each entry."""
-    table, entries = headline(summary), names(summary, "entry")
+def per_shift(summary: Sequence[Row], height: float, tall: bool) -> Plot | None:
+    """One dot with its 95 % interval for each entry on each shift."""
+    table, entries, metric = headline(summary), names(summary, "entry"), main_metric(summary)
     shifts = [s for s in (CLEAN, *shift_names(summary), MEAN) if any(r["shift"] == s for r in summary)]
     if not any("value" in row for row in summary):
         return None
@@ -68,14 +78,14 @@ def accuracy(summary: Sequence[Row], height: float, tall: bool) -> Plot | None:
             axes.axhline(i - 0.5, color=MUTED if shift == MEAN else LINE, lw=0.8 if shift == MEAN else 0.6)
         axes.grid(axis="x")
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axes.set_xlabel("accuracy")
-        svg = to_svg(figure, "accuracy", entries)
-    return Plot("Accuracy per shift", "Bars are 95\u00a0% intervals.", svg, tall)
+        axes.set_xlabel(metric.title)
+        svg = to_svg(figure, metric.name, entries)
+    return Plot(f"{opening(metric.title)} per shift", "Bars are 95\u00a0% intervals.", svg, tall)
 
 
 def cost(summary: Sequence[Row], height: float) -> Plot | None:
-    """Mean accuracy against denoiser evaluations per image (logarithmic, with a place for zero)."""
-    table, entries = headline(summary), names(summary, "entry")
+    """The mean over shifts against denoiser evaluations per image (logarithmic, with a place for zero)."""
+    table, entries, metric = headline(summary), names(summary, "entry"), main_metric(summary)
     scope = MEAN if shift_names(summary) else CLEAN
     rows = [table[e, scope] for e in entries if "value" in table.get((e, scope), {})]
     if not rows or not any(row["nfe_forward"] for row in rows):
@@ -95,16 +105,17 @@ def cost(summary: Sequence[Row], height: float) -> Plot | None:
             colour = mark.placeholder
             axes.errorbar(x, row["value"], np.abs(error), fmt=mark.marker, color=colour, ms=6, lw=1.2, clip_on=False)
         ends = [row[end] for row in rows for end in ("ci_low", "ci_high")]
-        ticks = MaxNLocator(5).tick_values(min(ends), max(ends))  # the axis ends at ticks, so that 100 % has one
+        # The axis ends at ticks, so that 100 % has one; none is a fraction of a percent.
+        ticks = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(min(ends), max(ends))
         axes.set_yticks(ticks)
         axes.set_ylim(ticks[0], ticks[-1])
         _name(axes, rows, [marks(entries)[row["entry"]].placeholder for row in rows], height)
         axes.grid(axis="y")
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.set_xlabel("denoiser evaluations per image")
-        axes.set_ylabel("mean accuracy over shifts" if scope == MEAN else "clean accuracy")
+        axes.set_ylabel(f"{mean_of(metric)} over shifts" if scope == MEAN else f"clean {metric.title}")
         svg = to_svg(figure, "cost", entries)
-    return Plot("What accuracy costs", "Up and to the left is better.", svg)
+    return Plot(f"What {metric.title} costs", "Up and to the left is better.", svg)
 
 
 def losses(run: Run, height: float) -> Plot | None:

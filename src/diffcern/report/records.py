@@ -16,9 +16,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from diffcern.errors import DiffcernError
+from diffcern.metrics import METRICS
 from diffcern.report.columns import (
     RECORDS,
     SKIPPED,
+    STATISTICS,
     TIMINGS,
     by_cell,
     first,
@@ -71,7 +73,8 @@ class Entry:
 class Cell:
     """What one entry answered on one shift and severity; arrays of one length, ordered by id.
 
-    confidence is the largest class probability (NaN where none was recorded); traces is `[N, steps]`, NaN
+    confidence is the largest class probability (NaN where none was recorded); statistics is `[N, S]`, what the
+    task's metrics sum up (of classes: right, labelled), NaN where no truth is known; traces is `[N, steps]`, NaN
     past the end of a trace; seconds and memory hold only the samples that were timed; skipped is the reason
     by id of the images that could not be read.
     """
@@ -80,6 +83,7 @@ class Cell:
     target: NDArray[Any]
     prediction: NDArray[Any]
     confidence: NDArray[Any]
+    statistics: NDArray[Any]
     nfe_forward: NDArray[Any]
     nfe_backward: NDArray[Any]
     traces: NDArray[Any]
@@ -87,16 +91,22 @@ class Cell:
     memory: NDArray[Any]
     skipped: dict[str, str]
 
+    @property
+    def labelled(self) -> NDArray[Any]:
+        """Whether each answer's truth is known."""
+        return np.isfinite(self.statistics).all(axis=1) & (self.statistics.shape[1] > 0)
+
 
 @dataclass(frozen=True)
 class Run:
     """A run folder in memory: `cells[entry, shift, severity]`, entries in the order of the specification.
 
-    images: how many the plan has for each cell; None where the folder does not say.
+    task: a key of `metrics.METRICS`. images: how many the plan has for each cell; None where the folder does not say.
     """
 
     path: Path
     dataset: str
+    task: str
     images: int | None
     entries: list[Entry]
     classes: list[str]
@@ -135,19 +145,25 @@ def load(run_dir: str | Path) -> Run:
         raise DiffcernError(
             f"no records in {path / 'records'} yet: `diffcern bench SPEC.toml --out {path}` writes them."
         )
-    records = unique(pa.concat_tables([with_confidence(read_table(file, RECORDS)) for file in files]))
+    plan = _json(path / "plan.json", {})
+    task = plan.get("task", "classification")
+    if task not in METRICS:
+        raise DiffcernError(f"{path / 'plan.json'} is of the task {task!r}, which this version does not know.")
+    columns = RECORDS if task == "classification" else RECORDS.append(STATISTICS)
+    records = unique(pa.concat_tables([with_confidence(read_table(file, columns)) for file in files]))
     if not len(records):
         raise DiffcernError(f"the record files in {path / 'records'} hold no rows: run the benchmark again.")
     answers = dict(split(records))
     timings, skipped = by_cell(path / "timings", TIMINGS), by_cell(path / "skipped", SKIPPED)
     entries = _entries(path / "entries.json", {key[0]: first(rows, "method") for key, rows in answers.items()})
-    plan, spec = _json(path / "plan.json", {}), path / "spec.toml"
+    spec = path / "spec.toml"
     conditions = {key[1:] for key in answers} | {(shift, severity) for shift, severity in plan.get("conditions", [])}
     keys = [(entry.name, *condition) for entry in entries for condition in sorted(conditions)]
     none = records.slice(0, 0)
     return Run(
         path=path,
         dataset=first(records, "dataset"),
+        task=task,
         images=plan.get("images"),
         entries=entries,
         classes=[str(name) for name in _json(path / "classes.json", [])],
@@ -169,6 +185,7 @@ def _cell(rows: pa.Table, timing: pa.Table | None, skipped: pa.Table | None) -> 
         target=column("target"),
         prediction=column("prediction"),
         confidence=column("confidence"),
+        statistics=_statistics(rows),
         nfe_forward=column("nfe_forward"),
         nfe_backward=column("nfe_backward"),
         traces=padded(rows["loss_trace"]),
@@ -176,6 +193,14 @@ def _cell(rows: pa.Table, timing: pa.Table | None, skipped: pa.Table | None) -> 
         memory=measured("peak_memory_mb"),
         skipped={row["id"]: row["reason"] for row in skipped.to_pylist()} if skipped is not None else {},
     )
+
+
+def _statistics(rows: pa.Table) -> NDArray[Any]:
+    if "statistics" in rows.column_names:
+        values = padded(rows["statistics"])
+        return np.where(np.isfinite(values).all(axis=1, keepdims=True), values, np.nan)
+    target, right = rows["target"].to_numpy(), rows["prediction"].to_numpy() == rows["target"].to_numpy()
+    return np.where(target[:, None] >= 0, np.stack([right, np.ones(len(target))], 1), np.nan)
 
 
 def _entries(file: Path, methods: dict[str, str]) -> list[Entry]:

@@ -1,36 +1,37 @@
-"""From records to numbers: accuracy with intervals, paired differences to source, and cost.
+"""From records to numbers: the task's metrics with intervals, paired differences to source, and cost.
 
-Intervals are 95 %. An accuracy in one cell carries Wilson's score interval (Wilson 1927). Means over several
-cells and all differences carry percentile bootstrap intervals over images (Efron 1979): image ids are
-resampled and an image keeps all its shifts, because answers on one image under several shifts are not
-independent.
+Intervals are 95 %. An accuracy in one cell carries Wilson's score interval (Wilson 1927). Everything else (other
+metrics, means over several cells, differences) carries a percentile bootstrap interval over images, see `estimates`.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from diffcern.metrics import METRICS
+from diffcern.report.estimates import estimates
 from diffcern.report.records import Cell, Entry, Run, load
 
 SOURCE = "source"  # the entry that every other one is compared with
 CLEAN = "clean"
 MEAN = "mean"
-RESAMPLES = 2000
 Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
 
 
 def summarise(run_dir: str | Path) -> list[dict[str, Any]]:
     """One object for each entry x shift x severity, then one mean over the shifts for each entry.
 
-    With several severities, each entry also has one object per shift with severity null: the mean over them.
-    `n` counts the labelled images an accuracy rests on; without any, the keys metric, value, ci_low and
+    With several severities, each entry also has one object per shift with severity null: the mean over them. All of
+    them are of the task's first metric; the same objects of its other metrics follow (their differences in the unit of
+    the metric, so that a fall may be what is better).
+    `n` counts the labelled images a value rests on; without any, the keys metric, value, ci_low and
     ci_high are absent and n counts images. `planned` is how many images there were to be, `skipped` the reason by
     id of those that could not be read; `complete` is false where others are missing (a cell that was not
     reached has n = 0). A folder without a plan is complete where all entries of a shift met the same images.
@@ -68,33 +69,14 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 def summarise_run(run: Run) -> list[dict[str, Any]]:
     """As `summarise`, of a run already in memory."""
     conditions = run.conditions
-    correct = _correct(run)  # entry -> [C, N]
-    source = correct.get(SOURCE)
-    differences = {
-        entry.name: correct[entry.name] - source for entry in run.entries if source is not None and entry.name != SOURCE
-    }
-    names = [*correct, *(f"-{name}" for name in differences)]  # "-x": x minus source
-    stack = np.concatenate([*correct.values(), *differences.values()])
-    resampled = _bootstrap(stack).reshape(RESAMPLES, len(names), len(conditions))
-    draws = {name: resampled[:, i] for i, name in enumerate(names)}  # [R, C]
-
-    def estimate(prefix: str, name: str, columns: list[int]) -> tuple[float, float, float] | None:
-        """Mean over the columns that have images, with its bootstrap interval."""
-        values = (differences if prefix else correct).get(name)
-        if values is None:
-            return None
-        columns = [c for c in columns if np.isfinite(values[c]).any()]
-        if not columns:
-            return None
-        value = float(np.mean([np.nanmean(values[c]) for c in columns]))
-        low, high = np.nanpercentile(_nanmean(draws[prefix + name][:, columns]), [2.5, 97.5])
-        return value, float(low), float(high)
-
+    own, changes = estimates(run, SOURCE)
     met = {c: set().union(*([*cell.ids, *cell.skipped] for cell in _column(run, c))) for c in conditions}
     planned = [run.images or len(met[c]) for c in conditions]
 
-    def row(entry: Entry, shift: str, severity: int | None, columns: list[int]) -> dict[str, Any]:
+    def row(metric: str, entry: Entry, shift: str, severity: int | None, columns: list[int]) -> dict[str, Any]:
         cells = [run.cells[entry.name, *conditions[c]] for c in columns]
+        value, change = (known.get((metric, entry.name)) for known in (own, changes))
+        difference = change.over(columns) if change else None
         return {
             "entry": entry.name,
             "method": entry.method,
@@ -104,7 +86,7 @@ def summarise_run(run: Run) -> list[dict[str, Any]]:
             "dataset": run.dataset,
             "shift": shift,
             "severity": severity,
-            **_accuracy(cells, estimate("", entry.name, columns)),
+            **_value(metric, cells, value.over(columns) if value else None),
             "planned": max(planned[c] for c in columns),
             "skipped": {id: reason for cell in cells for id, reason in cell.skipped.items()},
             "complete": all(
@@ -113,14 +95,22 @@ def summarise_run(run: Run) -> list[dict[str, Any]]:
             **dict(
                 zip(
                     ("difference_to_source", "difference_low", "difference_high"),
-                    estimate("-", entry.name, columns) or (None, None, None),
+                    difference or (None, None, None),
                     strict=True,
                 )
             ),
             **_cost(cells),
         }
 
-    return [row(entry, *group) for entry in run.entries for group in _groups(conditions)]
+    first, *others = [metric.name for metric in METRICS[run.task]]
+    groups = [(entry, *group) for entry in run.entries for group in _groups(conditions)]
+    rest = [row(metric, *group) for metric in others for group in groups]
+    return [row(first, *group) for group in groups] + [row for row in rest if "value" in row]
+
+
+def main_rows(summary: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The objects of the task's first metric, which tables and plots show, and those without any."""
+    return [row for row in summary if row.get("metric") in (None, *(metrics[0].name for metrics in METRICS.values()))]
 
 
 def _groups(conditions: list[tuple[str, int]]) -> Iterator[tuple[str, int | None, list[int]]]:
@@ -136,54 +126,15 @@ def _groups(conditions: list[tuple[str, int]]) -> Iterator[tuple[str, int | None
         yield MEAN, None, shifted
 
 
-def _correct(run: Run) -> dict[str, NDArray[Any]]:
-    """For each entry `[C, N]`: 1 right, 0 wrong, NaN where the image has no answer or no target."""
-    conditions = {condition: c for c, condition in enumerate(run.conditions)}
-    ids = np.array(sorted(set().union(*(cell.ids for cell in run.cells.values()))), dtype=object)
-    correct = {entry.name: np.full((len(conditions), len(ids)), np.nan, dtype=np.float32) for entry in run.entries}
-    for (entry, shift, severity), cell in run.cells.items():
-        right = np.where(cell.target >= 0, cell.prediction == cell.target, np.nan)
-        correct[entry][conditions[shift, severity], np.searchsorted(ids, cell.ids)] = right
-    return correct
-
-
-def _bootstrap(values: NDArray[Any]) -> NDArray[Any]:
-    """`[R, M]`: the mean of every row of `values [M, N]` over resampled images, the same ones for all rows.
-
-    Sums of whole numbers are exact in float32, so results do not depend on the linear algebra library.
-    """
-    n = values.shape[1]
-    rng = np.random.default_rng(0)
-    present = np.isfinite(values).astype(np.float32)
-    filled = np.nan_to_num(values, nan=0.0)
-    block = max(1, 4_000_000 // n)  # bounds memory, whatever the number of images
-    means = []
-    for start in range(0, RESAMPLES, block):
-        rows = min(block, RESAMPLES - start)
-        picks = rng.integers(0, n, (rows, n)) + n * np.arange(rows)[:, None]
-        weights = np.bincount(picks.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float32)
-        with np.errstate(invalid="ignore"):
-            means.append((weights @ filled.T).astype(float) / (weights @ present.T))
-    return np.concatenate(means)
-
-
-def _nanmean(values: NDArray[Any]) -> NDArray[Any]:
-    """Mean over the last axis, NaN (without a warning) where a resample holds no image of any column."""
-    present = np.isfinite(values)
-    with np.errstate(invalid="ignore"):
-        return np.where(present, values, 0).sum(-1) / present.sum(-1)
-
-
-def _accuracy(cells: list[Cell], estimate: tuple[float, float, float] | None) -> dict[str, Any]:
+def _value(metric: str, cells: list[Cell], estimate: tuple[float, float, float] | None) -> dict[str, Any]:
     if estimate is None:
         return {"n": len(set().union(*(cell.ids for cell in cells)))}
     value, low, high = estimate
-    labelled = set().union(*(cell.ids[cell.target >= 0] for cell in cells))
-    if len(cells) == 1:
-        known = cells[0].target >= 0
-        successes = int((cells[0].prediction == cells[0].target)[known].sum())
+    labelled = set().union(*(cell.ids[cell.labelled] for cell in cells))
+    if metric == "accuracy" and len(cells) == 1:
+        successes = int(cells[0].statistics[cells[0].labelled, 0].sum())
         value, (low, high) = successes / len(labelled), wilson(successes, len(labelled))
-    return {"metric": "accuracy", "value": value, "ci_low": low, "ci_high": high, "n": len(labelled)}
+    return {"metric": metric, "value": value, "ci_low": low, "ci_high": high, "n": len(labelled)}
 
 
 def _cost(cells: list[Cell]) -> dict[str, float | None]:

@@ -21,9 +21,13 @@ from diffcern.report.wording import (
     Row,
     accuracy,
     amount,
+    described,
     headline,
     label,
+    main_metric,
+    measured,
     names,
+    other_metrics,
     shift_names,
     standing,
 )
@@ -82,7 +86,8 @@ def print_table(summary: Sequence[Row], console: Console | None = None) -> None:
     grid = build_grid(summary, console.width)
     first = summary[0]
     images = max(row["n"] for row in summary)
-    table = Table(title=escape(f"{first['dataset']}, accuracy in %, {images:,} images"), title_justify="left")
+    title = f"{first['dataset']}, {main_metric(summary).title} in %, {images:,} images"
+    table = Table(title=escape(title), title_justify="left")
     table.add_column(Text(grid.header[0]), no_wrap=True)
     header, legend, gap = grid.header[1:], "", " "
     if grid.width > console.width:  # a cut name says nothing: numbers, and their names below
@@ -103,6 +108,30 @@ def print_table(summary: Sequence[Row], console: Console | None = None) -> None:
         console.print(Text(grid.warning, style="bold yellow"))
     for note in [legend, *grid.notes] if legend else grid.notes:
         console.print(Text(note, style="dim"))
+    _print_others(summary, console)
+
+
+def _print_others(summary: Sequence[Row], console: Console) -> None:
+    """The task's other metrics on clean images and in the mean over shifts, where it has any."""
+    found = other_metrics(summary)
+    shown = [(metric, rows, s) for metric, rows in found for s in (CLEAN, MEAN) if any(key[1] == s for key in rows)]
+    if not shown:
+        return
+    table = Table(title="other metrics", title_justify="left")
+    table.add_column("entry", no_wrap=True)
+    for metric, _, scope in shown:
+        table.add_column(Text(f"{described(metric)}\n{scope}"), justify="right")
+    for (entry, shift), first in headline(summary).items():
+        if shift != shown[0][2]:
+            continue
+        texts = []
+        for metric, rows, scope in shown:
+            row = rows.get((entry, scope))
+            style = STYLES.get(standing(row, metric.better), "") if row else ""
+            texts.append(Text(measured(row["value"], metric) if row else "–", style))
+        table.add_row(Text(label(first)), *texts)
+    console.print(table)
+    console.print(Text(f"↑: more is better; ↓: less is. Bold, dim red: as above, against {SOURCE}.", style="dim"))
 
 
 def markdown_table(summary: Sequence[Row], width: int = WIDTH) -> str:
@@ -139,7 +168,9 @@ def _marked(text: str, state: str) -> str:
 
 
 def _notes(summary: Sequence[Row]) -> list[str]:
-    notes = ["After an accuracy: its 95 % interval, rounded outwards."]
+    title = main_metric(summary).title
+    article = "an" if title[0] in "aeiou" else "a"
+    notes = [f"After {article} {title}: its 95 % interval, rounded outwards."]
     if any(row["difference_low"] is not None for row in summary):
         notes.append(f"Bold: significantly above {SOURCE}; dim red: significantly below (paired bootstrap).")
     if any(row["needs_batch"] for row in summary):

@@ -1,11 +1,12 @@
-"""Numbers into words: how percentages and intervals are written, and the sentence that judges a run."""
+"""Numbers into words: how values and intervals are written, and the sentence that judges a run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from diffcern.report.summary import CLEAN, MEAN, SOURCE
+from diffcern.metrics import METRICS, Metric
+from diffcern.report.summary import CLEAN, MEAN, SOURCE, main_rows
 
 Row = Mapping[str, Any]
 DAGGER = "†"
@@ -17,7 +18,38 @@ NARROW = 0.02  # a change whose whole interval is within two points is called no
 def headline(summary: Sequence[Row]) -> dict[tuple[str, str], Row]:
     """The object to print for each (entry, shift): the mean over severities where a shift has several."""
     # The severity-null objects follow the cells they average, so the last one wins.
-    return {(row["entry"], row["shift"]): row for row in summary}
+    return {(row["entry"], row["shift"]): row for row in main_rows(summary)}
+
+
+def main_metric(summary: Sequence[Row]) -> Metric:
+    """What the tables and plots show; accuracy where nothing could be measured."""
+    known = {row.get("metric") for row in summary}
+    return next((m[0] for m in METRICS.values() if m[0].name in known), METRICS["classification"][0])
+
+
+def other_metrics(summary: Sequence[Row]) -> list[tuple[Metric, dict[tuple[str, str], Row]]]:
+    """The task's other metrics, each with what `headline` is of the first."""
+    found = []
+    for metric in METRICS[next(task for task, metrics in METRICS.items() if main_metric(summary) in metrics)][1:]:
+        rows = {(row["entry"], row["shift"]): row for row in summary if row.get("metric") == metric.name}
+        found += [(metric, rows)] if rows else []
+    return found
+
+
+def described(metric: Metric) -> str:
+    """`RMSE, m ↓`: what it is, in which unit, and which way is better."""
+    unit = f", {metric.unit}" if metric.unit else ""
+    return f"{metric.title}{unit} {'↑' if metric.better == 'higher' else '↓'}"
+
+
+def opening(title: str) -> str:
+    """A metric's title at the beginning of a sentence; a symbol stays as it is."""
+    return title[:1].upper() + title[1:] if title.isascii() else title
+
+
+def mean_of(metric: Metric) -> str:
+    """What the mean of a metric over shifts is called."""
+    return metric.title if metric.title.startswith("mean ") else f"mean {metric.title}"
 
 
 def names(summary: Sequence[Row], field: str) -> list[str]:
@@ -35,8 +67,22 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 
 def accuracy(row: Row) -> str:
-    """An accuracy in percent, with a double dagger where images are missing."""
+    """An accuracy (or another fraction) in percent, with a double dagger where images are missing."""
     return percent(row["value"]) + ("" if row["complete"] else PARTIAL)
+
+
+def measured(value: float | None, metric: Metric, signed: bool = False) -> str:
+    """A value of a metric, or a difference with its sign: percent, else three digits; without the unit."""
+    if value is None or metric.unit == "%":
+        return points(value) if signed else percent(value)
+    digits = 3 if abs(value) < 1 else 2 if abs(value) < 10 else 1
+    return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "\u2212")
+
+
+def change(row: Row, metric: Metric) -> str:
+    """As `difference`, of any metric."""
+    value, *ends = (measured(row[f"difference_{part}"], metric, signed=True) for part in ("to_source", "low", "high"))
+    return f"{value} [{', '.join(end.removeprefix('+') for end in ends)}]"
 
 
 def points(value: float | None) -> str:
@@ -59,12 +105,15 @@ def difference(row: Row) -> str:
     return f"{points(row['difference_to_source'])} {interval(row['difference_low'], row['difference_high'])}"
 
 
-def standing(row: Row) -> str:
-    """Whether an object is significantly better or worse than source: its interval excludes zero."""
+def standing(row: Row, better: str = "higher") -> str:
+    """Whether an object is significantly better or worse than source: its interval excludes zero.
+
+    better: "higher" or "lower", as in `Metric`.
+    """
     low, high = row["difference_low"], row["difference_high"]
-    if low is None:
+    if low is None or low <= 0 <= high:
         return SAME
-    return BETTER if low > 0 else WORSE if high < 0 else SAME
+    return BETTER if (low > 0) == (better == "higher") else WORSE
 
 
 def amount(value: float | None) -> str:
@@ -131,10 +180,12 @@ def verdict(summary: Sequence[Row]) -> str:
 
 
 def _result(row: Row, summary: Sequence[Row]) -> str:
-    """`tent†: 61.2 % over 8 shifts`."""
+    """`tent†: 61.2 % over 8 shifts`; of anything but an accuracy it says what it is."""
+    metric = main_metric(summary)
+    what = "" if metric.name == "accuracy" else f"{metric.title} "
     partly = "" if row["complete"] else "what is there of "
     shifts = f"over {partly}{count(len(shift_names(summary)), 'shift')}"
-    return f"{label(row)}: {accuracy(row)} % {shifts if row['shift'] == MEAN else 'on clean images'}"
+    return f"{label(row)}: {what}{accuracy(row)} % {shifts if row['shift'] == MEAN else 'on clean images'}"
 
 
 def _clean_change(row: Row) -> str:

@@ -8,15 +8,15 @@ from __future__ import annotations
 import inspect
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
 import torch
 from torch import Tensor
 
-from diffcern.data import Dataset, UnreadableImage, check_pixels, encode_png, load_dataset, subset
+from diffcern.data import Dataset, Sample, UnreadableImage, check_pixels, load_dataset, subset
+from diffcern.data.scenes import Scenes
 from diffcern.data.shifts import shift as shifted
 from diffcern.errors import UsageError
 from diffcern.fingerprints import digest
@@ -27,10 +27,13 @@ from diffcern.rng import generator
 from diffcern.run.batch import batch_of
 from diffcern.run.models import load_models, renamed
 from diffcern.run.spec import Entry, Spec
+from diffcern.run.truths import Truths, check_truth, mask_classes
 from diffcern.types import Inputs, Prediction, Record, Timing
 
-EXAMPLES_PER_CELL = 24  # images kept for the report's gallery
+PICTURES_PER_CELL = 6  # images of which masks or depths are kept for the report, with every entry's answer
 UNIT = 20  # images per unit of work where images are independent
+KEPT_BYTES = 2**29  # of a cell's images in memory, from one entry to the next; further ones are made again
+KEPT_TRUTHS = 2**29  # the same of all masks and depths
 
 
 @dataclass(frozen=True)
@@ -77,20 +80,26 @@ class Bench:
         )
         order = torch.randperm(len(self.dataset), generator=generator(spec.seed, "order")).tolist()
         self.order: list[int] = order
+        self.dense = spec.models.task != "classification"  # an answer at every pixel
+        _check_renditions(self.dataset, spec)
         uses_prior = any(needs(entry.method, "prior") for entry in spec.entries.values())
         if uses_prior and spec.models.prior is None:
             raise UsageError("an entry needs a prior: add prior = ... to [models]")
-        classes = _classes(self.dataset, spec.models.class_map)
+        if self.dense:
+            check_truth(self.dataset, spec.data.dataset, spec.models.task, self.order)
+        classes = _classes(self.dataset, spec)
         self.models = load_models(spec.models, device, list(dict.fromkeys(name for names in classes for name in names)))
         if self.models.predictor is None:
             raise UsageError("a bench needs a predictor: add predictor = ... to [models]")
         self.predictor, self.task = self.models.predictor, self.models.task
-        index = {name: k for k, name in enumerate(self.task.class_names)}
-        self._answers = [[index[name] for name in names if name in index] for names in classes]
+        if self.dense and self.task.class_names != tuple(name for names in classes for name in names):
+            raise UsageError(f"a bench of {self.task.name} tells apart what the masks do: leave labels out of [models]")
+        self.truths = Truths(self.dataset, self.task, classes, KEPT_TRUTHS)
         self.skipped: dict[str, str] = {}  # unreadable images: id -> reason
         self._methods: dict[str, Method] = {}
         self._cell: tuple[str, int] | None = None
         self._images: dict[int, Tensor] = {}
+        self._room = KEPT_BYTES
 
     def method(self, name: str) -> Method:
         """The method of an entry, built once."""
@@ -127,21 +136,37 @@ class Bench:
         ]
 
     def image(self, position: int, shift: str, severity: int) -> Tensor:
-        """The shifted image at a position of the order; the images of the current shift are kept."""
-        if self._cell != (shift, severity):
-            self._cell, self._images = (shift, severity), {}
-        if position not in self._images:
-            sample = self.dataset[self.order[position]]
-            check_pixels(sample.image, sample.id)
-            self._images[position] = shifted(sample.image, shift, severity, self.spec.seed, sample.id)
-        return self._images[position]
+        """The shifted image at a position of the order.
 
-    def run(self, unit: Unit) -> tuple[list[Record], list[Timing]]:
-        """The records of a unit."""
+        The first images of the current shift are kept: every entry goes through them from the start, so that keeping
+        the latest would keep none that is asked for again.
+        """
+        if self._cell != (shift, severity):
+            self._cell, self._images, self._room = (shift, severity), {}, KEPT_BYTES
+        if position in self._images:
+            return self._images[position]
+        sample = self.dataset[self.order[position]]
+        check_pixels(sample.image, sample.id)
+        image = self.shifted_image(sample, position, shift, severity)
+        if image.nbytes <= self._room:
+            self._images[position] = image
+            self._room -= image.nbytes
+        return image
+
+    def shifted_image(self, sample: Sample, position: int, shift: str, severity: int) -> Tensor:
+        """The image of the sample at that position under a shift, or the same scene drawn otherwise."""
+        if shift in getattr(self.dataset, "renditions", ()):
+            rendition: Sample = self.dataset.rendition(self.order[position], shift, severity)  # type: ignore[attr-defined]
+            return rendition.image
+        return shifted(sample.image, shift, severity, self.spec.seed, sample.id)
+
+    def run(self, unit: Unit) -> tuple[list[Record], list[Timing], dict[str, bytes]]:
+        """The records of a unit; of its first images the masks or depths that were answered, as PNG by id."""
         entry = self.spec.entries[unit.entry]
         method = self.method(unit.entry)
         records: list[Record] = []
         timings: list[Timing] = []
+        pictures: dict[str, bytes] = {}
         state = method.init()
         for start in range(unit.start, unit.stop, entry.batch_size):
             positions: list[int] = list(range(start, min(start + entry.batch_size, unit.stop)))
@@ -158,7 +183,11 @@ class Bench:
             timings += [
                 Timing(unit.entry, unit.shift, unit.severity, id, seconds, peak_memory_mb(self.device)) for id in ids
             ]
-        return records, timings
+            for row, position in enumerate(positions):
+                if self.dense and position < PICTURES_PER_CELL:
+                    picture = self.truths.picture(self.order[position], prediction.output[row])
+                    pictures |= {ids[row]: picture} if picture else {}
+        return records, timings, pictures
 
     def _readable(self, positions: list[int], unit: Unit) -> tuple[list[int], Tensor]:
         """The positions whose images can be read, and those images as a batch; the others go to `skipped`."""
@@ -169,16 +198,19 @@ class Bench:
                 kept.append(position)
             except UnreadableImage as error:
                 self.skipped[self.dataset.ids[self.order[position]]] = error.reason
+        if self.dense and len({image.shape for image in images}) > 1:
+            raise UsageError(
+                f"{self.spec.data.dataset} has images of different sizes, and answers of {self.task.name} are as large "
+                "as they are: set batch_size = 1"
+            )
         return kept, batch_of(images, self.predictor).to(self.device) if images else torch.empty(0)
 
     def _records(
         self, unit: Unit, entry: Entry, positions: list[int], ids: list[str], prediction: Prediction
     ) -> Iterator[Record]:
-        probabilities = prediction.probabilities.cpu()
-        for row, (position, id) in enumerate(zip(positions, ids, strict=True)):
-            answer = int(prediction.output[row].argmax())
-            target = int(self.dataset.targets[self.order[position]])
-            right = self._answers[target] if target >= 0 else []
+        indices = [self.order[position] for position in positions]
+        judged = self.truths.judge(indices, prediction.output, None if self.dense else prediction.probabilities)
+        for row, (index, id) in enumerate(zip(indices, ids, strict=True)):
             yield Record(
                 entry=unit.entry,
                 method=entry.method,
@@ -186,36 +218,16 @@ class Bench:
                 shift=unit.shift,
                 severity=unit.severity,
                 id=id,
-                index=self.order[position],
-                target=answer if answer in right else next(iter(right), -1),
-                prediction=answer,
-                probabilities=probabilities[row].tolist(),
+                index=index,
+                target=judged[row].target,
+                prediction=judged[row].prediction,
+                probabilities=list(judged[row].probabilities),
                 nfe_forward=prediction.costs[row].nfe_forward,
                 nfe_backward=prediction.costs[row].nfe_backward,
                 loss_trace=list(prediction.trace[row]) if prediction.trace else [],
                 notes=dict(prediction.notes[row]) if prediction.notes else {},
+                statistics=list(judged[row].statistics),
             )
-
-    def examples(self) -> pa.Table:
-        """Some images of each shift, beside the clean ones, as PNG."""
-        rows = []
-        for shift, severity in self.spec.shifts.cells:
-            for position in range(min(EXAMPLES_PER_CELL, len(self.order))):
-                try:
-                    sample = self.dataset[self.order[position]]
-                    image = shifted(sample.image, shift, severity, self.spec.seed, sample.id)
-                except UnreadableImage:
-                    continue
-                rows.append(
-                    {
-                        "shift": shift,
-                        "severity": severity,
-                        "id": sample.id,
-                        "image": encode_png(image),
-                        "clean": encode_png(sample.image),
-                    }
-                )
-        return pa.Table.from_pylist(rows)
 
 
 def _resolved(entry: Entry) -> dict[str, Any]:
@@ -225,8 +237,20 @@ def _resolved(entry: Entry) -> dict[str, Any]:
     return {**defaults, **checked_options(entry.method, entry.options)}
 
 
-def _classes(dataset: Dataset, class_map: Mapping[str, str] | None) -> tuple[tuple[str, ...], ...]:
+def _check_renditions(dataset: Dataset, spec: Spec) -> None:
+    """Raises UsageError for a rendition of other data."""
+    for shift in dict(spec.shifts.cells):
+        if shift in Scenes.renditions and shift not in getattr(dataset, "renditions", ()):
+            raise UsageError(f"{shift} draws embedded:scenes otherwise, and cannot shift {spec.data.dataset}")
+
+
+def _classes(dataset: Dataset, spec: Spec) -> tuple[tuple[str, ...], ...]:
     """For each class of the data set, the names of the predictor's classes that are right answers."""
+    class_map = spec.models.class_map
+    if spec.models.task == "segmentation":
+        return tuple((name,) for name in mask_classes(dataset, spec.data.dataset, class_map))
+    if spec.models.task == "depth":
+        return ()
     if dataset.accepts is None:
         return tuple((name,) for name in renamed(label_space(dataset.class_names).names, class_map))
     names = dict(zip(*reversed(imagenet_labels()), strict=True))  # by WordNet id

@@ -10,6 +10,7 @@ import torch
 from diffcern.errors import UsageError
 from diffcern.run.bench import Bench, units
 from diffcern.run.parallel import do_unit, run_units
+from diffcern.run.pictures import examples, truths
 from diffcern.run.spec import Spec, check_same
 from diffcern.run.store import RunFolder, check_fingerprint
 
@@ -42,9 +43,12 @@ def evaluate(
     folder.write_json("fingerprint.json", fingerprint)
     folder.write_json("classes.json", list(bench.task.class_names))
     folder.write_json("entries.json", entries)
-    folder.write_json("plan.json", {"images": len(bench.order), "conditions": spec.shifts.cells})
+    plan = {"task": bench.task.name, "images": len(bench.order), "conditions": spec.shifts.cells}
+    folder.write_json("plan.json", plan)
     if not (out / "examples.parquet").is_file():
-        folder.write_table("examples.parquet", bench.examples())
+        folder.write_table("examples.parquet", examples(bench))
+    if bench.dense and not (out / "truths.parquet").is_file():
+        folder.write_table("truths.parquet", truths(bench))
     work = units(spec, len(bench.order))
     todo = [unit for unit in work[shard[0] :: shard[1]] if not folder.done(unit.name)]
     mine = len(work[shard[0] :: shard[1]])

@@ -36,10 +36,11 @@ def _work(unit: Unit) -> None:
 def do_unit(bench: Bench, folder: RunFolder, unit: Unit) -> None:
     """Does one unit and writes its records, and beside them which of its images were skipped."""
     bench.skipped.clear()
-    records, timings = bench.run(unit)
+    records, timings, answers = bench.run(unit)
     key = {"entry": unit.entry, "shift": unit.shift, "severity": unit.severity}
     skipped = [{**key, "id": id, "reason": reason} for id, reason in bench.skipped.items()]
-    folder.write_unit(unit.name, records, timings, skipped)
+    pictures = [{**key, "id": id, "png": png} for id, png in answers.items()]
+    folder.write_unit(unit.name, records, timings, skipped, pictures)
 
 
 def run_units(spec: Spec, out: Path, work: Sequence[Unit], workers: int, finished: Callable[[Unit], None]) -> None:

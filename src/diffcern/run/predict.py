@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from diffcern.data import Dataset, Sample, UnreadableImage, readable
 from diffcern.methods import Method
@@ -17,7 +19,32 @@ from diffcern.run.batch import batch_of
 from diffcern.types import Inputs, Prediction
 
 
-def adapt_rows(
+@dataclass(frozen=True)
+class Answer:
+    """What a method answered for one image. before: the predictor's output `[...]`; row: of the image in prediction."""
+
+    sample: Sample
+    before: Tensor
+    prediction: Prediction
+    row: int
+    seconds: float
+
+    @property
+    def cost(self) -> dict[str, Any]:
+        """The columns that every table of answers ends with."""
+        trace = list(self.prediction.trace[self.row]) if self.prediction.trace else []
+        return {
+            "loss_first": trace[0] if trace else None,
+            "loss_last": trace[-1] if trace else None,
+            "steps": len(trace),
+            "nfe_forward": self.prediction.costs[self.row].nfe_forward,
+            "nfe_backward": self.prediction.costs[self.row].nfe_backward,
+            "seconds": round(self.seconds, 4),
+            "error": None,
+        }
+
+
+def answers(
     dataset: Dataset,
     method: Method,
     predictor: Predictor,
@@ -27,45 +54,47 @@ def adapt_rows(
     seed: int,
     device: torch.device,
     done: set[str],
-) -> Iterator[dict[str, Any]]:
-    """Rows with the label and confidence before and after adaptation, and what it cost; unreadable images too.
+) -> Iterator[Answer | UnreadableImage]:
+    """Every image's answer, in order of batches; the error of one that cannot be read.
 
     done: ids to leave out, except online, where every image is part of the stream.
     """
-    names = predictor.class_names
     state = method.init()
     for samples in in_batches(dataset, batch_size, set() if online else done):
         good = [sample for sample in samples if isinstance(sample, Sample)]
-        yield from (unreadable(sample) for sample in samples if isinstance(sample, UnreadableImage))
+        yield from (sample for sample in samples if isinstance(sample, UnreadableImage))
         if not good:
             continue
         images = batch_of([sample.image for sample in good], predictor).to(device)
         with torch.no_grad():
-            before = Prediction(call(predictor, {}, images)).probabilities
+            before = call(predictor, {}, images)
         begin = time.perf_counter()
         if not online:
             state = method.init()
         prediction, state = method.step(state, Inputs(images, [sample.id for sample in good]), seed)
         seconds = (time.perf_counter() - begin) / len(good)
-        after = prediction.probabilities
         for row, sample in enumerate(good):
-            first, last = int(before[row].argmax()), int(after[row].argmax())
-            trace = list(prediction.trace[row]) if prediction.trace else []
-            yield {
-                "id": sample.id,
-                "before": names[first],
-                "before_confidence": round(float(before[row, first]), 6),
-                "after": names[last],
-                "after_confidence": round(float(after[row, last]), 6),
-                "changed": first != last,
-                "loss_first": trace[0] if trace else None,
-                "loss_last": trace[-1] if trace else None,
-                "steps": len(trace),
-                "nfe_forward": prediction.costs[row].nfe_forward,
-                "nfe_backward": prediction.costs[row].nfe_backward,
-                "seconds": round(seconds, 4),
-                "error": None,
-            }
+            yield Answer(sample, before[row], prediction, row, seconds)
+
+
+def adapt_rows(predictor: Predictor, given: Iterator[Answer | UnreadableImage]) -> Iterator[dict[str, Any]]:
+    """Rows with the label and confidence before and after adaptation, and what it cost; unreadable images too."""
+    names = predictor.class_names
+    for answer in given:
+        if isinstance(answer, UnreadableImage):
+            yield unreadable(answer)
+            continue
+        before, after = Prediction(answer.before[None]).probabilities[0], answer.prediction.probabilities[answer.row]
+        first, last = int(before.argmax()), int(after.argmax())
+        yield {
+            "id": answer.sample.id,
+            "before": names[first],
+            "before_confidence": round(float(before[first]), 6),
+            "after": names[last],
+            "after_confidence": round(float(after[last]), 6),
+            "changed": first != last,
+            **answer.cost,
+        }
 
 
 def classify_rows(

@@ -31,6 +31,7 @@ RECORD_SCHEMA = pa.schema(
         ("nfe_backward", pa.int64()),
         ("loss_trace", pa.list_(pa.float32())),
         ("notes", pa.string()),  # JSON: named numbers
+        ("statistics", pa.list_(pa.float64())),
     ]
 )
 TIMING_SCHEMA = pa.schema(
@@ -46,6 +47,12 @@ SKIPPED_SCHEMA = pa.schema(
         ("reason", pa.string()),
     ]
 )
+PICTURE_SCHEMA = pa.schema(
+    [
+        *(RECORD_SCHEMA.field(name) for name in ("entry", "shift", "severity", "id")),
+        ("png", pa.binary()),  # indices of classes with a palette, or millimetres in 16 bits
+    ]
+)
 PARTS = {  # of a fingerprint, and what it means when one differs
     "predictor": "other weights or settings of the predictor",
     "prior": "other weights or settings of the prior",
@@ -56,7 +63,8 @@ PARTS = {  # of a fingerprint, and what it means when one differs
 
 class RunFolder:
     """Where a bench writes: spec.toml, fingerprint.json, plan.json, records/, timings/, skipped/ (images that could
-    not be read), examples.parquet, entries.json and classes.json."""
+    not be read), examples.parquet, entries.json and classes.json; of masks and depths also answers/ and truths.parquet,
+    some pictures of both."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -93,8 +101,12 @@ class RunFolder:
         records: Sequence[Record],
         timings: Iterable[Timing],
         skipped: Sequence[Mapping[str, Any]] = (),  # rows of SKIPPED_SCHEMA
+        pictures: Sequence[Mapping[str, Any]] = (),  # rows of PICTURE_SCHEMA
     ) -> None:
         """Records last: a unit counts as done when they are there."""
+        if pictures:
+            (self.path / "answers").mkdir(exist_ok=True)
+            self.write_table(f"answers/{unit}.parquet", pa.Table.from_pylist(list(pictures), schema=PICTURE_SCHEMA))
         if skipped:
             self.write_table(f"skipped/{unit}.parquet", pa.Table.from_pylist(list(skipped), schema=SKIPPED_SCHEMA))
         self.write_table(

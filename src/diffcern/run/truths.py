@@ -1,0 +1,134 @@
+"""What answers are held against: which classes are right, and the masks and depths of a data set."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffcern.data import Dataset, Sample, UnreadableImage
+from diffcern.data.base import VOID
+from diffcern.data.maps import DEPTH_COLUMNS, MASK_COLUMNS, encode_depth, encode_mask
+from diffcern.errors import UsageError
+from diffcern.run.models import renamed
+from diffcern.tasks import Depth, Task
+from diffcern.tasks.depth import aligned
+
+COLUMNS = {"segmentation": MASK_COLUMNS, "depth": DEPTH_COLUMNS}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One answer beside the truth, as a record holds it."""
+
+    target: int = -1
+    prediction: int = -1
+    probabilities: Sequence[float] = ()
+    statistics: Sequence[float] = ()
+
+
+class Truths:
+    """What a data set says of its samples, which are named by their index in it, and a task's answers beside it.
+
+    classes: of images, for each class of the data set the names of the answers that are right. room: bytes of masks
+    and depths that are kept in memory, those that are asked for first; further ones are read again.
+    """
+
+    def __init__(self, dataset: Dataset, task: Task, classes: Sequence[Sequence[str]], room: int) -> None:
+        self.dataset = dataset
+        self.task = task
+        index = {name: k for k, name in enumerate(task.class_names)}
+        self._right = [[index[name] for name in names if name in index] for names in classes]
+        self._samples: dict[int, Sample] = {}
+        self._room = room
+
+    def judge(self, indices: Sequence[int], output: Tensor, probabilities: Tensor | None) -> list[Judged]:
+        """One for each row of the output; probabilities: where the task has any of images."""
+        if probabilities is None:
+            return [
+                Judged(statistics=self.task.statistics(output[row], self.sample(index)))
+                for row, index in enumerate(indices)
+            ]
+        judged, table = [], probabilities.cpu()
+        for row, index in enumerate(indices):
+            answer, target = int(output[row].argmax()), int(self.dataset.targets[index])
+            right = self._right[target] if target >= 0 else []
+            judged.append(Judged(answer if answer in right else next(iter(right), -1), answer, table[row].tolist()))
+        return judged
+
+    def sample(self, index: int) -> Sample:
+        """The sample with its mask and depth, without its image."""
+        if index not in self._samples:
+            sample = self.dataset[index]
+            kept = replace(sample, image=torch.empty(0))
+            size = sum(part.nbytes for part in (kept.mask, kept.depth) if part is not None)
+            if size > self._room:
+                return kept
+            self._samples[index] = kept
+            self._room -= size
+        return self._samples[index]
+
+    def picture(self, index: int, output: Tensor | None = None) -> bytes | None:
+        """An answer, or without one the truth, as PNG in the truth's size; None where there is no truth.
+
+        Relative depth is shown in the truth's scale and shift, as it is measured.
+        """
+        sample = self.sample(index)
+        truth = sample.depth if isinstance(self.task, Depth) else sample.mask
+        if truth is None:
+            return None
+        if output is not None:
+            maps = output[None, None] if output.ndim == 2 else output[None]
+            maps = F.interpolate(maps.float(), truth.shape, mode="bilinear", align_corners=False)[0].cpu()
+            if not isinstance(self.task, Depth):
+                truth = maps.argmax(0)
+            else:
+                truth = maps[0] if self.task.metric else aligned(maps[0], truth, truth > 0)
+        return encode_depth(truth) if isinstance(self.task, Depth) else encode_mask(truth, palette())
+
+
+def mask_classes(dataset: Dataset, name: str, class_map: Mapping[str, str] | None) -> tuple[str, ...]:
+    """What the predictor calls the classes of a data set's masks, in order; name: the data set's in messages.
+
+    Raises UsageError where the data set does not say what they are, or there are too many for an image of indices.
+    """
+    names: tuple[str, ...] = getattr(dataset, "mask_names", ())
+    if not names:
+        raise UsageError(f'{name} does not name the classes of its masks: add class_names = ["sky", ...] to [data]')
+    if len(names) > VOID:
+        raise UsageError(f"{name} has {len(names)} classes of pixels: at most {VOID} fit into a mask")
+    return renamed(names, class_map)
+
+
+def check_truth(dataset: Dataset, name: str, task: str, order: Iterable[int]) -> None:
+    """Raises UsageError where a data set has no truth for a task with an answer at every pixel.
+
+    The first sample of the order that can be read is looked at.
+    """
+    for index in order:
+        try:
+            sample = dataset[index]
+        except UnreadableImage:
+            continue
+        if (sample.mask if task == "segmentation" else sample.depth) is None:
+            what = "masks" if task == "segmentation" else "depth maps"
+            columns = ", ".join(COLUMNS[task])
+            raise UsageError(
+                f"{name} has no {what}, which a bench of {task} needs: name a data set that has them, such as "
+                f"embedded:scenes or a parquet file with a column {columns}"
+            )
+        return
+
+
+def palette() -> list[tuple[int, int, int]]:
+    """256 colours: hues a golden section of the circle apart, and white for what is void."""
+    colours = []
+    for k in range(VOID):
+        hue, value = (0.58 + 0.618034 * k) % 1, (0.95, 0.75, 0.55)[k % 3]
+        red, green, blue = colorsys.hsv_to_rgb(hue, (0.45, 0.7)[k % 2], value)
+        colours.append((round(255 * red), round(255 * green), round(255 * blue)))
+    return [*colours, (255, 255, 255)]
