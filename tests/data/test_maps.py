@@ -11,9 +11,7 @@ from PIL import Image
 
 from diffcern.data import UnreadableImage, load_dataset, subset
 from diffcern.data.base import VOID
-from diffcern.data.maps import decode_depth, decode_mask, encode_depth, encode_mask
-
-COLOURS = [(0, 0, 0), (255, 0, 0), (0, 255, 0)]
+from diffcern.data.maps import decode_depth, decode_mask, encode_depth, encode_mask, palette
 
 
 def png(array, mode=None):
@@ -52,9 +50,9 @@ def test_depth_is_metres_and_zero_is_unknown(tmp_path):
 
 def test_what_is_written_is_read_back():
     mask = torch.tensor([[0, 1], [2, 1]])
-    data = encode_mask(mask, COLOURS)
+    data = encode_mask(mask)
     assert torch.equal(decode_mask(data, "a"), mask)
-    assert Image.open(io.BytesIO(data)).convert("RGB").getpixel((0, 1)) == (0, 255, 0)
+    assert Image.open(io.BytesIO(data)).convert("RGB").getpixel((0, 1)) == palette()[2]
     depth = torch.tensor([[0.0, 1.234], [70.0, 3.0]])
     assert decode_depth(encode_depth(depth), "a").flatten().tolist() == pytest.approx([0, 1.234, 65.535, 3])
 

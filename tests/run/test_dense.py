@@ -12,7 +12,7 @@ from PIL import Image
 
 from diffcern.data import encode_png, load_dataset
 from diffcern.data.base import VOID, Sample
-from diffcern.data.maps import encode_mask
+from diffcern.data.maps import encode_mask, palette
 from diffcern.data.scenes import Scenes
 from diffcern.errors import UsageError
 from diffcern.metrics import METRICS
@@ -23,7 +23,7 @@ from diffcern.report import summarise, write_report
 from diffcern.run.bench import Bench, units
 from diffcern.run.evaluate import evaluate
 from diffcern.run.spec import parse_spec
-from diffcern.run.truths import Truths, palette
+from diffcern.run.truths import Truths
 from diffcern.tasks import Depth, Segmentation
 from diffcern.types import Inputs
 
@@ -209,9 +209,7 @@ def test_data_without_a_truth_for_the_task(folders, task, what):
 def write_masks(path, mask, sides=(16,)):
     import pyarrow as pa
 
-    shown = [
-        {"image": encode_png(torch.rand(3, side, 16)), "mask": encode_mask(mask[:side], palette())} for side in sides
-    ]
+    shown = [{"image": encode_png(torch.rand(3, side, 16)), "mask": encode_mask(mask[:side])} for side in sides]
     pq.write_table(pa.Table.from_pylist([{"id": str(k), **row} for k, row in enumerate(shown)]), path)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from diffcern.cli.train import parse_size
+from diffcern.cli.training import parse_size
 from diffcern.data import load_dataset, subset
 from diffcern.data.base import VOID
 from diffcern.errors import DiffcernError, UsageError

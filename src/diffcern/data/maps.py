@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import io
 from collections.abc import Sequence
 
@@ -40,11 +41,21 @@ def decode_depth(data: bytes, name: str) -> Tensor:
     return _decode(data, name, "a depth map", ("I;16", "I", "L")).float() / 1000
 
 
-def encode_mask(mask: Tensor, palette: list[tuple[int, int, int]]) -> bytes:
-    """PNG of class indices `[H, W]` below 256 with a palette of RGB colours, class by class."""
+def encode_mask(mask: Tensor) -> bytes:
+    """PNG of class indices `[H, W]` below 256 with the colours of `palette`."""
     image = Image.fromarray(mask.cpu().to(torch.uint8).numpy(), mode="P")
-    image.putpalette([channel for colour in palette for channel in colour])
+    image.putpalette([channel for colour in palette() for channel in colour])
     return _png(image)
+
+
+def palette() -> list[tuple[int, int, int]]:
+    """256 colours: hues a golden section of the circle apart, and white for what is void."""
+    colours = []
+    for k in range(VOID):
+        hue, value = (0.58 + 0.618034 * k) % 1, (0.95, 0.75, 0.55)[k % 3]
+        red, green, blue = colorsys.hsv_to_rgb(hue, (0.45, 0.7)[k % 2], value)
+        colours.append((round(255 * red), round(255 * green), round(255 * blue)))
+    return [*colours, (255, 255, 255)]
 
 
 def encode_depth(depth: Tensor) -> bytes:

@@ -11,13 +11,11 @@ import torch
 from torch import Tensor
 
 from diffcern.data import UnreadableImage, encode_png
-from diffcern.data.maps import encode_depth, encode_mask
+from diffcern.data.maps import encode_depth, encode_mask, palette
 from diffcern.files import write_whole
 from diffcern.predictors import Predictor
 from diffcern.run.predict import Answer, unreadable
 from diffcern.tasks.base import resized
-
-PALETTE = [tuple(round(255 * part) for part in colour) for colour in matplotlib.colormaps["tab20"].colors]  # type: ignore[attr-defined]
 
 
 def adapt_maps(
@@ -57,7 +55,7 @@ def _write(path: Path, output: Tensor, image: Tensor, predictor: Predictor) -> P
     path.parent.mkdir(parents=True, exist_ok=True)
     if predictor.task == "segmentation":
         classes = maps.argmax(0)
-        picture, data = path.with_name(f"{path.stem}-overlay.png"), encode_mask(classes, PALETTE)
+        picture, data = path.with_name(f"{path.stem}-overlay.png"), encode_mask(classes)
         write_whole(picture, encode_png((image + coloured_mask(classes)) / 2))
     else:
         depth = maps[0] if predictor.metric else 65.535 * scaled(maps[0])
@@ -68,8 +66,8 @@ def _write(path: Path, output: Tensor, image: Tensor, predictor: Predictor) -> P
 
 
 def coloured_mask(classes: Tensor) -> Tensor:
-    """Class indices `[H, W]` as colours `[3, H, W]` in [0, 1]; more than twenty classes share them in turn."""
-    return (torch.tensor(PALETTE).float() / 255)[classes % len(PALETTE)].permute(2, 0, 1)
+    """Class indices `[H, W]` as colours `[3, H, W]` in [0, 1], those of `palette`."""
+    return (torch.tensor(palette()).float() / 255)[classes].permute(2, 0, 1)
 
 
 def coloured_depth(depth: Tensor, metric: bool) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -88,7 +87,7 @@ class Truths:
                 truth = maps.argmax(0)
             else:
                 truth = maps[0] if self.task.metric else aligned(maps[0], truth, truth > 0)
-        return encode_depth(truth) if isinstance(self.task, Depth) else encode_mask(truth, palette())
+        return encode_depth(truth) if isinstance(self.task, Depth) else encode_mask(truth)
 
 
 def mask_classes(dataset: Dataset, name: str, class_map: Mapping[str, str] | None) -> tuple[str, ...]:
@@ -122,13 +121,3 @@ def check_truth(dataset: Dataset, name: str, task: str, order: Iterable[int]) ->
                 f"embedded:scenes or a parquet file with a column {columns}"
             )
         return
-
-
-def palette() -> list[tuple[int, int, int]]:
-    """256 colours: hues a golden section of the circle apart, and white for what is void."""
-    colours = []
-    for k in range(VOID):
-        hue, value = (0.58 + 0.618034 * k) % 1, (0.95, 0.75, 0.55)[k % 3]
-        red, green, blue = colorsys.hsv_to_rgb(hue, (0.45, 0.7)[k % 2], value)
-        colours.append((round(255 * red), round(255 * green), round(255 * blue)))
-    return [*colours, (255, 255, 255)]

@@ -79,9 +79,7 @@ def class_indices(generator: Prior, classes: Sequence[str]) -> dict[str, int]:
         )
     unfit = [name for name in classes if not name or "/" in name or name.startswith(".")]
     if unfit:
-        raise UsageError(
-            f"classes become folders, and no folder can be called {some(unfit)}: leave it out of --labels"
-        )
+        raise UsageError(f"classes become folders, and no folder can be called {some(unfit)}: leave it out of --labels")
     return {name: known.index(name) for name in classes}
 
 
