@@ -33,7 +33,7 @@ DATASETS = {  # what each form of `diffcern.data.FORMS` is
 
 
 def listing(
-    what: Annotated[str, typer.Argument(help="methods, priors, predictors, datasets, pairs, corruptions")] = "",
+    what: Annotated[str, typer.Argument(help="methods, priors, predictors, datasets, pairs, questions, corruptions")] = "",
     as_json: JsonOption = False,
 ) -> None:
     """What exists by name: methods with their options, priors, predictors, data sets, corruptions."""
@@ -57,6 +57,7 @@ def _catalogue() -> dict[str, dict[str, str]]:
     from diffcern.data import FORMS
     from diffcern.data.corruptions import COMMON, EXTRA
     from diffcern.data.pairs import PAIR_FORMS
+    from diffcern.data.questions import QUESTION_FORMS
     from diffcern.data.scenes import Scenes
     from diffcern.data.shifts import SHIFTS
     from diffcern.methods import METHODS
@@ -76,6 +77,7 @@ def _catalogue() -> dict[str, dict[str, str]]:
         | {"PATH": "a folder made by `diffcern train predictor`, or one in the format of transformers or timm"},
         "datasets": {form: DATASETS[name] for name, form in FORMS.items()},
         "pairs": dict.fromkeys(PAIR_FORMS.values(), "images and captions for `diffcern match`"),
+        "questions": dict.fromkeys(QUESTION_FORMS.values(), "questions about images for `diffcern answer`"),
         "corruptions": dict.fromkeys(COMMON, "common, severity 1 to 5")
         | dict.fromkeys(EXTRA, "extra, severity 1 to 5")
         | {name: (shift.__doc__ or "").splitlines()[0] for name, shift in SHIFTS.items()}
