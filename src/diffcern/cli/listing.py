@@ -33,7 +33,9 @@ DATASETS = {  # what each form of `diffcern.data.FORMS` is
 
 
 def listing(
-    what: Annotated[str, typer.Argument(help="methods, priors, predictors, datasets, pairs, questions, corruptions")] = "",
+    what: Annotated[
+        str, typer.Argument(help="methods, priors, predictors, datasets, pairs, questions, corruptions")
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
     """What exists by name: methods with their options, priors, predictors, data sets, corruptions."""
