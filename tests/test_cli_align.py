@@ -141,7 +141,7 @@ def test_ctrl_c(tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         (["--method", "sda"], "--method is one of diffpure, dda, gda"),
-        (["--recipe", "large"], "--recipe is one of paper, small"),
+        (["--recipe", "large"], "--recipe is one of paper, paper-resnet50, small"),
         (["--set", "ensemble=none"], "ensemble: options of --method sda"),
         (["--set", "wieght=1"], "unknown option of dda 'wieght'"),
         (["--generator-solver", "euler"], "does not fit a prior"),

@@ -17,7 +17,7 @@ from PIL import Image
 from rich.console import Console
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
-from diffcern.data.maps import encode_depth, encode_mask
+from diffcern.data.maps import encode_depth, encode_mask, palette
 from diffcern.errors import DiffcernError
 from diffcern.metrics import METRICS
 from diffcern.report import print_table, summarise, write_report
@@ -28,7 +28,6 @@ from diffcern.report.wording import findings, verdict
 from .conftest import ENTRIES, read, write
 
 NAMES = ("sky", "road", "car", "tree")
-COLOURS = [(10, 20, 30), (40, 50, 60), (70, 80, 90), (100, 110, 120), *[(255, 255, 255)] * 252]
 SHIFTS = ("fog", "snow")
 CELLS = [("clean", 0), *((shift, 3) for shift in SHIFTS)]
 NOISE = {"source": 0.5, "tent": 0.45, "diffusion-tta": 0.2}  # share of a shifted image's pixels that are anything
@@ -59,9 +58,9 @@ class Masks:
                     key = {"entry": entry["entry"], "shift": shift, "severity": severity, "id": id}
                     records.append(record(key, areas(answer, truth)))
                     if id < "006":
-                        pictures.append(key | {"png": encode_mask(answer, COLOURS)})
+                        pictures.append(key | {"png": encode_mask(answer)})
         write(path / "answers" / "0.parquet", pictures)
-        truths = [{"id": id, "png": encode_mask(truth, COLOURS)} for id, truth in self.truths.items() if id < "006"]
+        truths = [{"id": id, "png": encode_mask(truth)} for id, truth in self.truths.items() if id < "006"]
         describe(path, "segmentation", n, records, truths)
         (path / "classes.json").write_text(json.dumps(NAMES))
 
@@ -280,7 +279,7 @@ def test_pictures_of_every_shift_with_each_images_own_metric(masks: Masks) -> No
             assert picture.value == pytest.approx(expected(single, masks.truths)["mean_iou"], abs=1e-6)
             assert (pixels(picture.uri) == answer.numpy()).all()
             assert picture.pixelated
-    assert maps.classes == [(n, "#{:02x}{:02x}{:02x}".format(*c)) for n, c in zip(NAMES, COLOURS, strict=False)]
+    assert maps.classes == [(n, "#{:02x}{:02x}{:02x}".format(*c)) for n, c in zip(NAMES, palette(), strict=False)]
     page = (masks.path / "report.html").read_text()
     assert page.count('<div class="maps">') == 6
     assert f"<strong>{100 * maps.rows[0].answers['source'].value:.1f}</strong>" in page
@@ -313,7 +312,7 @@ def test_a_large_mask_is_reduced_without_mixing_classes(tmp_path: Path) -> None:
     run = Masks(tmp_path, n=1)
     large = torch.zeros(600, 300, dtype=torch.long)
     large[::2] = 3
-    write(run.path / "truths.parquet", [{"id": "000", "png": encode_mask(large, COLOURS)}])
+    write(run.path / "truths.parquet", [{"id": "000", "png": encode_mask(large)}])
     maps = build_maps(load(run.path))
     assert maps is not None
     shown = pixels(maps.rows[0].truth.uri)

@@ -26,7 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "memo": {"views": 32, "learning_rate": 1e-3},
     "diffpure": {"start": 199, "steps": 10},
     "dda": {"start": 399, "steps": 20, "weight": 0.1, "form": "estimate"},
-    "gda": {"start": 399, "steps": 20},
+    "gda": {"start": 399, "steps": 20, "form": "estimate", "entropy": 0.01},
     "diffusion-classifier": {"draws": 16, "weighting": "x0"},
 }
 TASKS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {  # over those of a preset
