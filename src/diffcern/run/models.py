@@ -64,7 +64,10 @@ def load_models(models: Models, device: torch.device, labels: Sequence[str] = ()
             trust_remote_code=models.trust_remote_code,
         ).to(device)
         if predictor.task != models.task:
-            raise UsageError(f"{models.predictor} is for {predictor.task}, and this run for {models.task}")
+            raise UsageError(
+                f"{models.predictor} is for {predictor.task}, and this run for {models.task}: adapt takes --task, a "
+                "specification task under [models], other commands take classifiers only"
+            )
         names = names or predictor.class_names or None
     if models.prior is not None:
         prior = load_prior(
