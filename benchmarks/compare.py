@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from diffcern.report.records import load
-from diffcern.report.summary import CLEAN, RESAMPLES
+from diffcern.report.summary import CLEAN
+
+RESAMPLES = 2000
 
 
 def main() -> None:
@@ -23,6 +25,8 @@ def main() -> None:
     parser.add_argument("others", nargs="+")
     options = parser.parse_args()
     run = load(options.run)
+    if any(not cell.labelled.all() for cell in run.cells.values()):
+        raise SystemExit("this compares right answers: the run needs labels, and classes of whole images")
 
     def right(entry: str) -> np.ndarray:
         """`[images, shifts]`: 1 or 0, in the order of the ids."""

@@ -85,3 +85,13 @@ def test_a_predictor_for_another_task(cli, images, tmp_path):
     code, _, err = cli("adapt", images, *named[:-1], "segmentation", "--out", tmp_path / "o.csv")
     assert code == 2
     assert "is for depth, and this run for segmentation" in " ".join(err.split())
+
+
+def test_images_are_not_overwritten_by_their_maps(cli, images, tmp_path):
+    before = (images / "inside" / "0.png").read_bytes()
+    named = models(tmp_path, "segmentation")
+    for out in (tmp_path / "images.csv", images / "inside.csv"):
+        code, _, err = cli("adapt", images, *named, "--out", out)
+        assert code == 2
+        assert "where the images are" in " ".join(err.split())
+    assert (images / "inside" / "0.png").read_bytes() == before

@@ -61,8 +61,11 @@ def test_maps_are_the_mean_shares_of_classes_by_name():
 
 
 def test_a_prior_that_cannot_be_told():
+    other = prior_of(Maps("segmentation", ("sky", "car")))
+    task = Segmentation(NAMES, other)
     with pytest.raises(DiffcernError, match="the prior lacks road"):
-        Segmentation(NAMES, prior_of(Maps("segmentation", ("sky", "car"))))
+        task.check(other)
+    build_method("diffpure", predictor_of("segmentation"), other, task, {})  # which tells it nothing
     inputs = [("segmentation", MEASURING, "maps show depth; segmentation needs"), ("depth", None, "takes no maps")]
     for kind, maps, message in [*inputs, ("depth", SEGMENTING, "maps show segmentation; depth needs")]:
         predictor, prior = predictor_of(kind), prior_of(maps)

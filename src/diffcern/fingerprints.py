@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from diffcern.priors import TextPrior
+from diffcern.priors.spatial import Maps
 
 
 def fingerprint(module: nn.Module) -> str:
@@ -25,6 +27,7 @@ def fingerprint(module: nn.Module) -> str:
     plain: dict[str, Any] = {
         name: value for name, value in held.items() if isinstance(value, str | int | float | tuple)
     }
+    plain |= {name: asdict(value) for name, value in held.items() if isinstance(value, Maps)}
     loose = {name: value for name, value in _public(module).items() if isinstance(value, Tensor)}
     tensors = {**loose, **dict(module.named_buffers(recurse=False)), **module.state_dict()}
     if isinstance(module, TextPrior):

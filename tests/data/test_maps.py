@@ -62,3 +62,14 @@ def test_pictures_that_are_no_maps():
         decode_mask(png(np.zeros((2, 2, 3), np.uint8)), "a")
     with pytest.raises(UnreadableImage, match="a depth map that cannot be read"):
         decode_depth(b"nothing", "a")
+
+
+def test_numbers_and_gaps_in_columns_that_are_called_like_maps(tmp_path):
+    image = {"bytes": png(np.zeros((4, 6, 3), np.uint8)), "path": None}
+    rows = {"image": [image, image], "label": [0, 1], "depth": [1.5, 2.5]}
+    rows["mask"] = [None, {"bytes": png(np.zeros((4, 6), np.uint8)), "path": None}]
+    pq.write_table(pa.table(rows), tmp_path / "t.parquet")
+    data = load_dataset(f"parquet:{tmp_path / 't.parquet'}")
+    assert data[0].depth is None
+    assert data[0].mask is None
+    assert data[1].mask.shape == (4, 6)

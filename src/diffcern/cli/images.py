@@ -82,6 +82,7 @@ def adapt(
     Segmentation and depth write their maps into the folder named like --out without its suffix.
     """
     from diffcern.run.journal import Journal, check_out
+    from diffcern.run.maps import check_maps_folder
     from diffcern.run.predict import adapt_rows, answers
 
     check_out(out, overwrite)
@@ -110,6 +111,8 @@ def adapt(
         "batch_size": batch_size,
         "seed": seed,
     }
+    if task != "classification":
+        check_maps_folder(out.with_suffix(""), Path(images))
     journal = Journal(out, chosen, overwrite=overwrite)
     if online or built.needs_batch:
         journal.restart()  # an answer depends on the images before it or beside it

@@ -62,8 +62,8 @@ class ParquetImages:
         features = _features(schema)
         self._image = columns.image_column(schema.names, features, image_column, where)
         label = columns.label_column(schema.names, features, label_column, where) if labelled else None
-        self._mask = next((name for name in MASK_COLUMNS if name in schema.names), None)
-        self._depth = next((name for name in DEPTH_COLUMNS if name in schema.names), None)
+        self._mask = next((name for name in MASK_COLUMNS if _encoded(schema, name)), None)
+        self._depth = next((name for name in DEPTH_COLUMNS if _encoded(schema, name)), None)
         self._pixels = [name for name in (self._image, self._mask, self._depth) if name]
         cheap = [column for column in (label, "id" if "id" in schema.names else None) if column]
 
@@ -97,19 +97,25 @@ class ParquetImages:
     def __getitem__(self, index: int) -> Sample:
         row = range(self._length)[index]
         name = self.ids[row]
-        image = decode(self._stored(self._image, row), name, self._max_side)
-        mask = decode_mask(self._stored(self._mask, row), name, self._indices) if self._mask else None
-        depth = decode_depth(self._stored(self._depth, row), name) if self._depth else None
-        return Sample(name, image, self.targets[row], mask, depth)
+        image, mask, depth = (self._stored(column, row) for column in (self._image, self._mask, self._depth))
+        if image is None:
+            raise UnreadableImage(name, f"column {self._image!r} holds no image bytes in this row")
+        return Sample(
+            name,
+            decode(image, name, self._max_side),
+            self.targets[row],
+            None if mask is None else decode_mask(mask, name, self._indices),
+            None if depth is None else decode_depth(depth, name),
+        )
 
-    def _stored(self, column: str, row: int) -> bytes:
-        """The encoded pixels of one row."""
+    def _stored(self, column: str | None, row: int) -> bytes | None:
+        """The encoded pixels of one row; None where the column, or this row of it, has none."""
+        if column is None:
+            return None
         group = bisect_right(self._starts, row) - 1
         value = self._row_group(group)[column][row - self._starts[group]].as_py()
         data = value.get("bytes") if isinstance(value, dict) else value
-        if not isinstance(data, bytes):
-            raise UnreadableImage(self.ids[row], f"column {column!r} holds no image bytes in this row")
-        return data
+        return data if isinstance(data, bytes) else None
 
     def _row_group(self, group: int) -> pa.Table:
         """The columns of pixels of one row group, kept while `CACHE_BYTES` allow (always at least the latest)."""
@@ -147,6 +153,16 @@ def read_columns(path: str | Path, names: Sequence[str], optional: Sequence[str]
         for column in wanted:
             values[column] += table[column].to_pylist()
     return values
+
+
+def _encoded(schema: pa.Schema, name: str) -> bool:
+    """Whether a column holds encoded images, and not numbers that are called alike."""
+    if name not in schema.names:
+        return False
+    kind = schema.field(name).type
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def _files(path: str) -> list[Path]:

@@ -60,7 +60,7 @@ class Purified:
     """
 
     needs_batch = False
-    tasks = TASKS
+    tasks: tuple[str, ...] = TASKS
 
     def __init__(
         self, before: Method, after: Method, purifier: Purifier, ensemble: Ensemble, skip: float | None, task: Kind

@@ -33,6 +33,8 @@ class SDA(Purified):
     where predictor, classes or prior are not those of the folder, DiffcernError where it is not finished or damaged.
     """
 
+    tasks = ("classification",)  # for which `diffcern align` makes folders
+
     def __init__(
         self,
         predictor: Predictor,
@@ -55,6 +57,8 @@ class SDAWithTTA(Purified):
     feedback: which of them, "source" (f on the image), "aligned" (f' on the purified image) or "both". The options
     between `feedback` and `ensemble` are Diffusion-TTA's, the others SDA's.
     """
+
+    tasks = ("classification",)  # for which `diffcern align` makes folders
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from diffcern.data import Dataset, Sample, UnreadableImage, readable
+from diffcern.errors import UsageError
 from diffcern.methods import Method
 from diffcern.methods.base import call
 from diffcern.predictors import Predictor
@@ -65,6 +66,8 @@ def answers(
         yield from (sample for sample in samples if isinstance(sample, UnreadableImage))
         if not good:
             continue
+        if predictor.task != "classification" and len({sample.image.shape for sample in good}) > 1:
+            raise UsageError("maps of images of different sizes do not stack: leave --batch-size at 1")
         images = batch_of([sample.image for sample in good], predictor).to(device)
         with torch.no_grad():
             before = call(predictor, {}, images)

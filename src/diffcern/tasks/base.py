@@ -41,7 +41,7 @@ class Task(Protocol):
 
 
 def resized(maps: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Maps `[B, C, H, W]` at another size: means of what a pixel covers where smaller, bilinear where larger."""
+    """Maps `[B, C, H, W]` at another size: bilinear, antialiased where smaller."""
     if tuple(maps.shape[-2:]) == shape:
         return maps
     return F.interpolate(maps, shape, mode="bilinear", antialias=True, align_corners=False)

@@ -20,6 +20,7 @@ from diffcern.tasks.segmentation import check_size, no_maps
 from diffcern.types import Condition
 
 TRAIN = "`diffcern train prior --maps depth`"
+SMALLEST = 8  # pixels a side that are measured
 NEAREST, FARTHEST = 1e-2, 1e3  # metres; beyond, a depth is no depth
 
 
@@ -75,9 +76,11 @@ class Depth:
         """
         if sample.depth is None:
             return []
-        truth = sample.depth.to(output.device).float()
+        output, truth = output.cpu(), sample.depth.cpu().float()
         check_depth(truth, sample.id)
         check_size(output, truth, sample.id)
+        if min(truth.shape) < SMALLEST:
+            raise DiffcernError(f"the depth of {sample.id} has fewer than {SMALLEST} pixels a side: too few for SSIM")
         given = F.interpolate(output[None, None].float(), truth.shape, mode="bilinear", align_corners=False)[0, 0]
         known = truth > 0
         answer = (given if self.metric else aligned(given, truth, known)).clamp(NEAREST, FARTHEST)

@@ -25,7 +25,7 @@ TRAIN = "`diffcern train prior --maps segmentation`"
 class Segmentation:
     """Maps the predictor's K classes onto the channels of the prior's maps, by name.
 
-    prior: None where no method asks one. Raises DiffcernError where its maps lack one of the predictor's classes.
+    prior: None where no method asks one.
     """
 
     name = "segmentation"
@@ -33,12 +33,15 @@ class Segmentation:
     def __init__(self, class_names: Sequence[str], prior: Prior | None = None) -> None:
         self.class_names = tuple(class_names)
         self.shape: tuple[int, int] | None = None
-        if prior is not None and prior.spatial_shape and prior.maps and prior.maps.kind == "segmentation":
-            self.mapping = name_map(class_names, prior.maps.names)
+        known = shown(prior) if prior is not None else ()
+        if prior is not None and prior.spatial_shape is not None and set(class_names) <= set(known):
+            self.mapping = name_map(class_names, known)
             self.shape = prior.spatial_shape[1:]
 
     def check(self, prior: Prior) -> None:
-        if self.shape is None:
+        if known := shown(prior):
+            name_map(self.class_names, known)
+        elif self.shape is None:
             raise DiffcernError(f"{no_maps(prior)}; segmentation needs one that reads maps of classes: {TRAIN}")
 
     def condition(self, output: Tensor, keep: Tensor | None = None) -> Condition:
@@ -63,7 +66,7 @@ class Segmentation:
         """
         if sample.mask is None:
             return []
-        mask, count = sample.mask.to(output.device), len(self.class_names)
+        output, mask, count = output.cpu(), sample.mask.cpu(), len(self.class_names)
         check_size(output, mask, sample.id)
         known = mask != VOID
         if bool((known & ((mask < 0) | (mask >= count))).any()):
@@ -76,6 +79,11 @@ class Segmentation:
         answer, truth = logits.argmax(0)[known], mask[known]
         areas = (answer[answer == truth], answer, truth)
         return torch.cat([torch.bincount(area, minlength=count) for area in areas]).double().tolist()
+
+
+def shown(prior: Prior) -> tuple[str, ...]:
+    """The classes that the prior's maps show; none where they show something else."""
+    return prior.maps.names if prior.maps is not None and prior.maps.kind == "segmentation" else ()
 
 
 def no_maps(prior: Prior) -> str:

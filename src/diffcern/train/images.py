@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from diffcern.data import Dataset, Sample
+from diffcern.data.base import VOID
 from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.tasks.depth import check_depth
 
@@ -55,7 +56,7 @@ def read_table(dataset: Dataset, size: Size, truth: Literal["label", "mask", "de
         for i in range(len(dataset)):
             sample = dataset[i]
             if truth != "label":
-                truths.append(_truth(sample, truth))
+                truths.append(_truth(sample, truth, len(getattr(dataset, "mask_names", ()))))
             yield sample.image
 
     images = read_pixels(dataset.name, decoded(), len(dataset), size)
@@ -78,13 +79,17 @@ def read_pixels(name: str, images: Iterable[Tensor], count: int, size: Size) -> 
     return pixels
 
 
-def _truth(sample: Sample, truth: str) -> Tensor:
+def _truth(sample: Sample, truth: str, classes: int) -> Tensor:
+    """The mask, whose indices are below `classes` or void, or the depth. Raises DiffcernError where it is none."""
     value = sample.mask if truth == "mask" else sample.depth
     if value is None:
         raise DiffcernError(f"{sample.id} has no {truth}; training needs one for each image")
     if truth == "depth":
         check_depth(value, sample.id)
         return value.half()
+    foreign = value[(value != VOID) & ((value < 0) | (value >= classes))]
+    if len(foreign):
+        raise DiffcernError(f"the mask of {sample.id} holds {int(foreign[0])}, and there are {classes} classes")
     return value.to(torch.uint8)
 
 

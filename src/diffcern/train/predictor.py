@@ -96,7 +96,7 @@ def train_predictor(
             output = predictor(images)
         return loss_of(output.float(), targets, recipe)
 
-    settings = {"dataset": dataset.name, "size": len(dataset), **asdict(recipe)}
+    settings = {"dataset": dataset.name, "size": len(dataset), "names": names, **asdict(recipe)}
     outcome = train(predictor, loss_at, schedule, folder, settings)
     # BatchNorm's running statistics belong to the raw weights: measure them again for the averaged ones.
     batches = ((table.batch(index, device)[0],) for index in some.split(256))

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
 from diffcern.data import Dataset
-from diffcern.errors import UsageError
+from diffcern.errors import DiffcernError, UsageError
 from diffcern.familiarity import clean_errors
 from diffcern.likelihood import denoising_error
 from diffcern.priors.base import Prior
@@ -90,7 +90,8 @@ def train_prior(
     def loss_at(step: int) -> Tensor:
         return _loss(prior, table, told, recipe, augmentations, schedule, step, autocast)
 
-    settings = {"dataset": dataset.name, "size": len(dataset), **asdict(recipe)}
+    settings = {"dataset": dataset.name, "size": len(dataset), "names": names, **asdict(recipe)}
+    settings |= {"map_names": maps.names if maps else ()}
     outcome = train(prior.denoiser, loss_at, schedule, folder, settings)
     prior.eval().requires_grad_(False)
     some = torch.linspace(0, len(dataset) - 1, min(CLEAN, len(dataset))).long()
@@ -181,6 +182,8 @@ def maps_of(kind: str, dataset: Dataset, table: ImageTable) -> Maps | None:
     if kind == "depth":
         assert table.truth is not None  # it was asked for
         near, far = table.truth[table.truth > 0].aminmax()
+        if near == far:
+            raise DiffcernError(f"{dataset.name} has one depth everywhere: there is nothing to learn from it")
         return Maps("depth", near=round(near.item(), 3), far=round(far.item(), 3))
     return None
 
