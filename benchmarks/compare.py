@@ -12,10 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from diffcern.report.estimates import RESAMPLES
 from diffcern.report.records import load
 from diffcern.report.summary import CLEAN
-
-RESAMPLES = 2000
 
 
 def main() -> None:

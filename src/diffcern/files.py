@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,11 +40,19 @@ def reading(path: Path, advice: str) -> Iterator[None]:
         raise DiffcernError(f"cannot read {path}: {what or type(error).__name__}. {advice}") from error
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a temporary file beside `path` and renames it: a kill leaves the old file or none."""
+def atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Calls write(temporary path) and renames the result: a kill leaves the old file or none.
+
+    The temporary name carries the process id, so that several processes can share a folder.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_bytes(content)
+        write(partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes the file `atomically`."""
+    atomically(path, lambda partial: partial.write_bytes(content))

@@ -20,14 +20,20 @@ from typing import Any
 
 import torch
 from diffusers import DDPMScheduler, PixArtTransformer2DModel
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from diffcern.errors import unknown
-from diffcern.files import check_files, reading, write_whole
+from diffcern.files import check_files, reading
 from diffcern.priors.latent import pixel_images, pixel_latents
-from diffcern.priors.native import PREDICTION_TYPES, plain_attention, read_clean_errors, write_clean_errors
+from diffcern.priors.native import (
+    PREDICTION_TYPES,
+    plain_attention,
+    read_clean_errors,
+    write_clean_errors,
+    write_weights,
+)
 from diffcern.priors.schedule import schedule_of
 from diffcern.priors.text import TextPrior
 from diffcern.types import Condition
@@ -154,12 +160,6 @@ class CaptionedPrior(TextPrior):
 def text_encoder(config: CLIPTextConfig) -> CLIPTextModel:
     """With attention in plain products, like the denoiser's."""
     return CLIPTextModel._from_config(config, attn_implementation="eager")
-
-
-def write_weights(network: nn.Module, path: Path, dtype: torch.dtype) -> None:
-    """The network's tensors in `dtype` as safetensors, whole or not at all."""
-    state = {name: value.to(dtype).contiguous() for name, value in network.state_dict().items()}
-    write_whole(path, save(state, {"format": "pt"}))
 
 
 def captioned_prior(

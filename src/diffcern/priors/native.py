@@ -106,8 +106,7 @@ class NativePrior(Prior):
         copy = architecture.from_config(self.denoiser.config)
         copy.load_state_dict(self.denoiser.state_dict())
         copy.save_config(folder / "denoiser")
-        state = {name: value.contiguous() for name, value in nn.Module.to(copy, dtype).state_dict().items()}
-        write_whole(folder / "denoiser" / "diffusion_pytorch_model.safetensors", save(state, {"format": "pt"}))
+        write_weights(copy, folder / "denoiser" / "diffusion_pytorch_model.safetensors", dtype)
         DDPMScheduler.from_config(self.scheduler_config).save_pretrained(folder / "scheduler")
         (folder / "prior.json").write_text(json.dumps(asdict(self.config), indent=1) + "\n")
         write_clean_errors(self, folder)
@@ -139,6 +138,12 @@ def plain_attention(denoiser: nn.Module) -> None:
     for module in denoiser.modules():
         if isinstance(module, Attention):
             module.set_processor(AttnProcessor())
+
+
+def write_weights(network: nn.Module, path: Path, dtype: torch.dtype) -> None:
+    """The network's tensors in `dtype` as safetensors, whole or not at all."""
+    state = {name: value.to(dtype).contiguous() for name, value in network.state_dict().items()}
+    write_whole(path, save(state, {"format": "pt"}))
 
 
 def write_clean_errors(prior: Prior, folder: Path) -> None:

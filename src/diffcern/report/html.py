@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from diffcern.files import write_whole
 from diffcern.metrics import METRICS, Metric
 from diffcern.report import coverage, wording
 from diffcern.report.drawing import marks
@@ -19,7 +20,7 @@ from diffcern.report.gallery import BROKEN, FIXED, WRONG, build_gallery
 from diffcern.report.maps import build_maps
 from diffcern.report.plots import all_plots
 from diffcern.report.records import load
-from diffcern.report.summary import CLEAN, MEAN, SOURCE, main_rows, save_summary, summarise_run, write_atomically
+from diffcern.report.summary import CLEAN, MEAN, SOURCE, main_rows, save_summary, summarise_run
 from diffcern.report.wording import BETTER, WORSE, Row, headline, names, other_metrics, shift_names, standing
 
 SIGNS = {BETTER: ("▲", "significantly better than source"), WORSE: ("▼", "significantly worse than source")}
@@ -86,7 +87,8 @@ def write_report(run_dir: str | Path) -> Path:
         gallery=build_gallery(run, wording.best_entry(summary, single=True) or wording.best_entry(summary)),
         maps=build_maps(run) if run.task != "classification" else None,
     )
-    return write_atomically(run.path / "report.html", page)
+    write_whole(run.path / "report.html", page.encode())
+    return run.path / "report.html"
 
 
 @cache

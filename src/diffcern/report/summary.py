@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diffcern.files import write_whole
 from diffcern.metrics import METRICS
 from diffcern.report.estimates import estimates
 from diffcern.report.records import Cell, Entry, Run, load
@@ -48,14 +49,8 @@ def write_summary(run_dir: str | Path) -> list[dict[str, Any]]:
 
 def save_summary(rows: list[dict[str, Any]], run_dir: Path) -> Path:
     text = json.dumps(rows, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    return write_atomically(run_dir / "summary.json", text)
-
-
-def write_atomically(file: Path, text: str) -> Path:
-    """Write so that a reader finds the old file or the new one, never half of one."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    return temporary.replace(file)
+    write_whole(run_dir / "summary.json", text.encode())
+    return run_dir / "summary.json"
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:

@@ -12,8 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from diffcern.errors import DiffcernError, UsageError
-from diffcern.files import check_folder
-from diffcern.run.store import atomically
+from diffcern.files import atomically, check_folder
 
 SUFFIXES = (".parquet", ".csv", ".json")
 

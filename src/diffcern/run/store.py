@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffcern.errors import DiffcernError
+from diffcern.files import atomically
 from diffcern.types import Record, Timing
 
 RECORD_SCHEMA = pa.schema(
@@ -128,16 +128,3 @@ def check_fingerprint(path: Path, fingerprint: Mapping[str, str]) -> None:
         raise DiffcernError(
             f"{path} was made with {' and '.join(changed)}: give another --out, or delete the folder to start afresh"
         )
-
-
-def atomically(path: Path, write: Any) -> None:
-    """Calls write(temporary path) and renames the result: a kill leaves the old file or none.
-
-    The temporary name carries the process id, so that shards of one run can share a folder.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        write(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

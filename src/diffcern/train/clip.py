@@ -19,9 +19,10 @@ from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from diffcern.errors import UsageError
-from diffcern.priors.captioned import write_weights
+from diffcern.priors.native import write_weights
 from diffcern.rng import generator
 from diffcern.train.captions import Captioned, CaptionTable, read_captions
+from diffcern.train.images import pixel_statistics
 from diffcern.train.loop import Outcome, Schedule, check_out, train
 from diffcern.words import text_config
 
@@ -62,9 +63,7 @@ def train_clip(
         raise UsageError("the image size must be a multiple of the patch, each width a multiple of its heads")
     check_out(folder)
     table = read_captions(data, recipe.image_size)
-    some = torch.randperm(len(table), generator=generator(schedule.seed, "statistics"))[:10_240]
-    pixels = table.images[some].float().div(255)
-    mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp(min=1e-3)
+    _, mean, std = pixel_statistics(table.images, schedule.seed)
     processor = CLIPImageProcessor(
         size={"height": recipe.image_size, "width": recipe.image_size},
         resample=2,  # bilinear, as the table was read

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from diffcern.data import Dataset, Sample
 from diffcern.data.base import VOID
 from diffcern.errors import DiffcernError, UsageError, unknown
+from diffcern.rng import generator
 from diffcern.tasks.depth import check_depth
 
 MEMORY_LIMIT = 12 * 2**30  # bytes of decoded pixels kept in memory
@@ -91,6 +92,14 @@ def _truth(sample: Sample, truth: str, classes: int) -> Tensor:
     if len(foreign):
         raise DiffcernError(f"the mask of {sample.id} holds {int(foreign[0])}, and there are {classes} classes")
     return value.to(torch.uint8)
+
+
+def pixel_statistics(images: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of at most 10,240 of the images `[N, 3, H, W]` uint8, and the mean and deviation of their channels, `[3]`
+    each, in [0, 1]."""
+    some = torch.randperm(len(images), generator=generator(seed, "statistics"))[:10_240]
+    pixels = images[some].float().div(255)
+    return some, pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp(min=1e-3)
 
 
 AUGMENTATIONS = {

@@ -14,7 +14,7 @@ from diffcern.data import Dataset
 from diffcern.predictors.base import Predictor
 from diffcern.predictors.mae import MaeConfig, MaskedAutoencoder, mae_predictor, save_mae
 from diffcern.rng import generator
-from diffcern.train.images import augment, augmentation_names, read_table
+from diffcern.train.images import augment, augmentation_names, pixel_statistics, read_table
 from diffcern.train.loop import Outcome, Schedule, check_out, train
 
 FIRST = "checkpoint.reconstruction"  # the first phase's folder within the run's, which has the second's checkpoint
@@ -53,9 +53,7 @@ def train_mae(
     augmentations = augmentation_names(recipe.augmentation)
     check_out(folder)
     table = read_table(dataset, recipe.image_size)
-    some = torch.randperm(len(table.targets), generator=generator(schedule.seed, "statistics"))[:10_240]
-    pixels = table.images[some].float().div(255)
-    mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp(min=1e-3)
+    _, mean, std = pixel_statistics(table.images, schedule.seed)
     sizes = {name: value for name, value in asdict(recipe).items() if name not in ("augmentation", "head_images")}
     config = MaeConfig(
         **sizes,

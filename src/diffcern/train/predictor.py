@@ -20,7 +20,7 @@ from diffcern.errors import UsageError
 from diffcern.predictors.base import Kind, Predictor, Size
 from diffcern.predictors.native import NativePredictorConfig, native_predictor, save_predictor
 from diffcern.rng import generator
-from diffcern.train.images import augment, augmentation_names, read_table
+from diffcern.train.images import augment, augmentation_names, pixel_statistics, read_table
 from diffcern.train.loop import Outcome, Schedule, check_out, train
 
 TRUTHS: dict[Kind, Literal["label", "mask", "depth"]] = {
@@ -68,9 +68,7 @@ def train_predictor(
     if not names and recipe.task != "depth":
         raise UsageError(f"{dataset.name} does not name its classes: give --class-names")
     table = read_table(dataset, recipe.image_size, TRUTHS[recipe.task])
-    some = torch.randperm(len(table.targets), generator=generator(schedule.seed, "statistics"))[:10_240]
-    pixels = table.images[some].float().div(255)
-    mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp(min=1e-3)
+    some, mean, std = pixel_statistics(table.images, schedule.seed)
     config = NativePredictorConfig(
         recipe.architecture,
         recipe.image_size,
