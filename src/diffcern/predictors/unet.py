@@ -14,14 +14,14 @@ NEAREST, FARTHEST = -4.0, 7.0  # logarithms of metres: 2 cm to 1 km
 class SmallUNet(nn.Module):
     """Images `[B, 3, H, W]` of any size -> `[B, outputs, H, W]`; pre-activation blocks with BatchNorm.
 
-    Four resolutions of widths w, 2w, 4w, 4w, `depth` blocks each on the way down and one on the way up (Ronneberger et
-    al. 2015).
+    Four resolutions, from half of the image's on, of widths w, 2w, 4w, 4w, `depth` blocks each on the way down and one
+    on the way up (Ronneberger et al. 2015); the answer is resized to the image, as by SegFormer and DeepLab.
     """
 
     def __init__(self, outputs: int, width: int = 16, depth: int = 1) -> None:
         super().__init__()
         widths = [width, 2 * width, 4 * width, 4 * width]
-        self.stem = nn.Conv2d(3, width, 3, 1, 1, bias=False)
+        self.stem = nn.Conv2d(3, width, 3, 2, 1, bias=False)
         self.down = nn.ModuleList()
         channels = width
         for level, size in enumerate(widths):
@@ -41,7 +41,7 @@ class SmallUNet(nn.Module):
             kept.append(x)
         for level, skip in zip(self.up, kept[-2::-1], strict=True):
             x = level(torch.cat([F.interpolate(x, skip.shape[-2:], mode="nearest"), skip], 1))
-        return self.head(x)
+        return F.interpolate(self.head(x), images.shape[-2:], mode="bilinear")
 
 
 class Metres(nn.Module):

@@ -80,7 +80,7 @@ def train_predictor(
         recipe.task,
     )
     torch.manual_seed(schedule.seed)  # the initial weights
-    predictor = native_predictor(config).to(device).train()
+    predictor = native_predictor(config).to(device, memory_format=torch.channels_last).train()  # faster convolutions
 
     def loss_at(step: int) -> Tensor:
         rng = generator(schedule.seed, "predictor", step)
