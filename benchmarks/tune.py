@@ -2,9 +2,10 @@
 
     python benchmarks/tune.py [--spec digits] [--count 60] [--workers 2] [--only diffusion-tta]
     python benchmarks/tune.py --spec specs/cifar10.toml --count 40 --shifts clean gaussian_noise fog pixelate
+    python benchmarks/tune.py --spec specs/camvid.toml --dataset parquet:../shared/data/camvid/val.parquet --count 20
 
-The digits have a validation split; of other data sets it takes images beyond the first 1,000 of the test set, and
-reports use those. Runs again continue.
+Digits and scenes have a validation split, and --dataset names that of other data; without one it takes images beyond
+the first 1,000 of the test set, and reports use those. Runs again continue.
 """
 
 from __future__ import annotations
@@ -67,16 +68,52 @@ CANDIDATES: dict[str, list[dict]] = {
 }
 
 
-def tuning_spec(source: str, count: int, shifts: list[str], methods: list[str]) -> Spec:
+def maps_tta(**changes: object) -> dict[str, object]:
+    """Options of Diffusion-TTA around the "small" preset of maps."""
+    return {**preset_options("diffusion-tta", "small", "segmentation"), **changes}
+
+
+MAPS: dict[str, list[dict]] = {  # for segmentation and depth
+    "diffusion-tta": [
+        *({"options": maps_tta(learning_rate=rate)} for rate in (0.01, 0.05, 0.2, 1.0)),
+        *({"options": maps_tta(learning_rate=rate, parameters="norm")} for rate in (0.2, 1.0, 5.0)),
+        *({"options": maps_tta(learning_rate=rate, optimizer="adam")} for rate in (1e-4, 1e-3)),
+        {"options": maps_tta(learning_rate=1e-4, optimizer="adam", adapt_prior=True)},
+        {"options": maps_tta(learning_rate=0.2, weighting="eps")},
+        *(
+            {**ONLINE, "options": maps_tta(learning_rate=rate, steps=steps, batch_statistics=True)}
+            for steps, rate in ((1, 0.05), (3, 0.2))
+        ),
+    ],
+    "tent": CANDIDATES["tent"],
+    "diffpure": [
+        {"options": {"start": start, "steps": 10, "solver": "ddpm", "ensemble": ensemble}}
+        for start in (99, 199, 399)
+        for ensemble in ("none", "sum")
+    ],
+    "dda": [
+        {"options": {"start": start, "steps": 20, "weight": weight, "form": "estimate"}}
+        for start in (199, 399, 599)
+        for weight in (0.1, 0.2, 0.4)
+    ],
+}
+
+
+def tuning_spec(source: str, count: int, shifts: list[str], methods: list[str], dataset: str = "") -> Spec:
     """The specification with the candidates as its entries, on images that it does not report on."""
     spec = read_spec(source)
-    if spec.data.dataset == "embedded:digits":
-        data = dataclasses.replace(spec.data, dataset="embedded:digits/validation", count=count)
+    if not dataset and spec.data.dataset in ("embedded:digits", "embedded:scenes", "embedded:scenes/test"):
+        dataset = spec.data.dataset.removesuffix("/test") + "/validation"
+    if dataset:
+        data = dataclasses.replace(spec.data, dataset=dataset, count=count)
     else:
         data = dataclasses.replace(spec.data, count=count, skip=RESERVED)
+    known = CANDIDATES if spec.models.task == "classification" else MAPS
     entries = {"source": Entry("source")}
-    for method in methods:
-        entries |= {f"{method}-{n}": Entry(method, **candidate) for n, candidate in enumerate(CANDIDATES[method])}
+    for method in methods or known:
+        if method not in known:
+            raise SystemExit(f"no candidates for {method} in {spec.models.task}: --only takes {', '.join(known)}")
+        entries |= {f"{method}-{n}": Entry(method, **candidate) for n, candidate in enumerate(known[method])}
     names = tuple(shifts) or spec.shifts.names
     return dataclasses.replace(
         spec, name="tune", data=data, entries=entries, shifts=Shifts(names, spec.shifts.severities)
@@ -89,10 +126,11 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--shifts", nargs="*", default=[])
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--only", nargs="*", choices=CANDIDATES, default=list(CANDIDATES))
+    parser.add_argument("--only", nargs="*", choices=CANDIDATES, default=[])
+    parser.add_argument("--dataset", default="", help="the images to choose on")
     parser.add_argument("--out", type=Path, help="default: runs/tune-NAME")
     options = parser.parse_args()
-    spec = tuning_spec(options.spec, options.count, options.shifts, options.only)
+    spec = tuning_spec(options.spec, options.count, options.shifts, options.only, options.dataset)
     out = options.out or Path("runs") / f"tune-{Path(options.spec).stem}"
     evaluate(
         spec,
