@@ -29,7 +29,7 @@ from diffcern.methods import build_method
 from diffcern.predictors import Predictor
 from diffcern.priors import Prior
 from diffcern.priors.dit import DiTPrior
-from diffcern.priors.text import StableDiffusionPrior
+from diffcern.priors.stable_diffusion import StableDiffusionPrior
 from diffcern.tasks import Classification
 from diffcern.types import Inputs
 

@@ -1,4 +1,4 @@
-"""Two entries of one run against each other: the difference of their mean accuracy over the shifts, with its interval.
+"""Two entries of one run against each other: the difference of every metric, mean over the shifts, with its interval.
 
     python benchmarks/compare.py RUN_DIR ENTRY OTHER [OTHER ...]
 
@@ -8,12 +8,12 @@ Paired: both met the same images and shifts. 95 % percentile bootstrap over imag
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from diffcern.report.estimates import RESAMPLES
-from diffcern.report.records import load
+from diffcern.metrics import METRICS
+from diffcern.report.estimates import estimates
+from diffcern.report.records import Run, load
 from diffcern.report.summary import CLEAN
 
 
@@ -24,23 +24,29 @@ def main() -> None:
     parser.add_argument("others", nargs="+")
     options = parser.parse_args()
     run = load(options.run)
-    if any(not cell.labelled.all() for cell in run.cells.values()):
-        raise SystemExit("this compares right answers: the run needs labels, and classes of whole images")
-
-    def right(entry: str) -> np.ndarray:
-        """`[images, shifts]`: 1 or 0, in the order of the ids."""
-        cells = [run.cells[entry, shift, severity] for shift, severity in run.conditions if shift != CLEAN]
-        return np.stack([(cell.prediction == cell.target)[np.argsort(cell.ids)] for cell in cells], 1).astype(float)
-
-    rng = np.random.default_rng(0)
     for other in options.others:
-        paired = (right(options.entry) - right(other)).mean(1)
-        means = paired[rng.integers(0, len(paired), (RESAMPLES, len(paired)))].mean(1)
-        low, high = np.percentile(means, [2.5, 97.5])
-        print(
-            f"{options.entry} - {other}: {100 * paired.mean():+.1f} points [{100 * low:.1f}, {100 * high:.1f}], "
-            f"{len(paired)} images x {right(other).shape[1]} shifts"
-        )
+        print(f"{options.entry} - {other}: {difference(run, options.entry, other)}")
+
+
+def difference(run: Run, entry: str, other: str) -> str:
+    """Of every metric of the run's task: the mean over its shifts, in words."""
+    pair = [known for known in run.entries if known.name in (entry, other)]
+    if len(pair) < 2:
+        raise SystemExit(f"{entry} and {other}: two entries of {', '.join(known.name for known in run.entries)}")
+    cells = {key: cell for key, cell in run.cells.items() if key[0] in (entry, other)}
+    changes = estimates(replace(run, entries=pair, cells=cells), other)[1]
+    shifts = [c for c, (shift, _) in enumerate(run.conditions) if shift != CLEAN]
+    images = max(len(cell.ids) for cell in cells.values())
+    parts = []
+    for metric in METRICS[run.task]:
+        change = changes[metric.name, entry].over(shifts) if (metric.name, entry) in changes else None
+        if change is None:
+            raise SystemExit("nothing to compare: no truth is known in this run")
+        value, low, high = (100 * number if metric.unit == "%" else number for number in change)
+        digits, unit = (1, "points") if metric.unit == "%" else (3, metric.unit)
+        interval = f"[{low:.{digits}f}, {high:.{digits}f}]"
+        parts.append(" ".join(filter(None, (metric.title, f"{value:+.{digits}f}", unit, interval))))
+    return f"{', '.join(parts)}; {images} images x {len(shifts)} shifts"
 
 
 if __name__ == "__main__":
