@@ -70,7 +70,7 @@ CANDIDATES: dict[str, list[dict]] = {
 
 def maps_tta(**changes: object) -> dict[str, object]:
     """Options of Diffusion-TTA around the "small" preset of maps."""
-    return {**preset_options("diffusion-tta", "small", "segmentation"), **changes}
+    return {**preset_options("diffusion-tta", "small"), "temperature": 1.0, **changes}
 
 
 MAPS: dict[str, list[dict]] = {  # for segmentation and depth
@@ -78,8 +78,9 @@ MAPS: dict[str, list[dict]] = {  # for segmentation and depth
         *({"options": maps_tta(learning_rate=rate)} for rate in (0.01, 0.05, 0.2, 1.0)),
         *({"options": maps_tta(learning_rate=rate, parameters="norm")} for rate in (0.2, 1.0, 5.0)),
         *({"options": maps_tta(learning_rate=rate, optimizer="adam")} for rate in (1e-4, 1e-3)),
-        {"options": maps_tta(learning_rate=1e-4, optimizer="adam", adapt_prior=True)},
-        {"options": maps_tta(learning_rate=0.2, weighting="eps")},
+        *({"options": maps_tta(learning_rate=0.2, **other)} for other in ({"weighting": "eps"}, {"span": [0.1, 0.6]})),
+        *({"options": maps_tta(learning_rate=0.2, temperature=temperature)} for temperature in (2.0, 4.0)),
+        {"options": maps_tta(learning_rate=0.2, familiar=0.99)},
         *(
             {**ONLINE, "options": maps_tta(learning_rate=rate, steps=steps, batch_statistics=True)}
             for steps, rate in ((1, 0.05), (3, 0.2))
@@ -113,7 +114,8 @@ def tuning_spec(source: str, count: int, shifts: list[str], methods: list[str], 
     for method in methods or known:
         if method not in known:
             raise SystemExit(f"no candidates for {method} in {spec.models.task}: --only takes {', '.join(known)}")
-        entries |= {f"{method}-{n}": Entry(method, **candidate) for n, candidate in enumerate(known[method])}
+        fitting = [c for c in known[method] if spec.models.task != "depth" or c["options"].get("temperature", 1) == 1]
+        entries |= {f"{method}-{n}": Entry(method, **candidate) for n, candidate in enumerate(fitting)}
     names = tuple(shifts) or spec.shifts.names
     return dataclasses.replace(
         spec, name="tune", data=data, entries=entries, shifts=Shifts(names, spec.shifts.severities)

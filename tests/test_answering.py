@@ -23,6 +23,7 @@ from diffcern.purify import sample
 from diffcern.run.answer import purification
 from diffcern.tasks.question_answering import accuracies, change
 from diffcern.train import align_answerer as stages
+from diffcern.train import stages as making
 from diffcern.train.align_answerer import answered_by, told_of
 
 SHORT = ["--set", "start=300", "--set", "steps=2", "--set", "weight=0.3", "--device", "cpu"]
@@ -297,7 +298,7 @@ def test_from_the_stages_to_an_answer(aligned, llava, prior, table, tmp_path):
 @pytest.mark.parametrize("stop", ["generating", "purifying", "tuning"])
 def test_an_interrupted_alignment_ends_like_a_whole_one(aligned, tmp_path, monkeypatch, stop):
     assert aligned("whole").exit_code == 0
-    original_fill, original_loss, calls = stages.fill, stages.answer_loss, []
+    original_fill, original_loss, calls = making.fill, stages.answer_loss, []
 
     def fill(folder, ids, make, batch_size, report):
         def stopping(done, total):
@@ -314,7 +315,7 @@ def test_an_interrupted_alignment_ends_like_a_whole_one(aligned, tmp_path, monke
         return original_loss(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "fill", fill)
+        patch.setattr(making, "fill", fill)
         patch.setattr(stages, "answer_loss", loss)
         result = aligned("halves")
         assert result.exit_code == 130

@@ -1,6 +1,7 @@
 """`diffcern adapt --task segmentation` and `--task depth`: files that other programs read, and pictures to look at."""
 
 import json
+from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from diffcern.predictors import load_predictor
 from diffcern.predictors.native import NativePredictorConfig, native_predictor, save_predictor
 from diffcern.priors.native import NativeConfig, native_prior
 from diffcern.priors.spatial import Maps
+from diffcern.run.maps import picture_names
 
 SCENES = load_dataset("embedded:scenes/validation")
 
@@ -95,3 +97,35 @@ def test_images_are_not_overwritten_by_their_maps(cli, images, tmp_path):
         assert code == 2
         assert "where the images are" in " ".join(err.split())
     assert (images / "inside" / "0.png").read_bytes() == before
+
+
+def test_no_picture_is_called_like_a_map(cli, images, tmp_path):
+    """An image "0-overlay.png" has a map of that name, which the picture of "0.png" must not replace."""
+    (images / "inside" / "0-overlay.png").write_bytes((images / "inside" / "1.png").read_bytes())
+    named = models(tmp_path, "segmentation")
+    assert cli("adapt", images, *named, "--method", "source", "--out", tmp_path / "o.json")[0] == 0
+    rows = [row for row in json.loads((tmp_path / "o.json").read_text()) if not row["error"]]
+    files = [row["file"] for row in rows] + [f"inside/{row['picture']}" for row in rows]
+    assert len(set(files)) == len(files) == 8
+    assert {str(path.relative_to(tmp_path / "o")) for path in (tmp_path / "o").rglob("*.png")} == set(files)
+    for row in rows:
+        assert Image.open(tmp_path / "o" / row["file"]).mode == "P"
+        assert Image.open(tmp_path / "o" / "inside" / row["picture"]).mode == "RGB"
+
+
+def test_pictures_have_names_of_their_own():
+    names = {name: PurePosixPath(f"{name}.png") for name in ("a", "a-overlay", "b/a", "a-overlay-overlay")}
+    assert {name: str(path) for name, path in picture_names(names, "overlay").items()} == {
+        "a": "a-overlay-overlay-overlay.png",
+        "a-overlay": "a-overlay-overlay-overlay-overlay.png",
+        "b/a": "b/a-overlay.png",
+        "a-overlay-overlay": "a-overlay-overlay-overlay-overlay-overlay.png",
+    }
+
+
+@pytest.mark.parametrize("labels", [(), ("--labels", "cat,dog")])
+def test_a_prior_that_reads_maps_classifies_nothing(cli, images, tmp_path, labels):
+    models(tmp_path, "segmentation")
+    code, _, err = cli("classify", images, "--prior", tmp_path / "prior", *labels)
+    assert code == 1
+    assert "reads maps of segmentation, and knows no classes of images" in " ".join(err.split())

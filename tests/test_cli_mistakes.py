@@ -74,6 +74,17 @@ TRAIN = ("train", "predictor", *TINY)
         ((*CLASSIFY, "--labels", "3"), UsageError, "two or more"),
         ((*CLASSIFY, "--labels", "3,8", "--prompt", "a {}"), UsageError, "--prompt is for models that read text"),
         ((*CLASSIFY, "--labels", "3,8,cat"), DiffcernError, r"^3 labels \(3, 8, cat\).*lacks cat"),
+        (
+            ("match", "embedded:scenes", "--predictor", "x", "--dtype", "bfloat16", "--draws", 100),
+            UsageError,
+            "^--draws, --dtype: only with --prior",
+        ),
+        (
+            ("answer", "embedded:scenes", "--predictor", "x", "--method", "dda", "--preset", "paper"),
+            UsageError,
+            "^--method, --preset: only where the images are purified; give --prior too",
+        ),
+        (("answer", "embedded:scenes", "--predictor", "x", "--set", "steps=2"), UsageError, "^--set: only where"),
         (("bench", "nope.toml"), UsageError, r"^no such file: nope\.toml"),
         (("bench", "typo.toml"), UsageError, r"typo\.toml, \[data\]: unknown key 'cuont'.*'count'.*Known: class_names"),
     ],

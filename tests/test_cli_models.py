@@ -108,7 +108,8 @@ def test_bad_labels(folder, arguments, message):
 
 
 def test_matching_needs_a_prior_that_reads(folder, tmp_path):
-    pq.write_table(pa.table({"image": [encode_png(torch.rand(3, 8, 8))], "caption": ["a"]}), tmp_path / "p.parquet")
+    pair = {"image": [encode_png(torch.rand(3, 8, 8))], "caption": ["a"], "negatives": [["b"]]}
+    pq.write_table(pa.table(pair), tmp_path / "p.parquet")
     with pytest.raises(UsageError, match="does not read captions"):
         run("match", tmp_path / "p.parquet", "--prior", folder / "dit")
     with pytest.raises(DiffcernError, match=r"cannot fetch 'nobody/nothing'.*not in the cache"):
@@ -150,7 +151,8 @@ def test_labels_that_are_long_or_a_file_that_is_not_there(folder):
 def test_compile_is_of_the_priors_network(command, folder, tmp_path, monkeypatch):
     compiled = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
-    pq.write_table(pa.table({"image": [encode_png(torch.rand(3, 8, 8))], "caption": ["a"]}), tmp_path / "p.parquet")
+    pair = {"image": [encode_png(torch.rand(3, 8, 8))], "caption": ["a"], "negatives": [["b"]]}
+    pq.write_table(pa.table(pair), tmp_path / "p.parquet")
     images, sd = folder / "images", folder / "sd"
     digits = ["--predictor", "embedded:digits", "--prior", "embedded:digits"]
     arguments = {

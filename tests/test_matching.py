@@ -8,6 +8,7 @@ import torch
 from caption_checkpoints import CAPTIONS, caption_table, tiny
 
 from diffcern.data import load_pairs
+from diffcern.errors import UsageError
 from diffcern.predictors import load_predictor
 from diffcern.tasks.matching import matches
 from diffcern.train.captions import load_captioned
@@ -98,11 +99,30 @@ def test_a_prior_that_reads_words_matches_by_its_errors(run, pairs, tmp_path):
 
 def test_an_unknown_word_leaves_out_its_example(run, pairs, tmp_path):
     tiny(CAPTIONS).save_pretrained(tmp_path / "prior")  # knows "a", "green" and "field"
-    other = caption_table(tmp_path / "other.parquet", [(0, 0, 0), (1, 1, 1)], ["a green field", "a violet field"])
+    captions, negatives = ["a green field", "a violet field"], [["a field"], ["a green field"]]
+    other = caption_table(tmp_path / "other.parquet", [(0, 0, 0), (1, 1, 1)], captions, negatives=negatives)
     code, out, err = run(other, "--prior", tmp_path / "prior", "--draws", "2", "--json")
     assert code == 0
     assert "'violet' (nearest" in err
     assert [bool(row["error"]) for row in json.loads(out)["rows"]] == [False, True]
+
+
+def test_one_image_with_one_caption_asks_nothing(run, clip, tmp_path):
+    """It would count as right whatever a model says."""
+    with pytest.raises(UsageError, match="nothing to tell apart"):
+        matches(torch.ones(1, 1))
+    tiny([*CAPTIONS, "a green field"]).save_pretrained(tmp_path / "prior")
+    alone = {"negatives": [None, ["a red field"]], "id": ["alone", "asked"]}
+    data = caption_table(tmp_path / "alone.parquet", [(230, 20, 20), (20, 20, 230)], CAPTIONS, **alone)
+    for model in (("--prior", tmp_path / "prior", "--draws", "2"), ("--predictor", clip)):
+        code, out, err = run(data, *model, "--json")
+        printed = json.loads(out)
+        assert code == 0
+        assert {row["n"] for row in printed["scores"]} == {1}
+        assert [row["id"] for row in printed["rows"] if row["error"]] == ["alone"]
+        assert "skipped alone: one image and one caption leave nothing to tell apart" in err
+    single = caption_table(tmp_path / "single.parquet", [(230, 20, 20)], CAPTIONS[:1])
+    assert run(single, "--predictor", clip)[0] == 1
 
 
 def test_exactly_one_model_is_named(run, pairs, clip):

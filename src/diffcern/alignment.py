@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ GENERATED, ALIGNED, PREDICTOR = "generated", "aligned", "predictor"  # folders b
 class Alignment:
     """predictor, generator, prior: names; fingerprints: of the three. method, options: the purification's, all of them.
 
-    sampling: the settings of `purify.sample`. resynthesis: whether generated images were purified before the predictor
-    saw them. recipe: of the fine-tuning. prompts: of each class, where the generator reads text.
+    classes: the predictor's; per_class: images of each, 1 where captions or maps say what to draw. sampling: the
+    settings of `purify.sample`. resynthesis: whether generated images were purified before the predictor saw them.
+    recipe: of the fine-tuning. prompts: of each class, or captions, where the generator reads text. maps: which ones
+    images were drawn of, and for which task (`train.align_maps.ChosenMaps.settings`); empty where of none.
     """
 
     predictor: str
@@ -42,6 +44,7 @@ class Alignment:
     recipe: dict[str, Any]
     seed: int
     prompts: tuple[tuple[str, ...], ...] = ()
+    maps: dict[str, Any] = field(default_factory=dict)
 
     def begin(self, folder: Path) -> None:
         """Writes itself down. DiffcernError where the folder holds other things, or was begun with other settings."""

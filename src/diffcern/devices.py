@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import torch
 
 from diffcern.errors import UsageError
@@ -25,3 +27,10 @@ def device_named(name: str) -> torch.device:
         return torch.device(name)
     except RuntimeError as error:
         raise UsageError(f"{name!r} is no device: {error}") from error
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak memory in MiB so far: allocated on a CUDA device, else the resident size of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,4 +1,4 @@
-"""Masks and depth maps beside images in Parquet files."""
+"""Masks and depth maps beside images, in Parquet files and in repositories of the hub."""
 
 import io
 
@@ -12,6 +12,7 @@ from PIL import Image
 from diffcern.data import UnreadableImage, load_dataset, subset
 from diffcern.data.base import VOID
 from diffcern.data.maps import decode_depth, decode_mask, encode_depth, encode_mask, palette
+from diffcern.errors import UsageError
 
 
 def png(array, mode=None):
@@ -73,3 +74,100 @@ def test_numbers_and_gaps_in_columns_that_are_called_like_maps(tmp_path):
     assert data[0].depth is None
     assert data[0].mask is None
     assert data[1].mask.shape == (4, 6)
+
+
+MASK = np.array([[0, 1, 2, 3, 255, 0]] * 4, np.uint8)
+MILLIMETRES = np.array([[0, 500, 1500, 65535, 1, 2]] * 4, np.uint16)
+NAMES = ["sky", "void", "road", "car"]
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """Writes columns as the split "test" of the data set repository someone/NAME, as `push_to_hub` does."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.chdir(tmp_path)  # where a folder called like a repository is taken for it
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+    def write(name, columns, **kinds):
+        features = {"image": datasets.Image(), "id": datasets.Value("string"), **kinds}
+        images = [{"bytes": png(np.full((4, 6, 3), value, np.uint8)), "path": None} for value in (10, 20)]
+        rows = datasets.Dataset.from_dict({"image": images, "id": ["a", "b"], **columns}, datasets.Features(features))
+        (tmp_path / "someone" / name / "data").mkdir(parents=True)
+        rows.to_parquet(tmp_path / "someone" / name / "data" / "test-00000-of-00001.parquet")
+        return f"someone/{name}:test"
+
+    return write
+
+
+def stored(data):
+    return {"bytes": data, "path": None}
+
+
+@pytest.mark.parametrize("prefix", ["hf", "hf-stream"])
+def test_masks_and_depth_of_a_hub_repository(prefix, repository):
+    """Nothing is decoded into the colours of a palette."""
+    from datasets import Image as HubImage
+
+    columns = {"annotation": [stored(encode_mask(torch.from_numpy(MASK)))] * 2}
+    columns["depth"] = [stored(png(MILLIMETRES)), None]
+    name = repository("scenes", columns, annotation=HubImage(), depth=HubImage())
+    data = load_dataset(f"{prefix}:{name}" + (":2" if prefix == "hf-stream" else ""), class_names=NAMES)
+    assert data.mask_names == ("sky", "road", "car")
+    assert data.class_names == ()  # the images have no label
+    first, second = (data[data.ids.index(name)] for name in "ab")
+    assert first.mask[0].tolist() == second.mask[0].tolist() == [0, VOID, 1, 2, VOID, 0]
+    assert first.depth[0].tolist() == pytest.approx([0, 0.5, 1.5, 65.535, 0.001, 0.002])
+    assert second.depth is None
+    assert [round(255 * sample.image.mean().item()) for sample in (first, second)] == [10, 20]
+
+
+def test_a_label_that_is_an_image_is_a_mask(repository, tmp_path):
+    from datasets import Image as HubImage
+
+    columns = {"label": [stored(png(MASK))] * 2}
+    data = load_dataset(f"hf:{repository('labels', columns, label=HubImage())}", mask_names=NAMES)
+    assert data.mask_names == ("sky", "road", "car")
+    assert data[0].mask[0].tolist() == [0, VOID, 1, 2, VOID, 0]
+    assert list(data.targets) == [-1, -1]
+    assert load_dataset(table(tmp_path / "t.parquet", label=png(MASK)))[0].mask.shape == (4, 6)
+
+
+def test_maps_in_files_beside_a_hub_table(tmp_path, monkeypatch):
+    """As the hub's folders of images give them; one that has gone is named."""
+    datasets = pytest.importorskip("datasets")
+    (tmp_path / "mask.png").write_bytes(png(MASK))
+    paths = [{"bytes": None, "path": str(tmp_path / name)} for name in ("mask.png", "gone.png")]
+    columns = {"image": [stored(png(np.zeros((4, 6, 3), np.uint8)))] * 2, "mask": paths}
+    features = datasets.Features({"image": datasets.Image(), "mask": datasets.Image()})
+    rows = datasets.Dataset.from_dict(columns, features)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: rows)
+    data = load_dataset("hf:someone/folder:test")
+    assert data[0].mask[0].tolist() == MASK[0].tolist()
+    with pytest.raises(UnreadableImage, match=r"'1': .*gone.png: No such file"):
+        data[1]
+
+
+def test_labels_and_masks_in_one_table_have_names_of_their_own(repository, tmp_path):
+    from datasets import ClassLabel
+    from datasets import Image as HubImage
+
+    columns = {"mask": [stored(png(MASK))] * 2, "label": [1, 0]}
+    name = repository("both", columns, mask=HubImage(), label=ClassLabel(names=["indoors", "outdoors"]))
+    folder = tmp_path / "someone" / "both" / "data"
+    for place in (f"hf:{name}", f"parquet:{folder}", str(next(folder.iterdir()))):
+        data = load_dataset(place, mask_names=NAMES)
+        assert data.mask_names == ("sky", "road", "car")
+        assert data.class_names == ("indoors", "outdoors")
+        assert list(data.targets) == [1, 0]
+        assert data[0].mask[0].tolist() == [0, VOID, 1, 2, VOID, 0]
+        data = load_dataset(place, class_names=["in", "out"])
+        assert (data.class_names, data.mask_names) == (("in", "out"), ())
+
+
+def test_names_of_masks_where_there_are_none(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(np.zeros((4, 6, 3), np.uint8)))
+    for place in (f"folder:{tmp_path}", str(tmp_path)):
+        with pytest.raises(UsageError, match="no masks whose classes could be named"):
+            load_dataset(place, mask_names=NAMES)
+    with pytest.raises(UsageError, match="its own class names"):
+        load_dataset("embedded:scenes", mask_names=NAMES)

@@ -136,7 +136,7 @@ def test_one_question_for_each_image(answerer):
 def test_what_is_no_llava(tmp_path):
     with pytest.raises(UsageError, match="diffcern train answerer"):
         load_answerer(str(tmp_path))
-    with pytest.raises(UsageError, match="unknown embedded answerer"):
+    with pytest.raises(UsageError, match="unknown embedded predictor"):
         load_answerer("embedded:nothing")
     transformers.CLIPVisionConfig().save_pretrained(tmp_path / "clip")
     with pytest.raises(DiffcernError, match="clip_vision_model; questions are answered by llava"):

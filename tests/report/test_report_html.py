@@ -241,7 +241,7 @@ def test_skipped_images_are_on_the_page(build: Build) -> None:
     run = build()
     skip(run, "fog", 3, 7)
     words = Page(write_report(run)).words
-    assert "1 image skipped because unreadable: img-0007 (the file is empty)." in words
+    assert "1 image skipped: img-0007 (the file is empty)." in words
     assert "39 on fog" in words
 
 

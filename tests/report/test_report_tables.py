@@ -112,7 +112,7 @@ def test_skipped_images_are_named(build: Build) -> None:
         skip(run, "fog", 3, index)
     plan(run, 40, [])
     text = " ".join(printed(summarise(run)).split())
-    assert "5 images skipped because unreadable: img-0000 (the file is empty)," in text
+    assert "5 images skipped: img-0000 (the file is empty)," in text
     assert "img-0002 (the file is empty) and 2 more." in text
     assert "left: 40 on clean, gaussian_noise, defocus_blur and 1 more; 35 on fog." in text
     assert "The mean over shifts covers other images than clean." in text

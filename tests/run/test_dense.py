@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -12,7 +13,7 @@ from PIL import Image
 
 from diffcern.data import encode_png, load_dataset
 from diffcern.data.base import VOID, Sample
-from diffcern.data.maps import encode_mask, palette
+from diffcern.data.maps import encode_depth, encode_mask, palette
 from diffcern.data.scenes import Scenes
 from diffcern.errors import UsageError
 from diffcern.metrics import METRICS
@@ -207,8 +208,6 @@ def test_data_without_a_truth_for_the_task(folders, task, what):
 
 
 def write_masks(path, mask, sides=(16,)):
-    import pyarrow as pa
-
     shown = [{"image": encode_png(torch.rand(3, side, 16)), "mask": encode_mask(mask[:side])} for side in sides]
     pq.write_table(pa.Table.from_pylist([{"id": str(k), **row} for k, row in enumerate(shown)]), path)
 
@@ -249,6 +248,56 @@ def test_images_of_different_sizes_are_answered_one_by_one(table, tmp_path):
     assert sorted(sum(record.statistics[-2:]) for record in records) == [12 * 16, 16 * 16]
 
 
+def write_maps(path, task, maps, **columns):
+    """A table of images of 16 x 16 with these masks or depths."""
+    encode = encode_mask if task == "segmentation" else encode_depth
+    name = "mask" if task == "segmentation" else "depth"
+    rows = [{"id": str(k), "image": encode_png(torch.rand(3, 16, 16)), name: encode(m)} for k, m in enumerate(maps)]
+    table = pa.Table.from_pylist(rows)
+    for column, values in columns.items():
+        table = table.append_column(column, pa.array(values))
+    pq.write_table(table, path)
+    return {"dataset": str(path), **({"class_names": ["ground", "cube"]} if name == "mask" else {})}
+
+
+@pytest.mark.parametrize(
+    ("task", "bad", "reason"),
+    [
+        ("segmentation", torch.full((16, 16), 7), "the mask of 1 holds [7], and there are 2 classes"),
+        ("segmentation", torch.zeros(16, 9, dtype=torch.long), "has 16 x 16 pixels and its truth 9 x 16"),
+        ("depth", torch.zeros(16, 16), "the depth of 1 is unknown (0) everywhere"),
+    ],
+)
+def test_a_bad_truth_is_skipped_named_and_counted(folders, task, bad, reason, tmp_path):
+    """Like an image that cannot be read: no method sees it, online ones neither."""
+    good = torch.ones(16, 16) if task == "depth" else torch.ones(16, 16, dtype=torch.long)
+    table = table_of(folders, task) | {"data": write_maps(tmp_path / "data.parquet", task, [good, bad, good])}
+    table["shifts"] = {"names": ["clean", "gaussian_noise"], "severities": [3]}
+    table["entries"] = {name: table["entries"][name] for name in ("source", "bn-adapt", "diffusion-tta")}
+    spec = parse_spec(table)
+    complete, skipped = evaluate(spec, tmp_path / "run", device=CPU)
+    assert complete
+    assert list(skipped) == ["1"]
+    assert reason in skipped["1"]
+    assert sorted(r["id"] for r in rows(tmp_path / "run")) == sorted("02" * 6)
+    assert {r["id"] for r in pq.read_table(tmp_path / "run" / "truths.parquet").to_pylist()} == {"0", "2"}
+    summary = summarise(tmp_path / "run")
+    assert {row["n"] for row in summary} == {2}
+    assert all(row["complete"] and list(row["skipped"]) == ["1"] for row in summary)
+    assert reason[:20] in write_report(tmp_path / "run").read_text()
+    assert evaluate(spec, tmp_path / "run", device=CPU) == (True, skipped)  # a resumed run still says so
+
+
+def test_class_names_go_to_the_masks_where_there_are_labels_too(table, tmp_path):
+    masks = [torch.ones(16, 16, dtype=torch.long)] * 3
+    table["data"] = write_maps(tmp_path / "data.parquet", "segmentation", masks, label=[2, 0, 1])
+    table["shifts"] = {"names": ["clean"]}
+    bench = Bench(parse_spec(table), CPU)
+    assert bench.task.class_names == ("ground", "cube")
+    assert bench.dataset.class_names == ("0", "1", "2")
+    assert bench.run(units(bench.spec, 3)[0])[0][0].statistics[-2:] == [0, 256]
+
+
 class Counting(list):
     """Samples that count how often they are read."""
 
@@ -269,8 +318,8 @@ def test_truths_are_kept_as_far_as_there_is_room():
 
 
 def test_relative_depth_is_pictured_in_the_truths_metres():
-    truth = torch.linspace(1, 4, 16).reshape(4, 4)
-    sample = Sample("a", torch.rand(3, 4, 4), -1, depth=truth)
+    truth = torch.linspace(1, 4, 144).reshape(12, 12)
+    sample = Sample("a", torch.rand(3, 12, 12), -1, depth=truth)
     truths = Truths([sample], Depth(metric=False), [], room=0)
     pixels = np.asarray(Image.open(io.BytesIO(truths.picture(0, 3 / truth - 0.5))))  # of unknown scale and shift
     assert np.abs(pixels / 1000 - truth.numpy()).max() < 2e-3  # millimetres, and least squares in float32

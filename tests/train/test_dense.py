@@ -6,15 +6,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from diffcern.cli.training import parse_size
+from diffcern.cli.training import named_data, parse_size
 from diffcern.data import load_dataset, subset
 from diffcern.data.base import VOID
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.predictors import load_predictor
 from diffcern.priors import load_prior
+from diffcern.train import images as table_module
+from diffcern.train.images import read_table
 from diffcern.train.loop import Schedule
-from diffcern.train.predictor import PredictorRecipe, loss_of, mirrored, train_predictor
+from diffcern.train.predictor import PredictorRecipe, train_predictor
 from diffcern.train.prior import PriorRecipe, train_prior
+from diffcern.train.truths import loss_of, mirrored
 from diffcern.types import Condition
 
 SCENES = subset(load_dataset("embedded:scenes/train"), 24, seed=0)
@@ -67,13 +70,11 @@ def test_a_segmenter_and_a_depth_predictor_learn(tmp_path):
 def test_unknown_pixels_cost_nothing():
     logits, mask = torch.randn(1, 3, 4, 4), torch.full((1, 4, 4), VOID)
     mask[0, 0, 0] = 2
-    recipe = dataclasses.replace(PREDICTOR, task="segmentation")
-    assert torch.allclose(loss_of(logits, mask, recipe), F.cross_entropy(logits[:, :, 0, 0], torch.tensor([2])))
+    assert torch.allclose(loss_of(logits, mask, "segmentation"), F.cross_entropy(logits[:, :, 0, 0], torch.tensor([2])))
     depth, metres = torch.zeros(1, 4, 4), torch.full((1, 4, 4), 2.0)
     depth[0, 1, 1] = 1.0
-    assert loss_of(metres, depth, dataclasses.replace(PREDICTOR, task="depth")).item() == pytest.approx(
-        0.6931, abs=1e-3
-    )
+    assert loss_of(metres, depth, "depth").item() == pytest.approx(0.6931, abs=1e-3)
+    assert torch.isfinite(loss_of(torch.zeros(1, 4, 4), depth, "depth"))  # a network may answer 0
 
 
 def test_images_and_maps_are_mirrored_together():
@@ -84,6 +85,33 @@ def test_images_and_maps_are_mirrored_together():
     for row, was in enumerate(turned):
         assert torch.equal(truth[row], maps[row].flip(-1) if was else maps[row])
     assert torch.equal(mirrored(images, maps, False, torch.Generator())[0], images)
+
+
+def test_truths_count_towards_memory(monkeypatch):
+    """Masks of 64 x 64 bytes each, or twice that for depth, beside images of 16 x 16."""
+    images, maps = 3 * 16 * 16, 64 * 64
+    monkeypatch.setattr(table_module, "MEMORY_LIMIT", len(SCENES) * (images + maps))
+    table = read_table(SCENES, 16, "mask")
+    assert (table.images.nbytes, table.truth.nbytes) == (len(SCENES) * images, len(SCENES) * maps)
+    assert torch.equal(table.truth[3].long(), SCENES[3].mask)
+    with pytest.raises(DiffcernError, match=r"24 images with depths need .* of memory, and training keeps"):
+        read_table(SCENES, 16, "depth")
+    monkeypatch.setattr(table_module, "MEMORY_LIMIT", len(SCENES) * images - 1)
+    with pytest.raises(DiffcernError, match="24 images of 16 x 16 pixels need"):
+        read_table(SCENES, 16, "mask")
+
+
+def test_class_names_are_those_of_what_is_trained(monkeypatch):
+    asked = []
+    monkeypatch.setattr("diffcern.data.load_dataset", lambda name, **names: asked.append((name, names)))
+    named_data("parquet:x", "sky, road", "segmentation")
+    named_data("parquet:x", "in,out", "classification")
+    named_data("parquet:x", "", "depth")
+    assert asked == [
+        ("parquet:x", {"mask_names": ["sky", "road"]}),
+        ("parquet:x", {"class_names": ["in", "out"]}),
+        ("parquet:x", {"class_names": None}),
+    ]
 
 
 def test_mistakes(tmp_path):

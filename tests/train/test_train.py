@@ -157,6 +157,36 @@ def test_augmentations():
     assert best.max() < 1e-4
 
 
+def test_augmentations_of_images_that_are_no_squares():
+    """A shift is as many pixels of each side as that has eighths, and a turn keeps lengths."""
+    images = torch.rand(64, 1, 16, 40)
+    moved = augment(images, ("crop",), torch.Generator().manual_seed(0))
+    steps = [(dy, dx) for dy in range(-2, 3) for dx in range(-5, 6)]
+    inner = [torch.roll(images, step, (-2, -1)) for step in steps]
+    error = torch.stack([(moved - c)[..., 3:-3, 6:-6].abs().flatten(1).amax(1) for c in inner])
+    assert error.amin(0).max() < 1e-4  # whole pixels: the interior is an exact copy
+    taken = [steps[k] for k in error.argmin(0).tolist()]
+    assert {abs(dy) for dy, _ in taken} == {0, 1, 2}
+    assert max(abs(dx) for _, dx in taken) == 5
+
+    y, x = torch.meshgrid(torch.arange(48) - 23.5, torch.arange(96) - 47.5, indexing="ij")
+    ratios, _ = axes((x**2 + y**2 < 14**2).float(), x, y)
+    assert ratios.max() < 1.02  # a disc stays one: a turn that forgets the sides makes it 1.2 times as long as wide
+    _, angles = axes(((x.abs() < 20) & (y.abs() < 2)).float(), x, y)
+    assert 7 < angles.max() < 8.1
+    assert -8.1 < angles.min() < -7
+
+
+def axes(shape, x, y):
+    """Length over width of a shape `[H, W]` under 64 random turns, and the angle of its length in degrees."""
+    turned = augment(shape.expand(64, 1, -1, -1), ("affine",), torch.Generator().manual_seed(1))[:, 0]
+    weight = turned / turned.sum((1, 2), keepdim=True)
+    dx, dy = (v - (weight * v).sum((1, 2))[:, None, None] for v in (x, y))
+    xx, xy, yy = ((weight * a * b).sum((1, 2)) for a, b in ((dx, dx), (dx, dy), (dy, dy)))
+    spread = torch.linalg.eigvalsh(torch.stack([xx, xy, xy, yy], 1).view(-1, 2, 2)).sqrt()
+    return spread[:, 1] / spread[:, 0], torch.rad2deg(torch.atan2(2 * xy, xx - yy) / 2)
+
+
 def test_soft_labels_follow_the_posterior_dirichlet():
     """E[c | y] = (a 1 + e_y) / (K a + 1), and none of it where the share is 0."""
     rng = torch.Generator().manual_seed(0)

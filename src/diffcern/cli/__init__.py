@@ -14,7 +14,8 @@ from diffcern.cli import train
 from diffcern.cli.align import align
 from diffcern.cli.align_answerer import align_answerer
 from diffcern.cli.answer import answer
-from diffcern.cli.bench import bench, demo, report
+from diffcern.cli.bench import bench, report
+from diffcern.cli.demo import demo
 from diffcern.cli.images import adapt, classify
 from diffcern.cli.listing import listing
 from diffcern.cli.match import match

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from diffcern.cli.aligning import (
+    BatchOption,
+    EpochsOption,
+    GuidanceOption,
+    OutOption,
+    RateOption,
+    SkipOption,
+    SolverOption,
+    StepsOption,
+    bars,
+    purification_options,
+    resumable,
+    sampling_settings,
+)
 from diffcern.cli.images import PresetOption, PriorOption, SetOption, check_prompt
 from diffcern.cli.options import (
     ClassMapOption,
@@ -27,35 +38,54 @@ from diffcern.cli.options import (
     parse_labels,
     parse_set,
 )
+from diffcern.cli.training import named_data
 from diffcern.errors import UsageError
+
+if TYPE_CHECKING:
+    from diffcern.predictors import Predictor
+    from diffcern.train.align_maps import ChosenMaps
+
+TASKS = ("classification", "segmentation", "depth")
 
 
 def align(
     predictor: Annotated[
         str, typer.Option("--predictor", help="timm:NAME, torchvision:NAME/WEIGHTS, hf:..., a folder")
     ],
-    generator: Annotated[str, typer.Option("--generator", help="a class-conditional prior, which invents the images")],
+    generator: Annotated[
+        str, typer.Option("--generator", help="a prior that invents the images: of classes, or of maps as --task")
+    ],
     prior: PriorOption,
-    per_class: Annotated[int, typer.Option("--per-class", help="images to generate for each class", min=1)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="folder; the same command again continues it")],
+    out: OutOption,
+    task: Annotated[str, typer.Option("--task", help="classification, segmentation or depth")] = "classification",
+    per_class: Annotated[
+        int | None, typer.Option("--per-class", help="classification: images to generate of each class", min=1)
+    ] = None,
+    maps: Annotated[
+        str, typer.Option("--maps", help="segmentation, depth: a data set whose maps images are generated of")
+    ] = "",
+    count: Annotated[
+        int | None, typer.Option("--count", help="segmentation, depth: images to generate, one of each map", min=2)
+    ] = None,
+    class_names: Annotated[
+        str, typer.Option("--class-names", help="of the masks, comma-separated, where --maps names none")
+    ] = "",
     labels: LabelsOption = "",
     prompt: PromptOption = None,
     class_map: ClassMapOption = None,
     method: Annotated[str, typer.Option("--method", help="the purification: diffpure, dda or gda")] = "dda",
     preset: PresetOption = "small",
     settings: SetOption = None,
-    generator_steps: Annotated[int, typer.Option("--generator-steps", help="from noise to an image", min=1)] = 50,
-    generator_solver: Annotated[str, typer.Option("--generator-solver", help="ddpm, ddim, dpm-solver++, ...")] = "ddim",
-    guidance_scale: Annotated[float, typer.Option("--guidance-scale", help="classifier-free; 1 is none")] = 1.0,
-    skip_resynthesis: Annotated[
-        bool, typer.Option("--skip-resynthesis", help="fine-tune on images that are not purified (an ablation)")
-    ] = False,
+    generator_steps: StepsOption = 50,
+    generator_solver: SolverOption = "ddim",
+    guidance_scale: GuidanceOption = 1.0,
+    skip_resynthesis: SkipOption = False,
     recipe: Annotated[
-        str, typer.Option("--recipe", help="paper, paper-resnet50 (published values) or small (small models)")
+        str, typer.Option("--recipe", help="paper, paper-resnet50 (published values) or small (small models, maps)")
     ] = "small",
-    epochs: Annotated[int | None, typer.Option("--epochs", help="of fine-tuning, over the recipe's", min=1)] = None,
-    learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="over the recipe's", min=0.0)] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="images generated or purified at a time", min=1)] = 16,
+    epochs: EpochsOption = None,
+    learning_rate: RateOption = None,
+    batch_size: BatchOption = 16,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
     compile: CompileOption = False,
@@ -68,67 +98,70 @@ def align(
     from diffcern.devices import device_named
     from diffcern.fingerprints import fingerprint
     from diffcern.labels import vocabulary_of
-    from diffcern.methods import checked_options, options_of
-    from diffcern.methods.presets import preset_options
-    from diffcern.methods.purification import ANSWERING, PURIFIERS
+    from diffcern.methods.purification import PURIFIERS
     from diffcern.priors import TextPrior
-    from diffcern.purifier import Route
     from diffcern.run.models import load_models
     from diffcern.run.spec import parse_models
     from diffcern.train.align import align as run
-    from diffcern.train.finetune import RECIPES
+    from diffcern.train.align_maps import align_maps, telling
+    from diffcern.train.finetune import MAP_RECIPES, RECIPES
 
+    _check_task(task, per_class, maps, count, class_names, prompt)
+    dense = task != "classification"
     if method not in PURIFIERS:
         raise UsageError(f"--method is one of {', '.join(PURIFIERS)}, not {method!r}")
-    if recipe not in RECIPES:
-        raise UsageError(f"--recipe is one of {', '.join(RECIPES)}, not {recipe!r}")
-    given = parse_set(settings or [])
-    if ANSWERING & given.keys():
-        raise UsageError(
-            f"{', '.join(sorted(ANSWERING & given.keys()))}: options of --method sda, not of the purification"
-        )
-    checked = checked_options(method, {**preset_options(method, preset), **given})
-    options = options_of(PURIFIERS[method])(**checked).model_dump(exclude=set(ANSWERING))
+    recipes = MAP_RECIPES if dense else RECIPES
+    if recipe not in recipes:
+        raise UsageError(f"--recipe is one of {', '.join(recipes)} for {task}, not {recipe!r}")
+    options = purification_options(method, preset, parse_set(settings or []), "--method sda", task)
     changes: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate}
-    chosen = replace(RECIPES[recipe], **{name: value for name, value in changes.items() if value is not None})
+    chosen = replace(recipes[recipe], **{name: value for name, value in changes.items() if value is not None})
     place, wanted = device_named(device), parse_labels(labels)
     named: dict[str, Any] = {"labels": wanted, "templates": prompt, "class_map": parse_class_map(class_map)}
     named |= {"dtype": dtype, "compile": compile, "allow_pickle": allow_pickle, "trust_remote_code": trust_remote_code}
-    models = others = load_models(parse_models({**named, "predictor": predictor, "prior": prior}), place)
+    models = others = load_models(parse_models({**named, "task": task, "predictor": predictor, "prior": prior}), place)
     if generator != prior:
-        others = load_models(parse_models({**named, "prior": generator}), place, models.task.class_names)
+        given = {**named, "labels": None, "task": task} if dense else named  # maps are told, and no classes
+        classes = () if dense else models.task.class_names
+        others = load_models(parse_models({**given, "prior": generator}), place, classes)
     check_prompt(prompt, models, others)
     base, purifying, generating = models.predictor, models.prior, others.prior
     assert base is not None  # they were named
     assert purifying is not None
     assert generating is not None
-    reads = vocabulary_of(wanted or base.class_names, prompt) if isinstance(generating, TextPrior) else None
-    sampling = {"steps": generator_steps, "solver": generator_solver, "guidance_scale": guidance_scale}
-    Route(generating.num_timesteps - 1, generator_steps, generator_solver).evaluations(generating)  # does it fit?
+    text = isinstance(generating, TextPrior) and not dense
+    reads = vocabulary_of(wanted or base.class_names, prompt) if text else None
+    sampling = sampling_settings(generating, generator_steps, generator_solver, guidance_scale)
     purifier = PURIFIERS[method](base, purifying, **options).purifier
     used = {"predictor": base, "generator": generating, "prior": purifying}
-    alignment = Alignment(
-        predictor,
-        generator,
-        prior,
-        {name: fingerprint(model) for name, model in used.items()},
-        method,
-        options,
-        base.class_names,
-        per_class,
-        sampling,
-        not skip_resynthesis,
-        asdict(chosen),
-        seed,
-        reads.sentences if reads else (),
-    )
-    console = Console(stderr=True, soft_wrap=True, markup=False)
-    try:
+    with resumable(out) as console:
+        told: ChosenMaps | None = None
+        source = {"data": maps, "class_names": class_names, "class_map": named["class_map"]}
+        if dense:
+            telling(base, generating)  # do they fit? before maps are read
+            told = _maps(out, task, source, count or 0, base, seed)
+        alignment = Alignment(
+            predictor,
+            generator,
+            prior,
+            {name: fingerprint(model) for name, model in used.items()},
+            method,
+            options,
+            base.class_names,
+            per_class or 1,
+            sampling,
+            not skip_resynthesis,
+            asdict(chosen),
+            seed,
+            reads.sentences if reads else (),
+            told.settings(source) if told else {},
+        )
+        models_of = (base, generating, purifier)
         with bars(console) as report:
-            losses = run(out, alignment, base, generating, purifier, batch_size=batch_size, report=report)
-    except KeyboardInterrupt:
-        console.print(f"interrupted; what is in {out} is kept: run the same command to continue")
-        raise typer.Exit(130) from None
+            if told:
+                losses = align_maps(out, alignment, told, *models_of, batch_size=batch_size, report=report)
+            else:
+                losses = run(out, alignment, *models_of, batch_size=batch_size, report=report)
     if losses:
         kept = losses.index(min(losses))
         typer.echo(
@@ -137,17 +170,34 @@ def align(
     typer.echo(f"in {out / PREDICTOR}; answer with it: --method sda --set aligned={out}", err=True)
 
 
-@contextmanager
-def bars(console: Console) -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar for each stage, that is for each first word of what is reported."""
-    columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        shown: dict[str, TaskID] = {}
+def _check_task(
+    task: str, per_class: int | None, maps: str, count: int | None, class_names: str, prompt: list[str] | None
+) -> None:
+    """Raises UsageError where what is to be generated is not said, or said as for another task."""
+    if task not in TASKS:
+        raise UsageError(f"--task is one of {', '.join(TASKS)}, not {task!r}")
+    if task == "classification":
+        if maps or count is not None or class_names:
+            raise UsageError("--maps, --count and --class-names are for --task segmentation or depth: give --per-class")
+        if per_class is None:
+            raise UsageError("how many images of each class? give --per-class")
+        return
+    if per_class is not None:
+        raise UsageError(f"--per-class is for classification: images for {task} are of maps, as many as --count")
+    if not maps or count is None:
+        raise UsageError(f"images for {task} are generated of known maps: give --maps DATASET and --count")
+    if prompt:
+        raise UsageError(f"images for {task} are generated of maps and without words: leave --prompt out")
 
-        def report(done: int, total: int, what: str) -> None:
-            stage = what.partition(",")[0]
-            if stage not in shown:
-                shown[stage] = progress.add_task(what)
-            progress.update(shown[stage], completed=done, total=total, description=what)
 
-        yield report
+def _maps(out: Path, task: str, source: Mapping[str, Any], count: int, predictor: Predictor, seed: int) -> ChosenMaps:
+    """Those that the folder holds, else of the data set."""
+    from diffcern.run.models import renamed
+    from diffcern.train.align_maps import choose_maps, kept_maps
+
+    kept = kept_maps(out, task, source, count, seed)
+    if kept is not None:
+        return kept
+    dataset = named_data(source["data"], source["class_names"], task)
+    names = renamed(getattr(dataset, "mask_names", ()), source["class_map"])
+    return choose_maps(dataset, task, names, predictor.class_names, count, seed)

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from diffcern.cli.align import bars
+from diffcern.cli.aligning import (
+    BatchOption,
+    EpochsOption,
+    GuidanceOption,
+    OutOption,
+    RateOption,
+    SkipOption,
+    SolverOption,
+    StepsOption,
+    bars,
+    purification_options,
+    resumable,
+    sampling_settings,
+)
 from diffcern.cli.images import PresetOption, PriorOption, SetOption
 from diffcern.cli.options import CompileOption, DeviceOption, DtypeOption, PickleOption, SeedOption, parse_set
 from diffcern.errors import UsageError
@@ -20,7 +31,7 @@ def align_answerer(
     generator: Annotated[str, typer.Option("--generator", help="a text-to-image prior, which invents the images")],
     prior: PriorOption,
     count: Annotated[int, typer.Option("--count", help="images to generate", min=2)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="folder; the same command again continues it")],
+    out: OutOption,
     captions: Annotated[
         str,
         typer.Option(help="embedded:scenes/train, or FILE.parquet with columns caption, question, answer, choices"),
@@ -28,15 +39,13 @@ def align_answerer(
     method: Annotated[str, typer.Option("--method", help="the purification: diffpure or dda")] = "dda",
     preset: PresetOption = "small",
     settings: SetOption = None,
-    generator_steps: Annotated[int, typer.Option("--generator-steps", help="from noise to an image", min=1)] = 50,
-    generator_solver: Annotated[str, typer.Option("--generator-solver", help="ddpm, ddim, dpm-solver++, ...")] = "ddim",
-    guidance_scale: Annotated[float, typer.Option("--guidance-scale", help="classifier-free; 1 is none")] = 1.0,
-    skip_resynthesis: Annotated[
-        bool, typer.Option("--skip-resynthesis", help="fine-tune on images that are not purified (an ablation)")
-    ] = False,
-    epochs: Annotated[int | None, typer.Option("--epochs", help="of fine-tuning", min=1)] = None,
-    learning_rate: Annotated[float | None, typer.Option("--learning-rate", min=0.0)] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="images generated or purified at a time", min=1)] = 16,
+    generator_steps: StepsOption = 50,
+    generator_solver: SolverOption = "ddim",
+    guidance_scale: GuidanceOption = 1.0,
+    skip_resynthesis: SkipOption = False,
+    epochs: EpochsOption = None,
+    learning_rate: RateOption = None,
+    batch_size: BatchOption = 16,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
     compile: CompileOption = False,
@@ -47,23 +56,16 @@ def align_answerer(
     from diffcern.alignment import PREDICTOR, Alignment
     from diffcern.devices import device_named
     from diffcern.fingerprints import fingerprint
-    from diffcern.methods import checked_options, options_of
-    from diffcern.methods.presets import preset_options
-    from diffcern.methods.purification import ANSWERING, PURIFIERS, unused_predictor
+    from diffcern.methods.purification import PURIFIERS, unused_predictor
     from diffcern.predictors.question_answering import load_answerer
     from diffcern.priors import TextPrior
-    from diffcern.purifier import Route
     from diffcern.run.models import load_models
     from diffcern.run.spec import parse_models
-    from diffcern.train.align_answerer import Tuning, digest_of, synthesise, told_of, tune
+    from diffcern.train.align_answerer import Tuning, asked_images, digest_of, told_of, tune
 
     if method not in ("diffpure", "dda"):
         raise UsageError(f"--method is diffpure or dda, not {method!r}")
-    given = parse_set(settings or [])
-    if ANSWERING & given.keys():
-        raise UsageError(f"{', '.join(sorted(ANSWERING & given.keys()))}: options of `diffcern answer --method sda`")
-    checked = checked_options(method, {**preset_options(method, preset), **given})
-    options = options_of(PURIFIERS[method])(**checked).model_dump(exclude=set(ANSWERING))
+    options = purification_options(method, preset, parse_set(settings or []), "`diffcern answer --method sda`")
     changes: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate}
     tuning = replace(Tuning(), **{name: value for name, value in changes.items() if value is not None})
     place = device_named(device)
@@ -76,8 +78,7 @@ def align_answerer(
     assert purifying is not None  # they were named
     if not isinstance(generating, TextPrior):
         raise UsageError(f"--generator {generator} does not read captions: give a text-to-image prior")
-    sampling = {"steps": generator_steps, "solver": generator_solver, "guidance_scale": guidance_scale}
-    Route(generating.num_timesteps - 1, generator_steps, generator_solver).evaluations(generating)  # does it fit?
+    sampling = sampling_settings(generating, generator_steps, generator_solver, guidance_scale)
     purifier = PURIFIERS[method](unused_predictor(), purifying, **options).purifier
     told = told_of(captions, count, seed)
     prints = {name: fingerprint(model) for name, model in (("predictor", answerer), ("generator", generating))}
@@ -97,14 +98,10 @@ def align_answerer(
         seed,
         tuple((item.caption,) for item in told),
     )
-    console = Console(stderr=True, soft_wrap=True, markup=False)
-    try:
+    with resumable(out) as console:
         with bars(console) as report:
-            data = synthesise(out, alignment, told, generating, purifier, batch_size=batch_size, report=report)
+            data = asked_images(out, alignment, told, generating, purifier, batch_size=batch_size, report=report)
         losses = tune(answerer, data, tuning, out / PREDICTOR, seed=seed)
-    except KeyboardInterrupt:
-        console.print(f"interrupted; what is in {out} is kept: run the same command to continue")
-        raise typer.Exit(130) from None
     if losses:
         kept = "which is kept" if losses[1] < losses[0] else "so that the weights stay as they were"
         typer.echo(f"validation loss {losses[0]:.3f} before, {losses[1]:.3f} after, {kept}", err=True)

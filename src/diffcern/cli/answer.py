@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from diffcern.cli.images import OverwriteOption, PresetOption, SetOption, SideOption, collect, report_skipped
+from diffcern.cli.images import OverwriteOption, PresetOption, SetOption, SideOption
 from diffcern.cli.options import (
     CompileOption,
     DeviceOption,
@@ -21,11 +21,16 @@ from diffcern.cli.options import (
     SeedOption,
     StrictOption,
     parse_set,
+    refuse_given,
 )
+from diffcern.cli.rows import collect, report_skipped
 from diffcern.errors import UsageError
+
+OF_PRIORS = ("method", "preset", "settings", "dtype", "compile")  # of the purification
 
 
 def answer(
+    context: typer.Context,
     questions: Annotated[
         str,
         typer.Argument(help="embedded:scenes, or questions:FILE.parquet with columns image, question, answer, choices"),
@@ -69,8 +74,8 @@ def answer(
         check_out(out, overwrite)
     if method not in METHODS:
         raise UsageError(f"--method is one of {', '.join(METHODS)}, not {method!r}")
-    if settings and not prior:
-        raise UsageError("--set is for the purification: give --prior too")
+    if not prior:
+        refuse_given(context, OF_PRIORS, "only where the images are purified; give --prior too")
     check_shift(shift, severity)
     place, options = device_named(device), {**preset_options(method, preset), **parse_set(settings or [])}
     data = load_questions(questions, max_side=max_side)

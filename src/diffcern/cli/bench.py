@@ -1,9 +1,8 @@
-"""`diffcern demo`, `diffcern bench` and `diffcern report`."""
+"""`diffcern bench` and `diffcern report`."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -11,23 +10,14 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from diffcern.cli.options import DeviceOption, JsonOption, OutFolder, StrictOption
+from diffcern.cli.options import DeviceOption, JsonOption, StrictOption
 from diffcern.errors import DiffcernError, UsageError
 
 
-def demo(
-    out: OutFolder = Path("demo-run"),
-    count: Annotated[int | None, typer.Option(help="images per shift (default: 40)", min=1)] = None,
-    workers: Annotated[int, typer.Option(help="processes of one thread each", min=1)] = min(4, os.cpu_count() or 1),
-    as_json: JsonOption = False,
-) -> None:
-    """Embedded digits, prior and predictor, no download: a table and report.html, in under two minutes."""
-    overrides = [f"data.count={count}"] if count is not None else []
-    bench("digits", out, overrides, workers=workers, device="cpu", as_json=as_json)
-
-
 def bench(
-    spec: Annotated[str, typer.Argument(help="a TOML specification, or the name of one that ships: digits")],
+    spec: Annotated[
+        str, typer.Argument(help="a TOML specification, or one that ships: digits, scenes-depth, scenes-segmentation")
+    ],
     out: Annotated[Path | None, typer.Option("--out", help="run folder (default: runs/NAME); continues it")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="a.b=value, over the specification")] = None,
     workers: Annotated[int, typer.Option(help="processes of one thread each (CPU, small models)", min=1)] = 1,

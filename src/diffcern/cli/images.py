@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import track
 
 from diffcern.cli.options import (
     ClassMapOption,
@@ -26,7 +24,7 @@ from diffcern.cli.options import (
     parse_labels,
     parse_set,
 )
-from diffcern.cli.table import rows_table
+from diffcern.cli.rows import write_rows
 from diffcern.errors import UsageError
 
 if TYPE_CHECKING:
@@ -133,7 +131,7 @@ def adapt(
         from diffcern.run.purify import file_names
 
         rows = adapt_maps(models.predictor, given, file_names(dataset.ids), out.with_suffix(""))
-    _write(journal, rows, len(dataset), "adapting", strict, as_json)
+    write_rows(journal, rows, len(dataset), "adapting", strict, as_json)
 
 
 def classify(
@@ -173,7 +171,7 @@ def classify(
         journal = Journal(out, chosen, overwrite=overwrite)
     done = {row["id"] for row in journal.rows} if journal else set()
     rows = classify_rows(dataset, built, classes, seed=seed, device=models.device, done=done)
-    _write(journal, rows, len(dataset), "classifying", strict, as_json)
+    write_rows(journal, rows, len(dataset), "classifying", strict, as_json)
 
 
 def _prepare(
@@ -205,55 +203,3 @@ def check_prompt(templates: Sequence[str] | None, *loaded: LoadedModels) -> None
     """Raises UsageError for sentences that none of the models reads."""
     if templates and not any(models.reads_text for models in loaded):
         raise UsageError("--prompt is for models that read text, and none here does: leave it out")
-
-
-def _write(journal: Any, rows: Iterator[dict[str, Any]], total: int, what: str, strict: bool, as_json: bool) -> None:
-    """Writes rows as they come, prints the table (its first rows, for a long one) and what was skipped."""
-    import json
-
-    written = collect(journal, rows, total, what)
-    if as_json:
-        typer.echo(json.dumps(written, indent=1))
-    elif good := [row for row in written if not row["error"]]:
-        Console().print(rows_table(good))
-    report_skipped(journal, written, strict)
-
-
-def collect(
-    journal: Any, rows: Iterator[dict[str, Any]], total: int, what: str, kept: str = "nothing is kept"
-) -> list[dict[str, Any]]:
-    """Takes rows as they come, into the journal where there is one, under a progress bar; with those it had before.
-
-    kept: what to say of an interrupted run that has no journal.
-    """
-    console = Console(stderr=True, soft_wrap=True, markup=False)
-    written: list[dict[str, Any]] = list(journal.rows) if journal else []
-    if written:
-        console.print(f"continuing: {len(written)} of {total} are done")
-    try:
-        for row in track(rows, what, total=total - len(written), console=console, transient=True):
-            if journal:
-                journal.add(row)
-            written.append(row)
-            if row["error"]:
-                console.print(f"skipped {row['id']}: {row['error']}")
-    except KeyboardInterrupt:
-        if journal:
-            kept = f"{len(journal.rows)} rows are kept: run the same command to continue"
-        console.print(f"interrupted; {kept}")
-        raise typer.Exit(130) from None
-    if journal:
-        journal.finish()
-    return written
-
-
-def report_skipped(journal: Any, written: list[dict[str, Any]], strict: bool) -> None:
-    """Says where the rows are and how many were skipped; exit code 1 where that must not or leaves nothing."""
-    console = Console(stderr=True, soft_wrap=True, markup=False)
-    skipped = sum(bool(row["error"]) for row in written)
-    if journal:
-        console.print(f"{len(written) - skipped} rows in {journal.out}" + (f", {skipped} skipped" if skipped else ""))
-    elif skipped:
-        console.print(f"{skipped} skipped")
-    if skipped and (strict or skipped == len(written)):
-        raise typer.Exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -31,6 +32,15 @@ DATASETS = {  # what each form of `diffcern.data.FORMS` is
     "objectnet": "ObjectNet: objects from odd sides; those of its classes that ImageNet has",
 }
 
+DESCRIBED = ("predictor.json", "prior.json", "config.json")  # what a shipped folder says of its model
+PURPOSES = {  # by type of model, architecture, task or kind of maps
+    "llava": "question answering (`diffcern answer`)",
+    "clip": "matching, and classification by labels of your own",
+    "text-dit": "matching, and images of captions",
+    "segmentation": "segmentation",
+    "depth": "depth",
+}
+
 
 def listing(
     what: Annotated[
@@ -55,7 +65,6 @@ def listing(
 
 
 def _catalogue() -> dict[str, dict[str, str]]:
-    from diffcern.assets import embedded_names
     from diffcern.data import FORMS
     from diffcern.data.corruptions import COMMON, EXTRA
     from diffcern.data.pairs import PAIR_FORMS
@@ -68,11 +77,11 @@ def _catalogue() -> dict[str, dict[str, str]]:
 
     return {
         "methods": {name: _options(name) for name in METHODS},
-        "priors": {f"embedded:{name}": "shipped" for name in embedded_names("prior")}
+        "priors": _shipped("prior")
         | {"hf:OWNER/NAME": f"a hub repository of {', '.join(FAMILIES)}"}
         | {"guided-diffusion:FILE.pt": f"an ADM checkpoint: {', '.join(PUBLISHED)}"}
         | {"PATH": "a folder made by `diffcern train prior`, or one in diffusers' format"},
-        "predictors": {f"embedded:{name}": "shipped" for name in embedded_names("predictor")}
+        "predictors": _shipped("predictor")
         | {"timm:NAME": "any classifier of timm"}
         | {"torchvision:NAME/WEIGHTS": "a classifier or segmenter of torchvision"}
         | {"hf:OWNER/NAME": "image classification, CLIP, SigLIP, segmentation or depth of transformers"}
@@ -85,6 +94,24 @@ def _catalogue() -> dict[str, dict[str, str]]:
         | {name: (shift.__doc__ or "").splitlines()[0] for name, shift in SHIFTS.items()}
         | dict.fromkeys(Scenes.renditions, "embedded:scenes drawn otherwise, severity 1 to 5"),
     }
+
+
+def _shipped(kind: str) -> dict[str, str]:
+    """The embedded models of a kind ("prior" or "predictor"), each with what it is for."""
+    from diffcern.assets import asset, embedded_names
+
+    return {f"embedded:{name}": f"shipped, for {_purpose(asset(name, kind))}" for name in embedded_names(kind)}
+
+
+def _purpose(folder: Path) -> str:
+    """As the first of its files tells that describes the model."""
+    described = next((file for name in DESCRIBED if (file := folder / name).is_file()), None)
+    content = json.loads(described.read_text()) if described else {}
+    maps = content.get("maps") or {}
+    for known in (content.get("model_type"), content.get("architecture"), content.get("task"), maps.get("kind")):
+        if known in PURPOSES:
+            return PURPOSES[known]
+    return "classification"
 
 
 def _options(method: str) -> str:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from diffcern.cli.images import OverwriteOption, SideOption, collect, report_skipped
+from diffcern.cli.images import OverwriteOption, SideOption
 from diffcern.cli.options import (
     CompileOption,
     DeviceOption,
@@ -22,11 +22,16 @@ from diffcern.cli.options import (
     PickleOption,
     SeedOption,
     StrictOption,
+    refuse_given,
 )
+from diffcern.cli.rows import collect, report_skipped
 from diffcern.errors import UsageError
+
+OF_PRIORS = ("draws", "strategy", "weighting", "norm", "rows", "dtype", "compile", "seed")  # no predictor has these
 
 
 def match(
+    context: typer.Context,
     pairs: Annotated[
         str,
         typer.Argument(help="winoground:PATH, pairs:FILE.parquet with columns image and caption, or embedded:scenes"),
@@ -69,6 +74,8 @@ def match(
 
     if bool(prior) == bool(predictor):
         raise UsageError("give --prior (a text-to-image prior) or --predictor (CLIP or SigLIP), one of the two")
+    if predictor:
+        refuse_given(context, OF_PRIORS, "only with --prior; a predictor is asked once, in float32")
     if out and out.suffix == ".csv":
         raise UsageError("a row holds lists of errors, for which CSV has no form: give --out FILE.parquet or .json")
     if out:

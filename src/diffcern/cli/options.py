@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -27,9 +28,19 @@ ClassMapOption = Annotated[
 PromptOption = Annotated[
     list[str] | None, typer.Option("--prompt", help="sentence around a label, for models that read text; repeatable")
 ]
+GIVEN = ("COMMANDLINE", "ENVIRONMENT")  # sources of a parameter's value, by name
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="exit with 1 when an image had to be skipped")]
-OutFolder = Annotated[Path, typer.Option("--out", help="run folder; the same command again continues it")]
+
+
+def refuse_given(context: typer.Context, names: Iterable[str], why: str) -> None:
+    """Raises UsageError where one of the command's parameters `names` was given, and not left at its default: it would
+    change nothing. why: what the message goes on with."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    given = [name for name, source in sources.items() if source is not None and source.name in GIVEN]
+    if given:
+        flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+        raise UsageError(f"{', '.join(flags[name] for name in given)}: {why}")
 
 
 def parse_labels(text: str) -> list[str] | dict[str, list[str]] | None:

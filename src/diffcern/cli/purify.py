@@ -13,7 +13,6 @@ from diffcern.cli.images import (
     PriorOption,
     SetOption,
     SideOption,
-    collect,
 )
 from diffcern.cli.options import (
     CompileOption,
@@ -24,6 +23,7 @@ from diffcern.cli.options import (
     StrictOption,
     parse_set,
 )
+from diffcern.cli.rows import collect
 from diffcern.errors import DiffcernError, UsageError
 
 

@@ -24,7 +24,7 @@ from diffcern.cli.training import (
     RateOption,
     SeedOption,
     SizeOption,
-    names_of,
+    named_data,
     parse_size,
     report,
 )
@@ -67,7 +67,6 @@ def prior(
     seed: SeedOption = 0,
 ) -> None:
     """Train a small class-conditional diffusion prior (resumes when run again)."""
-    from diffcern.data import load_dataset
     from diffcern.devices import device_named
     from diffcern.train.loop import Schedule
     from diffcern.train.prior import PriorRecipe, train_prior
@@ -91,7 +90,7 @@ def prior(
     schedule = Schedule(
         images, batch_size, learning_rate, weight_decay, ema_decay=ema_decay, minutes=minutes, seed=seed
     )
-    data = load_dataset(dataset, class_names=names_of(class_names))
+    data = named_data(dataset, class_names, maps)
     model, outcome = train_prior(data, recipe, schedule, out, device=device_named(device), autocast=bf16)
     report(model, outcome, schedule, out, "samples.png shows what it draws")
 
@@ -121,7 +120,6 @@ def predictor(
     seed: SeedOption = 0,
 ) -> None:
     """Train a small classifier, segmenter or depth predictor (resumes when run again)."""
-    from diffcern.data import load_dataset
     from diffcern.devices import device_named
     from diffcern.train.loop import Schedule
     from diffcern.train.predictor import PredictorRecipe, train_predictor
@@ -132,7 +130,7 @@ def predictor(
     schedule = Schedule(
         images, batch_size, learning_rate, weight_decay, ema_decay=ema_decay, minutes=minutes, seed=seed
     )
-    data = load_dataset(dataset, class_names=names_of(class_names))
+    data = named_data(dataset, class_names, task)
     model, outcome = train_predictor(data, recipe, schedule, out, device=device_named(device), autocast=bf16)
     report(model, outcome, schedule, out, "evaluate it with `diffcern bench`")
 
@@ -162,7 +160,6 @@ def mae(
     seed: SeedOption = 0,
 ) -> None:
     """Train a masked autoencoder, then a classifier on its frozen encoder, for ttt-mae (resumes when run again)."""
-    from diffcern.data import load_dataset
     from diffcern.devices import device_named
     from diffcern.train.loop import Schedule
     from diffcern.train.mae import MaeRecipe, train_mae
@@ -171,7 +168,7 @@ def mae(
     schedule = Schedule(
         images, batch_size, learning_rate, weight_decay, ema_decay=ema_decay, minutes=minutes, seed=seed
     )
-    data = load_dataset(dataset, class_names=names_of(class_names))
+    data = named_data(dataset, class_names)
     model, outcome, phase = train_mae(data, recipe, schedule, out, device=device_named(device), autocast=bf16)
     report(model, outcome, phase, out, "adapt it with --method ttt-mae")
 

@@ -12,6 +12,7 @@ from diffcern.errors import UsageError
 if TYPE_CHECKING:
     from torch import nn
 
+    from diffcern.data import Dataset
     from diffcern.predictors.base import Size
     from diffcern.train.loop import Outcome, Schedule
 
@@ -48,6 +49,15 @@ def parse_size(text: str) -> Size:
 def names_of(text: str) -> list[str] | None:
     """Comma-separated names; None where there are none."""
     return [name.strip() for name in text.split(",")] if text else None
+
+
+def named_data(name: str, class_names: str, task: str = "") -> Dataset:
+    """The data set `name`, its classes called class_names (see `names_of`): for segmentation those of its masks."""
+    from diffcern.data import load_dataset
+
+    if task == "segmentation":
+        return load_dataset(name, mask_names=names_of(class_names))
+    return load_dataset(name, class_names=names_of(class_names))
 
 
 def report(model: nn.Module, outcome: Outcome, schedule: Schedule, out: Path, hint: str) -> None:

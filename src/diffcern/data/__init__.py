@@ -57,25 +57,31 @@ EMBEDDED = {  # name -> split
 }
 
 
-def load_dataset(name: str, class_names: Names = None, max_side: int | None = None) -> Dataset:
+def load_dataset(
+    name: str, class_names: Names = None, max_side: int | None = None, mask_names: Names = None
+) -> Dataset:
     """The data set that `name` stands for: one of the forms in `DATASETS`, or an existing path.
 
     A path to a folder or an image is read without labels, a path that ends in .parquet as a table.
-    class_names and max_side: as for the class that `DATASETS` leads to. Raises `UsageError` for an unknown
-    name and for class_names where the data set has its own, `DiffcernError` for data that are missing or cannot be
-    used.
+    class_names and max_side: as for the class that `DATASETS` leads to; mask_names: of the classes in its masks, for
+    tables. Raises `UsageError` for an unknown name and for names where the data set has its own or no masks,
+    `DiffcernError` for data that are missing or cannot be used.
     """
     prefix, colon, rest = name.partition(":")
     if colon and prefix in DATASETS:
         if not rest:
             raise UsageError(f"nothing follows {prefix!r} in the data set name; the form is {FORMS[prefix]}.")
-        if class_names is not None and prefix in OWN_NAMES:
+        if prefix in OWN_NAMES and (class_names is not None or mask_names is not None):
             raise UsageError(f"{name} has its own class names; give none.")
+        if prefix in TABLES:
+            return TABLES[prefix](rest, class_names, max_side, mask_names)
+        _check_unmasked(name, mask_names)
         return DATASETS[prefix](rest, class_names, max_side)
     path = Path(name).expanduser()
     if path.suffix == ".parquet":
-        return ParquetImages(path, class_names, max_side=max_side)
+        return _parquet(name, class_names, max_side, mask_names)
     if path.exists():
+        _check_unmasked(name, mask_names)
         return ImageFolder(path, max_side, class_names=class_names)
     if path.is_absolute() or name.startswith((".", "~")):
         raise DiffcernError(f"no such file or folder: {name}.")
@@ -99,24 +105,31 @@ def _folder(rest: str, class_names: Names, max_side: int | None) -> Dataset:
     return ImageFolder(rest, max_side, class_names=class_names)
 
 
-def _parquet(rest: str, class_names: Names, max_side: int | None) -> Dataset:
-    return ParquetImages(Path(rest).expanduser(), class_names, max_side=max_side)
+def _check_unmasked(name: str, mask_names: Names) -> None:
+    if mask_names is not None:
+        raise UsageError(f"{name} has no masks whose classes could be named; a table can: {FORMS['parquet']}.")
 
 
-def _hub(rest: str, class_names: Names, max_side: int | None, streamed: int | None = None) -> Dataset:
+def _parquet(rest: str, class_names: Names, max_side: int | None, mask_names: Names = None) -> Dataset:
+    return ParquetImages(Path(rest).expanduser(), class_names, max_side=max_side, mask_names=mask_names)
+
+
+def _hub(
+    rest: str, class_names: Names, max_side: int | None, mask_names: Names = None, streamed: int | None = None
+) -> Dataset:
     where, _, split = rest.partition(":")
     if not where or not split:
         raise UsageError(f"hf:{rest} names no split; the form is {FORMS['hf']}, as in hf:uoft-cs/cifar10:test.")
     parts = where.split("/", 2)  # owner/name/configuration
     config = parts[2] if len(parts) > 2 else None
-    return HubImages("/".join(parts[:2]), split, config, class_names, max_side, streamed)
+    return HubImages("/".join(parts[:2]), split, config, class_names, max_side, streamed, mask_names)
 
 
-def _stream(rest: str, class_names: Names, max_side: int | None) -> Dataset:
+def _stream(rest: str, class_names: Names, max_side: int | None, mask_names: Names = None) -> Dataset:
     named, _, count = rest.rpartition(":")
     if not count.isdecimal() or int(count) < 1:
         raise UsageError(f"hf-stream:{rest} names no number of images; the form is {FORMS['hf-stream']}.")
-    return _hub(named, class_names, max_side, int(count))
+    return _hub(named, class_names, max_side, mask_names, int(count))
 
 
 def _imagenet(variant: str, rest: str, class_names: Names, max_side: int | None) -> Dataset:
@@ -136,6 +149,11 @@ def _objectnet(rest: str, class_names: Names, max_side: int | None) -> Dataset:
 
 
 OWN_NAMES = ("embedded", *VARIANTS, "imagenet-c", "objectnet")
+TABLES: dict[str, Callable[[str, Names, int | None, Names], Dataset]] = {  # which can hold masks
+    "parquet": _parquet,
+    "hf": _hub,
+    "hf-stream": _stream,
+}
 DATASETS: dict[str, Callable[[str, Names, int | None], Dataset]] = {
     "embedded": _embedded,
     "imagefolder": _imagefolder,

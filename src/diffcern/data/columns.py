@@ -26,7 +26,7 @@ def image_column(columns: Sequence[str], features: Features, wanted: str | None,
     """
     if wanted is not None:
         return _require(wanted, columns, where)
-    described = [c for c in columns if _type(features, c) == "Image"]
+    described = [c for c in columns if is_image(features, c)]
     for column in IMAGE_COLUMNS:
         if column in (described or columns):
             return column
@@ -36,6 +36,16 @@ def image_column(columns: Sequence[str], features: Features, wanted: str | None,
         f"{where} has no image column: looked for {', '.join(IMAGE_COLUMNS)}; it has {', '.join(columns)}. "
         "Give image_column."
     )
+
+
+def encoded_columns(features: Features) -> list[str]:
+    """The columns described as images, or as plain bytes."""
+    return [column for column in features if is_image(features, column) or _is_bytes(features[column])]
+
+
+def is_image(features: Features, column: str) -> bool:
+    """Whether a column is described as images."""
+    return _type(features, column) == "Image"
 
 
 def label_column(columns: Sequence[str], features: Features, wanted: str | None, where: str) -> str | None:
@@ -104,6 +114,10 @@ def _require(wanted: str, columns: Sequence[str], where: str) -> str:
     if wanted not in columns:
         raise DiffcernError(f"{where} has no column {wanted!r}; it has {', '.join(columns)}.")
     return wanted
+
+
+def _is_bytes(feature: Any) -> bool:
+    return isinstance(feature, Mapping) and feature.get("dtype") in ("binary", "large_binary")
 
 
 def _type(features: Features, column: str) -> str | None:

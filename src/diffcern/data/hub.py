@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from diffcern.data import columns
 from diffcern.data.base import Accepts, Sample
 from diffcern.data.images import UnreadableImage, decode
+from diffcern.data.maps import known, map_columns, whose_names
 from diffcern.errors import DiffcernError
 
 BUFFER = 10_000  # rows that a stream is shuffled among
 
 
 class HubImages:
-    """One split of a hub data set; image and label columns are found from its features.
+    """One split of a hub data set; columns of images, labels, masks and depth maps are found from its features.
 
-    repository: "uoft-cs/cifar10"; split: "test", or a slice such as "test[:100]". ids, class_names, max_side:
-    as for `ParquetImages`. streamed: as many rows, from a seeded shuffle of the stream, without downloading the rest;
-    their encoded images are held in memory. Raises `DiffcernError` where it cannot be loaded (no network, no such
-    split, …).
+    repository: "uoft-cs/cifar10"; split: "test", or a slice such as "test[:100]". ids, class_names, mask_names,
+    max_side: as for `ParquetImages`. streamed: as many rows, from a seeded shuffle of the stream, without downloading
+    the rest; their encoded images are held in memory. Raises `DiffcernError` where it cannot be loaded (no network, no
+    such split, …).
     """
 
     accepts: Accepts = None
@@ -33,6 +35,7 @@ class HubImages:
         class_names: Sequence[str] | None = None,
         max_side: int | None = None,
         streamed: int | None = None,
+        mask_names: Sequence[str] | None = None,
     ) -> None:
         import datasets  # seconds to import, and only needed here
 
@@ -47,16 +50,20 @@ class HubImages:
                 f"Hugging Face hub: {error}\nA data set not yet cached on this machine needs a network."
             ) from error
         features = rows.features.to_dict()
-        self._image = columns.image_column(rows.column_names, features, None, self.name)
-        label = columns.label_column(rows.column_names, features, None, self.name)
+        maps = map_columns(columns.encoded_columns(features))
+        others = [column for column in rows.column_names if column not in maps.columns]
+        self._image = columns.image_column(others, features, None, self.name)
+        label = columns.label_column(others, features, None, self.name)
         self.targets: Sequence[int] = [-1] * len(rows)
         if label is not None:
             self.targets = columns.integers(rows.select_columns(label)[:][label], label, self.name)
         ids = rows.select_columns("id")[:]["id"] if "id" in rows.column_names else range(len(rows))
         self.ids = columns.unique([str(value) for value in ids], self.name)
-        self.class_names, self.class_ids = columns.classes(class_names, features, label, self.targets, self.name)
-        # encoded bytes: our own decoder handles 16 bits, transparency and rotation
-        self._rows = rows.select_columns(self._image).cast_column(self._image, datasets.Image(decode=False))
+        own, theirs = whose_names(label is not None, maps.mask is not None, class_names, mask_names)
+        self.class_names, self.class_ids = columns.classes(own, features, label, self.targets, self.name)
+        self._maps = replace(maps, indices=tuple(theirs or ()))
+        self.mask_names = known(self._maps.indices)
+        self._rows = _undecoded(rows.select_columns([self._image, *maps.columns]), [self._image, *maps.columns])
         self._max_side = max_side
 
     def __len__(self) -> int:
@@ -64,19 +71,45 @@ class HubImages:
 
     def __getitem__(self, index: int) -> Sample:
         row = range(len(self))[index]
-        value = self._rows[row][self._image] or {}
-        source = value.get("bytes") or (Path(value["path"]) if value.get("path") else None)
+        values, name = self._rows[row], self.ids[row]
+        source = _stored(values[self._image])
         if source is None:
-            raise UnreadableImage(self.ids[row], f"column {self._image!r} holds no image in this row")
-        return Sample(self.ids[row], decode(source, self.ids[row], self._max_side), self.targets[row])
+            raise UnreadableImage(name, f"column {self._image!r} holds no image in this row")
+        mask, depth = self._maps.decode(lambda column: _content(values[column], name), name)
+        return Sample(name, decode(source, name, self._max_side), self.targets[row], mask, depth)
+
+
+def _stored(value: dict[str, Any] | None) -> bytes | Path | None:
+    """What a row of images holds: the bytes, else the file where they are."""
+    value = value or {}
+    return value.get("bytes") or (Path(value["path"]) if value.get("path") else None)
+
+
+def _content(value: dict[str, Any] | None, name: str) -> bytes | None:
+    """The bytes themselves. Raises UnreadableImage, which names the sample, for a file that cannot be read."""
+    source = _stored(value)
+    if not isinstance(source, Path):
+        return source
+    try:
+        return source.read_bytes()
+    except OSError as error:
+        raise UnreadableImage(name, f"{source}: {error.strerror}") from error
+
+
+def _undecoded(rows: Any, images: Sequence[str]) -> Any:
+    """The rows with these columns as bytes: our own decoder handles 16 bits, transparency and rotation."""
+    import datasets
+
+    for column in images:
+        rows = rows.cast_column(column, datasets.Image(decode=False))
+    return rows
 
 
 def _first(stream: Any, count: int) -> Any:
     """The first rows of a shuffled stream, as a data set in memory; images stay encoded."""
     import datasets
 
-    features = stream.features
-    described = columns.image_column(list(features), features.to_dict(), None, "the stream")
-    encoded = stream.cast_column(described, datasets.Image(decode=False))
+    features = stream.features.to_dict()
+    encoded = _undecoded(stream, [c for c in features if columns.is_image(features, c)])
     rows = list(encoded.shuffle(seed=0, buffer_size=BUFFER).take(count))
     return datasets.Dataset.from_list(rows, features=encoded.features)

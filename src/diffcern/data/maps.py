@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import colorsys
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,8 +15,52 @@ from torch import Tensor
 from diffcern.data.base import VOID
 from diffcern.data.images import UnreadableImage
 
-MASK_COLUMNS = ("mask", "annotation", "segmentation_mask", "semantic_mask")
+MASK_COLUMNS = ("mask", "annotation", "segmentation", "segmentation_mask", "semantic_mask", "label")
 DEPTH_COLUMNS = ("depth_mm", "depth")  # millimetres, as 16-bit images hold them
+Names = Sequence[str] | None
+
+
+@dataclass(frozen=True)
+class MapColumns:
+    """Where a table keeps what the pixels of its images show.
+
+    mask, depth: the columns, None where there is none. indices: names of the classes in the masks, in order, "void"
+    among them; empty where they are not known.
+    """
+
+    mask: str | None = None
+    depth: str | None = None
+    indices: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> list[str]:
+        return [column for column in (self.mask, self.depth) if column]
+
+    def decode(self, stored: Callable[[str], bytes | None], name: str) -> tuple[Tensor | None, Tensor | None]:
+        """The mask and the depth map of a sample, None where it has none; stored: its bytes in a column, if any.
+
+        Raises as `decode_mask` and `decode_depth`.
+        """
+        mask = stored(self.mask) if self.mask else None
+        depth = stored(self.depth) if self.depth else None
+        return (
+            None if mask is None else decode_mask(mask, name, self.indices),
+            None if depth is None else decode_depth(depth, name),
+        )
+
+
+def map_columns(encoded: Collection[str]) -> MapColumns:
+    """The first of the usual names, among the columns that hold encoded images."""
+    mask, depth = (next((c for c in usual if c in encoded), None) for usual in (MASK_COLUMNS, DEPTH_COLUMNS))
+    return MapColumns(mask, depth)
+
+
+def whose_names(labelled: bool, masked: bool, class_names: Names, mask_names: Names) -> tuple[Names, Names]:
+    """What names the classes of a table's images and those of its masks: class_names are the masks' where there are
+    masks without labels, and nobody has named their classes."""
+    if masked and not labelled and mask_names is None:
+        return None, class_names
+    return class_names, mask_names
 
 
 def decode_mask(data: bytes, name: str, names: Sequence[str] = ()) -> Tensor:

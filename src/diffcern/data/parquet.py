@@ -12,6 +12,7 @@ import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import pyarrow.parquet as pq
 from diffcern.data import columns
 from diffcern.data.base import Accepts, Sample
 from diffcern.data.images import UnreadableImage, decode
-from diffcern.data.maps import DEPTH_COLUMNS, MASK_COLUMNS, decode_depth, decode_mask, known
+from diffcern.data.maps import known, map_columns, whose_names
 from diffcern.errors import DiffcernError
 
 CACHE_BYTES = 256 * 2**20  # of encoded images per data set, lest random access reread row groups
@@ -34,9 +35,9 @@ class ParquetImages:
 
     image_column, label_column: found from the schema unless given; without `labelled`, no label is looked for. ids:
     the column `id` where there is one, else the row number. class_names: given, else those in the schema's Hugging
-    Face metadata, else "0".."K-1". A column of masks or depth maps (`maps.MASK_COLUMNS`, `DEPTH_COLUMNS`) is read too;
-    without labels the class_names are those of the masks ("void": no class). max_side: see `images.decode`; masks and
-    depth maps keep their size.
+    Face metadata, else "0".."K-1". A column of masks or depth maps (`maps.MASK_COLUMNS`, `DEPTH_COLUMNS`) is read too.
+    mask_names: the classes of the masks ("void": no class); without labels class_names will do. max_side: see
+    `images.decode`; masks and depth maps keep their size.
 
     Raises `DiffcernError` for a missing, damaged or empty file, a missing column (listing those there are),
     ids that are not unique, and a folder that holds several splits.
@@ -52,6 +53,7 @@ class ParquetImages:
         label_column: str | None = None,
         max_side: int | None = None,
         labelled: bool = True,
+        mask_names: Sequence[str] | None = None,
     ) -> None:
         files = _files(str(path))
         self._max_side = max_side
@@ -60,11 +62,11 @@ class ParquetImages:
         with _open(files[0]) as first:
             schema = first.schema_arrow
         features = _features(schema)
-        self._image = columns.image_column(schema.names, features, image_column, where)
-        label = columns.label_column(schema.names, features, label_column, where) if labelled else None
-        self._mask = next((name for name in MASK_COLUMNS if _encoded(schema, name)), None)
-        self._depth = next((name for name in DEPTH_COLUMNS if _encoded(schema, name)), None)
-        self._pixels = [name for name in (self._image, self._mask, self._depth) if name]
+        maps = map_columns([c for c in schema.names if c not in (image_column, label_column) and _encoded(schema, c)])
+        others = [column for column in schema.names if column not in maps.columns]
+        self._image = columns.image_column(others, features, image_column, where)
+        label = columns.label_column(others, features, label_column, where) if labelled else None
+        self._pixels = [self._image, *maps.columns]
         cheap = [column for column in (label, "id" if "id" in schema.names else None) if column]
 
         self._groups: list[tuple[Path, int]] = []
@@ -84,10 +86,10 @@ class ParquetImages:
         self.targets: Sequence[int] = columns.integers(values[label], label, where) if label else [-1] * rows
         ids = [str(value) for value in values["id"]] if "id" in values else [str(row) for row in range(rows)]
         self.ids = columns.unique(ids, where)
-        own = None if label is None and self._mask else class_names  # of the images
+        own, theirs = whose_names(label is not None, maps.mask is not None, class_names, mask_names)
         self.class_names, self.class_ids = columns.classes(own, features, label, self.targets, where)
-        self._indices = tuple(class_names or ()) if label is None and self._mask else ()  # names, in masks
-        self.mask_names = known(self._indices)
+        self._maps = replace(maps, indices=tuple(theirs or ()))
+        self.mask_names = known(self._maps.indices)
         self._cache: OrderedDict[int, pa.Table] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -97,21 +99,14 @@ class ParquetImages:
     def __getitem__(self, index: int) -> Sample:
         row = range(self._length)[index]
         name = self.ids[row]
-        image, mask, depth = (self._stored(column, row) for column in (self._image, self._mask, self._depth))
+        image = self._stored(self._image, row)
         if image is None:
             raise UnreadableImage(name, f"column {self._image!r} holds no image bytes in this row")
-        return Sample(
-            name,
-            decode(image, name, self._max_side),
-            self.targets[row],
-            None if mask is None else decode_mask(mask, name, self._indices),
-            None if depth is None else decode_depth(depth, name),
-        )
+        mask, depth = self._maps.decode(lambda column: self._stored(column, row), name)
+        return Sample(name, decode(image, name, self._max_side), self.targets[row], mask, depth)
 
-    def _stored(self, column: str | None, row: int) -> bytes | None:
-        """The encoded pixels of one row; None where the column, or this row of it, has none."""
-        if column is None:
-            return None
+    def _stored(self, column: str, row: int) -> bytes | None:
+        """The encoded pixels of one row; None where this row of the column has none."""
         group = bisect_right(self._starts, row) - 1
         value = self._row_group(group)[column][row - self._starts[group]].as_py()
         data = value.get("bytes") if isinstance(value, dict) else value
@@ -157,8 +152,6 @@ def read_columns(path: str | Path, names: Sequence[str], optional: Sequence[str]
 
 def _encoded(schema: pa.Schema, name: str) -> bool:
     """Whether a column holds encoded images, and not numbers that are called alike."""
-    if name not in schema.names:
-        return False
     kind = schema.field(name).type
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0

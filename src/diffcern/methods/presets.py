@@ -30,8 +30,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "diffusion-classifier": {"draws": 16, "weighting": "x0"},
 }
 TASKS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {  # over those of a preset
-    ("small", "segmentation"): {"diffusion-tta": {"temperature": 1.0}},
-    ("small", "depth"): {"diffusion-tta": {"temperature": 1.0}},
+    ("small", "segmentation"): dict.fromkeys(("diffusion-tta", "sda-tta"), {"learning_rate": 0.2}),
+    ("small", "depth"): dict.fromkeys(
+        ("diffusion-tta", "sda-tta"), {"optimizer": "adam", "learning_rate": 1e-4, "temperature": 1.0}
+    ),
 }
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {"paper": {}, "small": SMALL}
 

@@ -3,7 +3,8 @@
     answer = softmax f(x) + softmax f'(purify(x)),    f' = f fine-tuned on purified synthetic images
 
 Purification leaves images that look clean and are not: the denoiser's own traces cost a predictor accuracy. f' was
-trained with exactly these traces, by `diffcern align`.
+trained with exactly these traces, by `diffcern align`. For segmentation the softmax is that of every pixel; the answer
+of two depth maps is their mean.
 """
 
 from __future__ import annotations
@@ -33,8 +34,6 @@ class SDA(Purified):
     where predictor, classes or prior are not those of the folder, DiffcernError where it is not finished or damaged.
     """
 
-    tasks = ("classification",)  # for which `diffcern align` makes folders
-
     def __init__(
         self,
         predictor: Predictor,
@@ -57,8 +56,6 @@ class SDAWithTTA(Purified):
     feedback: which of them, "source" (f on the image), "aligned" (f' on the purified image) or "both". The options
     between `feedback` and `ensemble` are Diffusion-TTA's, the others SDA's.
     """
-
-    tasks = ("classification",)  # for which `diffcern align` makes folders
 
     def __init__(
         self,

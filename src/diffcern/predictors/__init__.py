@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffcern.assets import asset, embedded_names
-from diffcern.errors import DiffcernError, unknown
+from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.labels import Vocabulary, Wanted, vocabulary_of
 from diffcern.predictors.adapted import CONFIG, load_weights, read_base
 from diffcern.predictors.base import Predictor
@@ -66,9 +66,9 @@ def _load(name: str, vocabulary: Vocabulary | None, allow_pickle: bool, trust_re
         if not folder.is_dir():
             raise unknown("predictor", name, [*(f"embedded:{known}" for known in embedded_names("predictor")), *FORMS])
         return _read_folder(folder, name, vocabulary, allow_pickle, trust_remote_code)
-    if family == "timm":
-        return timm_predictor(rest, allow_pickle=allow_pickle)
-    return torchvision_predictor(rest) if family == "torchvision" else read_predictor(asset(rest, "predictor"))
+    if family == "embedded":
+        return _read_folder(asset(rest, "predictor"), name, vocabulary, allow_pickle, trust_remote_code)
+    return timm_predictor(rest, allow_pickle=allow_pickle) if family == "timm" else torchvision_predictor(rest)
 
 
 def _read_folder(
@@ -77,12 +77,20 @@ def _read_folder(
     """Tells by its files what a folder holds."""
     if (folder / CONFIG).is_file():
         base, names = read_base(folder)
-        adapted = load_predictor(base, labels=names, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
-        return load_weights(adapted, folder).restrict(vocabulary.labels if vocabulary else names)
+        adapted = load_predictor(  # depth has no names
+            base, labels=names or None, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code
+        )
+        load_weights(adapted, folder)
+        wanted = vocabulary.labels if vocabulary else names
+        return adapted.restrict(wanted) if wanted else adapted
     try:
         config = json.loads((folder / "config.json").read_text()) if (folder / "config.json").is_file() else {}
     except ValueError as error:
         raise DiffcernError(f"{name} has a config.json that is not JSON: {error}") from error
+    if config.get("model_type") == "llava":
+        raise UsageError(
+            f"{name} answers questions about images: it is for `diffcern answer` (in Python: load_answerer)"
+        )
     if "model_type" in config or "architectures" in config:
         return transformers_predictor(
             folder, name, vocabulary, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code

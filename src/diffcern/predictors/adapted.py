@@ -24,7 +24,10 @@ def save_adapted(predictor: Predictor, base: str, folder: Path) -> None:
 
 
 def read_base(folder: Path) -> tuple[str, tuple[str, ...]]:
-    """The name of the predictor that was adapted, and the classes that it answers with. Raises DiffcernError."""
+    """The name of the predictor that was adapted, and the classes that it answers with, none for depth.
+
+    Raises DiffcernError.
+    """
     check_files("predictor", folder, (CONFIG, WEIGHTS))
     with reading(folder / CONFIG, "`diffcern align` writes such a file"):
         config = json.loads((folder / CONFIG).read_text())

@@ -157,7 +157,7 @@ def load_answerer(name: str, *, allow_pickle: bool = False) -> Answerer:
 
     family, _, rest = name.partition(":")
     if family == "embedded":
-        folder = asset(rest, "answerer")
+        folder = asset(rest, "predictor")
     elif family == "hf":
         folder = hub.download(rest, (*hub.TEXT, "*.jinja", *SAFE, *(("pytorch_model*.bin",) if allow_pickle else ())))
     else:

@@ -14,13 +14,13 @@ from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.files import reading
 from diffcern.labels import Wanted, vocabulary_of
 from diffcern.priors.base import Prior
+from diffcern.priors.controlnet import parse_control
 from diffcern.priors.gaussian import GaussianMixturePrior
 from diffcern.priors.native import NativePrior
 from diffcern.priors.text import TextPrior
 
 __all__ = ["GaussianMixturePrior", "NativePrior", "Prior", "TextPrior", "load_prior"]
 
-CONTROL = "+controlnet:"  # between the names of a Stable Diffusion prior and of a ControlNet
 FORMS = ("hf:OWNER/NAME", "guided-diffusion:FILE.pt", "a folder")  # of names, besides "embedded:NAME"
 
 
@@ -37,7 +37,9 @@ def load_prior(
 
     "embedded:NAME"; "hf:OWNER/NAME", a hub repository of a known pipeline (see `priors/hub.py`);
     "guided-diffusion:FILE.pt", an ADM checkpoint; or a local folder, in diffusers' format or made by
-    `diffcern train prior`. "hf:OWNER/NAME+controlnet:OWNER/NAME" (or folders) adds a ControlNet to Stable Diffusion.
+    `diffcern train prior`. "hf:OWNER/NAME+controlnet:OWNER/NAME" (or folders) adds a ControlNet to Stable Diffusion;
+    "+controlnet-seg:OWNER/NAME+palette:FILE.json" and "+controlnet-depth:OWNER/NAME" say what it reads (see
+    `priors/controlnet.py`).
 
     dtype: the precision of its network; autoencoder, text encoder and noise schedule stay in fp32. device: where it
     is put, and its labels are encoded. labels, templates: for text-to-image priors, the classes and the sentences
@@ -55,16 +57,14 @@ def load_prior(
 
 
 def _load(name: str, allow_pickle: bool) -> Prior:
-    base, _, controlnet = name.partition(CONTROL)
+    base, control = parse_control(name)
     family, _, rest = base.partition(":")
     folder = Path(base).expanduser()
     if family == "hf" or (folder / "model_index.json").is_file():
         from diffcern.priors.hub import from_hub  # slow to import
 
-        return from_hub(
-            rest if family == "hf" else str(folder), controlnet=controlnet or None, allow_pickle=allow_pickle
-        )
-    if controlnet:
+        return from_hub(rest if family == "hf" else str(folder), control=control, allow_pickle=allow_pickle)
+    if control:
         raise UsageError(f"a ControlNet stands beside Stable Diffusion in diffusers' format, not beside {base}")
     if family == "embedded":
         return _own(asset(rest, "prior"))

@@ -23,8 +23,10 @@ class Prior(nn.Module, ABC):
     "v", "flow"). class_names: the label space, empty if none. latent_shape: (C, h, w). pixels: whether latents are
     pixels in [-1, 1]. alphas, sigmas: fp32 tables `[T]`, computed in fp64, with x_t = alphas[t] * x0 + sigmas[t] * eps.
     times: what the network is told at each t, `[T]`. spatial_shape: (C, h, w) of the maps that it takes as a condition,
-    None if it takes none; maps: what these show, None where that is not known. clean_errors: percentiles 0 to 100 of
-    the denoising error over clean images, `[101]`, where known (see `diffcern.familiarity`).
+    None if it takes none; maps: what these show, None where that is not known. colours: where they are drawn as one
+    picture of three channels in [0, 1] (a ControlNet's), the colour of each class, or of the nearest depth, where the
+    farthest is black; else empty. clean_errors: percentiles 0 to 100 of the denoising error over clean images, `[101]`,
+    where known (see `diffcern.familiarity`).
     """
 
     denoiser: nn.Module
@@ -37,6 +39,7 @@ class Prior(nn.Module, ABC):
     pixels: bool = False
     spatial_shape: tuple[int, int, int] | None = None
     maps: Maps | None = None
+    colours: tuple[tuple[float, ...], ...] = ()
     clean_errors: Tensor | None = None
 
     def set_schedule(self, schedule: Schedule) -> None:

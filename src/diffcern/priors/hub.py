@@ -14,8 +14,9 @@ from diffcern import hub
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.files import reading
 from diffcern.priors.base import Prior
+from diffcern.priors.controlnet import Control
 from diffcern.priors.dit import DiTPrior
-from diffcern.priors.text import StableDiffusion3Prior, StableDiffusionPrior, StableDiffusionXLPrior
+from diffcern.priors.stable_diffusion import StableDiffusion3Prior, StableDiffusionPrior, StableDiffusionXLPrior
 from diffcern.priors.unet import UNetPrior
 
 INDEX = "model_index.json"
@@ -42,10 +43,10 @@ WEIGHTS = {
 }
 
 
-def from_hub(name: str, *, controlnet: str | None = None, allow_pickle: bool = False) -> Prior:
+def from_hub(name: str, *, control: Control | None = None, allow_pickle: bool = False) -> Prior:
     """The prior in a hub repository ("facebook/DiT-XL-2-256[@REVISION]") or a local folder of the same layout, in fp32.
 
-    controlnet: likewise, of a ControlNet beside a Stable Diffusion U-Net. Raises UsageError for one that does not
+    control: likewise, a ControlNet beside a Stable Diffusion U-Net. Raises UsageError for one that does not
     fit, DiffcernError for what cannot be had, belongs to no known family, brings code along, lacks files or tensors or
     has tensors too many, or has its weights as pickles only (allow_pickle lets those through, read without running
     code).
@@ -70,13 +71,13 @@ def from_hub(name: str, *, controlnet: str | None = None, allow_pickle: bool = F
         pipeline = DiffusionPipeline.from_pretrained(str(folder), **loaded, **left_out)
     pipeline.set_progress_bar_config(disable=True)
     prior = FAMILIES[kind].from_pipeline(pipeline, index)
-    if controlnet is not None:
-        place = _fetch(controlnet, "config.json", [""], {"": ControlNetModel}, allow_pickle)
-        control = _network(place, ControlNetModel, allow_pickle)
-        width = control.config.cross_attention_dim
+    if control is not None:
+        place = _fetch(control.name, "config.json", [""], {"": ControlNetModel}, allow_pickle)
+        controlnet = _network(place, ControlNetModel, allow_pickle)
+        width = controlnet.config.cross_attention_dim
         if not isinstance(prior, StableDiffusionPrior) or width != prior.denoiser.config.cross_attention_dim:
-            raise UsageError(f"{controlnet} was trained beside another U-Net than that of {name} ({kind})")
-        prior.control(control)
+            raise UsageError(f"{control.name} was trained beside another U-Net than that of {name} ({kind})")
+        prior.control(controlnet, control)
     return prior
 
 

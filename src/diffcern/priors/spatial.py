@@ -1,13 +1,12 @@
-"""Maps as conditions: concatenated to the noisy latent's channels, or read by a ControlNet beside the U-Net."""
+"""Maps as conditions: what they show, and how they are concatenated to the noisy latent's channels."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from diffusers import ControlNetModel, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffcern.types import Condition
 
@@ -39,32 +38,3 @@ def with_maps(x: Tensor, condition: Condition, channels: int) -> Tensor:
     if maps is None:
         maps = x.new_zeros(len(x), channels, *x.shape[2:])
     return torch.cat([x, maps.to(x.dtype)], 1)
-
-
-class ControlledUNet(nn.Module):
-    """A U-Net with a ControlNet (Zhang et al. 2023, arXiv 2302.05543), called like the U-Net alone.
-
-    spatial: `[B, 3, H, W]` in [0, 1], at the size of the images; None leaves the ControlNet out.
-    """
-
-    def __init__(self, unet: UNet2DConditionModel, controlnet: ControlNetModel) -> None:
-        super().__init__()
-        self.unet, self.controlnet = unet, controlnet
-        self.config = unet.config
-
-    def forward(
-        self, x: Tensor, times: Tensor, encoder_hidden_states: Tensor, spatial: Tensor | None = None, **added: Any
-    ) -> Any:
-        if spatial is None:
-            return self.unet(x, times, encoder_hidden_states, **added)
-        down, middle = self.controlnet(
-            x, times, encoder_hidden_states, controlnet_cond=spatial.to(x.dtype), return_dict=False, **added
-        )
-        return self.unet(
-            x,
-            times,
-            encoder_hidden_states,
-            down_block_additional_residuals=down,
-            mid_block_additional_residual=middle,
-            **added,
-        )

@@ -35,7 +35,7 @@ def shortfalls(summary: Sequence[Row]) -> list[str]:
 
 
 def skips(summary: Sequence[Row]) -> list[str]:
-    """Which images could not be read and why, and how many that leaves where."""
+    """Which images were skipped and why, and how many that leaves where."""
     lost: dict[tuple[str, int], dict[str, str]] = {}
     for row in summary:
         if row["severity"] is not None:
@@ -44,7 +44,7 @@ def skips(summary: Sequence[Row]) -> list[str]:
     if not reasons:
         return []
     named = [f"{id} ({shorten(reason, REASON, placeholder=' …')})" for id, reason in sorted(reasons.items())]
-    notes = [f"{count(len(reasons), 'image')} skipped because unreadable: {listed(named)}."]
+    notes = [f"{count(len(reasons), 'image')} skipped: {listed(named)}."]
     left: dict[int, list[str]] = {}
     for (shift, severity), skipped in lost.items():
         several = sum(other == shift for other, _ in lost) > 1

@@ -6,7 +6,6 @@ Knows nothing of files: `evaluate` writes what `Bench.run` returns.
 from __future__ import annotations
 
 import inspect
-import resource
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,16 +17,16 @@ from torch import Tensor
 from diffcern.data import Dataset, Sample, UnreadableImage, check_pixels, load_dataset, subset
 from diffcern.data.scenes import Scenes
 from diffcern.data.shifts import shift as shifted
+from diffcern.devices import peak_memory_mb
 from diffcern.errors import UsageError
 from diffcern.fingerprints import digest
-from diffcern.labels import imagenet_labels, label_space
 from diffcern.methods import MODELS, checked_options, method_class, needs
 from diffcern.methods.base import Method
 from diffcern.rng import generator
 from diffcern.run.batch import batch_of
-from diffcern.run.models import load_models, renamed
+from diffcern.run.models import load_models
 from diffcern.run.spec import Entry, Spec
-from diffcern.run.truths import Truths, check_truth, mask_classes
+from diffcern.run.truths import Truths, check_truth, right_answers
 from diffcern.types import Inputs, Prediction, Record, Timing
 
 PICTURES_PER_CELL = 6  # images of which masks or depths are kept for the report, with every entry's answer
@@ -75,9 +74,7 @@ class Bench:
     def __init__(self, spec: Spec, device: torch.device) -> None:
         self.spec = spec
         self.device = device
-        self.dataset: Dataset = subset(
-            load_dataset(spec.data.dataset, spec.data.class_names), spec.data.count, spec.seed, spec.data.skip
-        )
+        self.dataset: Dataset = subset(_images(spec), spec.data.count, spec.seed, spec.data.skip)
         order = torch.randperm(len(self.dataset), generator=generator(spec.seed, "order")).tolist()
         self.order: list[int] = order
         self.dense = spec.models.task != "classification"  # an answer at every pixel
@@ -87,7 +84,7 @@ class Bench:
             raise UsageError("an entry needs a prior: add prior = ... to [models]")
         if self.dense:
             check_truth(self.dataset, spec.data.dataset, spec.models.task, self.order)
-        classes = _classes(self.dataset, spec)
+        classes = right_answers(self.dataset, spec.data.dataset, spec.models.task, spec.models.class_map)
         self.models = load_models(spec.models, device, list(dict.fromkeys(name for names in classes for name in names)))
         if self.models.predictor is None:
             raise UsageError("a bench needs a predictor: add predictor = ... to [models]")
@@ -95,7 +92,7 @@ class Bench:
         if self.dense and self.task.class_names != tuple(name for names in classes for name in names):
             raise UsageError(f"a bench of {self.task.name} tells apart what the masks do: leave labels out of [models]")
         self.truths = Truths(self.dataset, self.task, classes, KEPT_TRUTHS)
-        self.skipped: dict[str, str] = {}  # unreadable images: id -> reason
+        self.skipped: dict[str, str] = {}  # images or truths that cannot be used: id -> reason
         self._methods: dict[str, Method] = {}
         self._cell: tuple[str, int] | None = None
         self._images: dict[int, Tensor] = {}
@@ -190,10 +187,12 @@ class Bench:
         return records, timings, pictures
 
     def _readable(self, positions: list[int], unit: Unit) -> tuple[list[int], Tensor]:
-        """The positions whose images can be read, and those images as a batch; the others go to `skipped`."""
+        """The positions whose images and truths can be used, and those images as a batch; others go to `skipped`."""
         images, kept = [], []
         for position in positions:
             try:
+                if self.dense:
+                    self.truths.sample(self.order[position])
                 images.append(self.image(position, unit.shift, unit.severity))
                 kept.append(position)
             except UnreadableImage as error:
@@ -244,21 +243,8 @@ def _check_renditions(dataset: Dataset, spec: Spec) -> None:
             raise UsageError(f"{shift} draws embedded:scenes otherwise, and cannot shift {spec.data.dataset}")
 
 
-def _classes(dataset: Dataset, spec: Spec) -> tuple[tuple[str, ...], ...]:
-    """For each class of the data set, the names of the predictor's classes that are right answers."""
-    class_map = spec.models.class_map
+def _images(spec: Spec) -> Dataset:
+    """The data set of a specification, whose class_names are those of what the task tells apart."""
     if spec.models.task == "segmentation":
-        return tuple((name,) for name in mask_classes(dataset, spec.data.dataset, class_map))
-    if spec.models.task == "depth":
-        return ()
-    if dataset.accepts is None:
-        return tuple((name,) for name in renamed(label_space(dataset.class_names).names, class_map))
-    names = dict(zip(*reversed(imagenet_labels()), strict=True))  # by WordNet id
-    return tuple(tuple(names[id] for id in ids) for ids in dataset.accepts)
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Peak memory in MiB so far: allocated on a CUDA device, else the resident size of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return load_dataset(spec.data.dataset, mask_names=spec.data.class_names)
+    return load_dataset(spec.data.dataset, spec.data.class_names)

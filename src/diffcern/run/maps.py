@@ -33,19 +33,33 @@ def adapt_maps(
     names: of the files, by id. NAME.png is the answer: class indices with a palette, or 16-bit depth in millimetres
     (relative inverse depth: from its least to its greatest). NAME-overlay.png or NAME-preview.png shows it.
     """
+    pictures = picture_names(names, "overlay" if predictor.task == "segmentation" else "preview")
     for answer in given:
         if isinstance(answer, UnreadableImage):
             yield unreadable(answer)
             continue
         sample, output = answer.sample, answer.prediction.output[answer.row]
-        picture = _write(folder / names[sample.id], output, sample.image, predictor)
+        _write(folder / names[sample.id], folder / pictures[sample.id], output, sample.image, predictor)
         yield {
             "id": sample.id,
             "file": str(names[sample.id]),
-            "picture": picture.name,
+            "picture": pictures[sample.id].name,
             "changed": _change(answer.before, output, predictor.task),
             **answer.cost,
         }
+
+
+def picture_names(names: Mapping[str, PurePosixPath], what: str) -> dict[str, PurePosixPath]:
+    """Beside each map "NAME.png" its picture "NAME-WHAT.png"; where a map or another picture is called so already, with
+    one more "-WHAT"."""
+    taken, pictures = set(names.values()), {}
+    for id, name in names.items():
+        picture = name.with_name(f"{name.stem}-{what}.png")
+        while picture in taken:
+            picture = picture.with_name(f"{picture.stem}-{what}.png")
+        taken.add(picture)
+        pictures[id] = picture
+    return pictures
 
 
 def _change(before: Tensor, after: Tensor, task: str) -> float:
@@ -55,21 +69,20 @@ def _change(before: Tensor, after: Tensor, task: str) -> float:
     return round(float(((after - before).abs() / before.abs().clamp(min=1e-6)).mean()), 6)
 
 
-def _write(path: Path, output: Tensor, image: Tensor, predictor: Predictor) -> Path:
-    """Both files, the picture first: where the answer lies, all lies. Returns the picture's path."""
+def _write(path: Path, picture: Path, output: Tensor, image: Tensor, predictor: Predictor) -> None:
+    """Both files, the picture first: where the answer lies, all lies."""
     shape = (image.shape[-2], image.shape[-1])
     maps = resized((output if output.ndim == 3 else output[None])[None].float().cpu(), shape)[0]
     path.parent.mkdir(parents=True, exist_ok=True)
     if predictor.task == "segmentation":
         classes = maps.argmax(0)
-        picture, data = path.with_name(f"{path.stem}-overlay.png"), encode_mask(classes)
+        data = encode_mask(classes)
         write_whole(picture, encode_png((image + coloured_mask(classes)) / 2))
     else:
         depth = maps[0] if predictor.metric else 65.535 * scaled(maps[0])
-        picture, data = path.with_name(f"{path.stem}-preview.png"), encode_depth(depth)
+        data = encode_depth(depth)
         write_whole(picture, encode_png(coloured_depth(maps[0], predictor.metric)))
     write_whole(path, data)
-    return picture
 
 
 def coloured_mask(classes: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from diffcern.likelihood import score
 from diffcern.predictors import Predictor, load_predictor
 from diffcern.predictors.clip import ZeroShot
 from diffcern.priors import TextPrior
-from diffcern.tasks.matching import matches
+from diffcern.tasks.matching import check_example, matches
 from diffcern.types import Condition
 
 
@@ -48,8 +48,9 @@ def match_rows(
             strategy, draws, latents, [example.id] * len(latents), seed=seed, num_timesteps=prior.num_timesteps
         )
         try:
+            check_example(len(example.images), len(example.captions))
             hypotheses = _hypotheses(prior, example)
-        except UsageError as error:  # a caption that is too long for the prior
+        except UsageError as error:  # or a caption that is too long for the prior
             yield {"id": example.id, "error": str(error)}
             continue
         errors = score(prior, latents, hypotheses, sample, weighting=weighting, norm=norm, rows=rows).mean.cpu()
@@ -95,6 +96,11 @@ def contrastive_rows(pairs: Pairs, predictor: Predictor, *, done: set[str]) -> I
             yield {"id": example.name, "error": example.reason}
             continue
         begin = time.perf_counter()
+        try:
+            check_example(len(example.images), len(example.captions))
+        except UsageError as error:
+            yield {"id": example.id, "error": str(error)}
+            continue
         logits = torch.cat([predictor(image[None].to(predictor.mean.device)) for image in example.images])
         similarities = logits[:, [labels[caption] for caption in example.captions]].cpu()
         yield {

@@ -30,8 +30,11 @@ class LoadedModels:
     device: torch.device
 
     def method(self, name: str, options: Mapping[str, Any]) -> Method:
-        """A method over these models; raises as `build_method` does, and UsageError where no labels are known."""
+        """A method over these models; raises as `build_method` does, UsageError where no labels are known, and
+        DiffcernError where the prior can have none."""
         if self.task.name == "classification" and not self.task.class_names:
+            if self.prior is not None and not isinstance(self.prior, TextPrior):
+                self.task.check(self.prior)  # says what it is
             raise UsageError("the prior reads any text: name what to tell apart, --labels cat,dog or --labels FILE")
         return build_method(name, self.predictor, self.prior, self.task, options)
 
@@ -65,17 +68,18 @@ def load_models(models: Models, device: torch.device, labels: Sequence[str] = ()
         ).to(device)
         if predictor.task != models.task:
             raise UsageError(
-                f"{models.predictor} is for {predictor.task}, and this run for {models.task}: adapt takes --task, a "
-                "specification task under [models], other commands take classifiers only"
+                f"{models.predictor} is for {predictor.task}, and this run for {models.task}: adapt and align take "
+                "--task, a specification task under [models], other commands take classifiers only"
             )
         names = names or predictor.class_names or None
     if models.prior is not None:
+        told = names if models.task == "classification" else None  # maps are no prompts
         prior = load_prior(
             models.prior,
             _dtype(models.dtype, device),
             device=device,
-            labels=names,
-            templates=models.templates if names else None,
+            labels=told,
+            templates=models.templates if told else None,
             allow_pickle=models.allow_pickle,
         )
         if not isinstance(prior, TextPrior):  # whose classes are the labels themselves

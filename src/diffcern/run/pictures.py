@@ -17,6 +17,8 @@ def examples(bench: Bench) -> pa.Table:
     for shift, severity in bench.spec.shifts.cells:
         for position, index in enumerate(bench.order[:count]):
             try:
+                if bench.dense:
+                    bench.truths.sample(index)
                 sample = bench.dataset[index]
                 image = bench.shifted_image(sample, position, shift, severity)
             except UnreadableImage:

@@ -31,7 +31,7 @@ class Data:
     """Which images: a data set by name, and how many of them (class-stratified, seeded; None: all).
 
     skip: leave out the images that a bench with this count takes, so that options can be chosen on others.
-    class_names: where the data set itself names none.
+    class_names: of what the task tells apart, images or pixels, where the data set itself names none.
     """
 
     dataset: str

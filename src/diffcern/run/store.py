@@ -63,7 +63,7 @@ PARTS = {  # of a fingerprint, and what it means when one differs
 
 class RunFolder:
     """Where a bench writes: spec.toml, fingerprint.json, plan.json, records/, timings/, skipped/ (images that could
-    not be read), examples.parquet, entries.json and classes.json; of masks and depths also answers/ and truths.parquet,
+    not be used), examples.parquet, entries.json and classes.json; of masks and depths also answers/ and truths.parquet,
     some pictures of both."""
 
     def __init__(self, path: Path) -> None:

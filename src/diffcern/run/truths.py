@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from diffcern.data import Dataset, Sample, UnreadableImage
 from diffcern.data.base import VOID
 from diffcern.data.maps import DEPTH_COLUMNS, MASK_COLUMNS, encode_depth, encode_mask
-from diffcern.errors import UsageError
+from diffcern.errors import DiffcernError, UsageError
+from diffcern.labels import imagenet_labels, label_space
 from diffcern.run.models import renamed
 from diffcern.tasks import Depth, Task
 from diffcern.tasks.depth import aligned
@@ -60,9 +61,16 @@ class Truths:
         return judged
 
     def sample(self, index: int) -> Sample:
-        """The sample with its mask and depth, without its image."""
+        """The sample with its mask and depth, without its image.
+
+        Raises UnreadableImage, which names it, for an image that cannot be read or a truth that is none.
+        """
         if index not in self._samples:
             sample = self.dataset[index]
+            try:
+                self.task.check_sample(sample, sample.image)
+            except DiffcernError as error:
+                raise UnreadableImage(sample.id, str(error)) from error
             kept = replace(sample, image=torch.empty(0))
             size = sum(part.nbytes for part in (kept.mask, kept.depth) if part is not None)
             if size > self._room:
@@ -88,6 +96,23 @@ class Truths:
             else:
                 truth = maps[0] if self.task.metric else aligned(maps[0], truth, truth > 0)
         return encode_depth(truth) if isinstance(self.task, Depth) else encode_mask(truth)
+
+
+def right_answers(
+    dataset: Dataset, name: str, task: str, class_map: Mapping[str, str] | None
+) -> tuple[tuple[str, ...], ...]:
+    """For each class of a data set the predictor's names of the answers that are right; of depth there are none.
+
+    name: the data set's in messages. Raises UsageError as `mask_classes`.
+    """
+    if task == "segmentation":
+        return tuple((known,) for known in mask_classes(dataset, name, class_map))
+    if task == "depth":
+        return ()
+    if dataset.accepts is None:
+        return tuple((known,) for known in renamed(label_space(dataset.class_names).names, class_map))
+    names = dict(zip(*reversed(imagenet_labels()), strict=True))  # by WordNet id
+    return tuple(tuple(names[id] for id in ids) for ids in dataset.accepts)
 
 
 def mask_classes(dataset: Dataset, name: str, class_map: Mapping[str, str] | None) -> tuple[str, ...]:

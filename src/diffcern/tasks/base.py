@@ -32,10 +32,15 @@ class Task(Protocol):
         """What the prior is told, differentiable in the output; keep: `[B, k]` classes to mix, where there are any."""
         ...
 
+    def check_sample(self, sample: Sample, like: Tensor) -> None:
+        """Raises DiffcernError where a sample's truth is none, or does not fit the image or output `like`
+        `[..., H, W]`; a sample may come without one."""
+        ...
+
     def statistics(self, output: Tensor, sample: Sample) -> list[float]:
         """One image's own `[...]` against its truth, as the metrics of `metrics.METRICS` sum them up.
 
-        Empty where the sample has no truth. Raises DiffcernError where truth and image do not fit.
+        Empty where the sample has no truth. Raises as `check_sample`.
         """
         ...
 

@@ -28,6 +28,11 @@ class Classification:
         self.mapping = name_map(class_names, prior_class_names)
 
     def check(self, prior: Prior) -> None:
+        if not prior.class_names and prior.maps:
+            raise DiffcernError(
+                f"this prior reads maps of {prior.maps.kind}, and knows no classes of images: adapt with it by --task "
+                f"{prior.maps.kind}"
+            )
         if not prior.class_names:
             raise DiffcernError("this prior is unconditional and cannot be asked about classes: purify with it instead")
 
@@ -44,6 +49,9 @@ class Classification:
     def hypotheses(self, device: torch.device) -> Condition:
         """One row per class of the predictor, `[K, K_prior]`."""
         return Condition(classes=self.mapping.to(device))
+
+    def check_sample(self, sample: Sample, like: Tensor) -> None:
+        """Every class may be right."""
 
     def statistics(self, output: Tensor, sample: Sample) -> list[float]:
         """Right, labelled; from logits `[K]`, where the sample's target is one of this task's classes."""

@@ -38,6 +38,7 @@ class Depth:
         self.shape: tuple[int, int] | None = None
         if prior is not None and prior.spatial_shape and prior.maps and prior.maps.kind == "depth":
             self.near, self.far = prior.maps.near, prior.maps.far
+            self.colour = torch.tensor(prior.colours[0]) if prior.colours else None
             self.shape = prior.spatial_shape[1:]
 
     def check(self, prior: Prior) -> None:
@@ -47,7 +48,8 @@ class Depth:
             raise DiffcernError("this prior reads metres, and the predictor gives relative inverse depth")
 
     def condition(self, output: Tensor, keep: Tensor | None = None) -> Condition:
-        """The map `[B, 1, h, w]` in [-1, 1] that the prior reads, from the predictor's `[B, H, W]`."""
+        """The map `[B, 1, h, w]` in [-1, 1] that the prior reads, or its picture `[B, 3, h, w]` in [0, 1], from the
+        predictor's `[B, H, W]`."""
         return Condition(spatial=self._maps(output if self.metric else None, None if self.metric else output))
 
     def told(self, depth: Tensor) -> Condition:
@@ -65,22 +67,30 @@ class Depth:
         assert disparity is not None  # one of the two is given
         low, high = disparity.flatten(1).aminmax(dim=1)
         scaled = (disparity - low[:, None, None]) / (high - low).clamp(min=1e-6)[:, None, None]
+        if self.colour is not None:
+            return resized(scaled[:, None], self.shape) * self.colour.to(scaled.device)[:, None, None]
         return resized(2 * scaled[:, None] - 1, self.shape)
+
+    def check_sample(self, sample: Sample, like: Tensor) -> None:
+        """Raises DiffcernError for a depth that is negative, infinite, unknown everywhere, tiny or of another ratio."""
+        if sample.depth is None:
+            return
+        check_depth(sample.depth, sample.id)
+        check_size(like, sample.depth, sample.id)
+        if min(sample.depth.shape) < SMALLEST:
+            raise DiffcernError(f"the depth of {sample.id} has fewer than {SMALLEST} pixels a side: too few for SSIM")
 
     def statistics(self, output: Tensor, sample: Sample) -> list[float]:
         """delta < 1.25, AbsRel, RMSE (metres), SSIM and 1, over the pixels whose depth is known.
 
         output: `[H, W]`, resized to the truth. Relative inverse depth is first brought to the truth's scale and shift
         by least squares, as is usual. SSIM: of the depths over the largest, unknown ones as the truth's. Empty without
-        truth. Raises DiffcernError for a truth that is negative, infinite, unknown everywhere or of another ratio.
+        truth. Raises as `check_sample`.
         """
         if sample.depth is None:
             return []
+        self.check_sample(sample, output)
         output, truth = output.cpu(), sample.depth.cpu().float()
-        check_depth(truth, sample.id)
-        check_size(output, truth, sample.id)
-        if min(truth.shape) < SMALLEST:
-            raise DiffcernError(f"the depth of {sample.id} has fewer than {SMALLEST} pixels a side: too few for SSIM")
         given = F.interpolate(output[None, None].float(), truth.shape, mode="bilinear", align_corners=False)[0, 0]
         known = truth > 0
         answer = (given if self.metric else aligned(given, truth, known)).clamp(NEAREST, FARTHEST)

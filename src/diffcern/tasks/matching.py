@@ -13,7 +13,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from diffcern.errors import UsageError
+
 SCORES = ("text", "image", "group", "image_corrected", "group_corrected")
+
+
+def check_example(images: int, captions: int) -> None:
+    """Raises UsageError where nothing is asked of an example: its one image has no other caption."""
+    if images == captions == 1:
+        raise UsageError(
+            "one image and one caption leave nothing to tell apart: give the row negatives, or another row's group"
+        )
 
 
 def matches(errors: Tensor, unconditional: Tensor | None = None) -> dict[str, bool]:
@@ -21,8 +31,9 @@ def matches(errors: Tensor, unconditional: Tensor | None = None) -> dict[str, bo
 
     errors: `[I, C]`, of image i under caption k, where caption i < I describes image i and further ones describe none;
     similarities with their sign changed serve as well. unconditional: `[I]`, of each image without a caption; None
-    leaves out the corrected scores.
+    leaves out the corrected scores. Raises as `check_example`.
     """
+    check_example(*errors.shape)
     text = _least_on_diagonal(errors)
     image = _least_on_diagonal(errors[:, : len(errors)].T)
     scores = {"text": text, "image": image, "group": text and image}

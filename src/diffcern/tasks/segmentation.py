@@ -3,6 +3,7 @@
     c^u = sum_k p_k^u l_k,    p^u = softmax of the logits at pixel u    (Diffusion-TTA, arXiv 2311.16102, section 3.3)
 
 The embeddings l_k are the rows of the first layer of the prior, which is linear: it gets the shares p_k^u themselves.
+A ControlNet that reads a picture gets the mixture of the classes' colours in its place: l_k is the colour of class k.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class Segmentation:
         known = shown(prior) if prior is not None else ()
         if prior is not None and prior.spatial_shape is not None and set(class_names) <= set(known):
             self.mapping = name_map(class_names, known)
+            if prior.colours:
+                self.mapping = self.mapping @ torch.tensor(prior.colours)
             self.shape = prior.spatial_shape[1:]
 
     def check(self, prior: Prior) -> None:
@@ -45,7 +48,7 @@ class Segmentation:
             raise DiffcernError(f"{no_maps(prior)}; segmentation needs one that reads maps of classes: {TRAIN}")
 
     def condition(self, output: Tensor, keep: Tensor | None = None) -> Condition:
-        """Shares of classes `[B, C, h, w]` at the prior's size, from logits `[B, K, H, W]`."""
+        """Shares of classes, or their colours mixed, `[B, C, h, w]` at the prior's size, from logits `[B, K, H, W]`."""
         return Condition(spatial=self._maps(torch.softmax(output.float(), 1)))
 
     def told(self, mask: Tensor) -> Condition:
@@ -58,23 +61,29 @@ class Segmentation:
         assert self.shape is not None  # see `check`
         return torch.einsum("bkhw,kc->bchw", resized(shares, self.shape), self.mapping.to(shares.device))
 
+    def check_sample(self, sample: Sample, like: Tensor) -> None:
+        """Raises DiffcernError for a mask of another ratio, or with a class that there is not."""
+        if sample.mask is None:
+            return
+        check_size(like, sample.mask, sample.id)
+        mask, count = sample.mask, len(self.class_names)
+        foreign = mask[(mask != VOID) & ((mask < 0) | (mask >= count))]
+        if len(foreign):
+            raise DiffcernError(
+                f"the mask of {sample.id} holds {foreign.unique().tolist()[:5]}, and there are {count} classes, 0 to "
+                f"{count - 1} ({VOID} is void): name all classes of the masks, or mark what is none as void"
+            )
+
     def statistics(self, output: Tensor, sample: Sample) -> list[float]:
         """Pixels per class where answer and truth agree, of the answer, of the truth; those without truth are left out.
 
-        output: logits `[K, H, W]`, resized to the mask (bilinear). Raises DiffcernError for a mask of another ratio, or
-        with a class that there is not.
+        output: logits `[K, H, W]`, resized to the mask (bilinear). Raises as `check_sample`.
         """
         if sample.mask is None:
             return []
+        self.check_sample(sample, output)
         output, mask, count = output.cpu(), sample.mask.cpu(), len(self.class_names)
-        check_size(output, mask, sample.id)
         known = mask != VOID
-        if bool((known & ((mask < 0) | (mask >= count))).any()):
-            found = sorted(set(mask[known].tolist()) - set(range(count)))
-            raise DiffcernError(
-                f"the mask of {sample.id} holds {found[:5]}, and there are {count} classes, 0 to {count - 1} ({VOID} "
-                "is void): name all classes of the masks, or mark what is none as void"
-            )
         logits = F.interpolate(output[None].float(), mask.shape, mode="bilinear", align_corners=False)[0]
         answer, truth = logits.argmax(0)[known], mask[known]
         areas = (answer[answer == truth], answer, truth)
@@ -90,7 +99,9 @@ def no_maps(prior: Prior) -> str:
     """What a prior's maps are, where they are not what is needed."""
     if prior.spatial_shape is None:
         return "this prior takes no maps"
-    return f"this prior's maps show {prior.maps.kind if prior.maps else 'nobody knows what'}"
+    if prior.maps is None:
+        return "this prior's maps show nobody knows what (of a ControlNet, +controlnet-seg or +controlnet-depth say it)"
+    return f"this prior's maps show {prior.maps.kind}"
 
 
 def check_size(output: Tensor, truth: Tensor, id: str) -> None:

@@ -1,27 +1,24 @@
-"""SDA's three stages (arXiv 2406.04295): generate labelled images, purify them as targets will be, fine-tune on them.
-
-Each leaves files, and skips what is there: an interrupted run goes on, and ends with the files of one that was not.
+"""SDA (arXiv 2406.04295) for classification: images of every class, on which the predictor is fine-tuned when they are
+purified; see `train/stages.py` for how they are made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from torch import Tensor
-
-from diffcern.alignment import ALIGNED, GENERATED, PREDICTOR, Alignment
-from diffcern.data import ImageFolder, decode, encode_png
+from diffcern.alignment import PREDICTOR, Alignment
+from diffcern.data import Dataset, ImageFolder
 from diffcern.data.folder import some
 from diffcern.errors import UsageError
-from diffcern.files import write_whole
 from diffcern.predictors import Predictor
 from diffcern.predictors.adapted import CONFIG, save_adapted
 from diffcern.priors import Prior
 from diffcern.purifier import Purifier
-from diffcern.purify import sample
 from diffcern.train.finetune import Recipe, Report, finetune
 from diffcern.train.loop import CHECKPOINT
+from diffcern.train.stages import synthesise
+from diffcern.types import Condition
 
 
 def align(
@@ -41,26 +38,22 @@ def align(
     """
     classes = class_indices(generator, alignment.classes)
     alignment.begin(folder)
-    ids = [f"{name}/{index}" for name in alignment.classes for index in range(alignment.per_class)]
     hypotheses = generator.hypotheses()
 
-    def generated(batch: Sequence[str]) -> Tensor:
-        condition = hypotheses[[classes[id.rpartition("/")[0]] for id in batch]]
-        options = {**alignment.sampling, "seed": alignment.seed, "rows": batch_size}
-        return generator.decode(sample(generator, batch, condition, **options))
+    def told(batch: Sequence[str]) -> Condition:
+        return hypotheses[[classes[id.rpartition("/")[0]] for id in batch]]
 
-    def purified(batch: Sequence[str]) -> Tensor:
-        images = [decode(_file(folder / GENERATED, id), id).to(purifier.prior.device) for id in batch]
-        return purifier(images, batch, alignment.seed)
+    ids = [f"{name}/{index}" for name in alignment.classes for index in range(alignment.per_class)]
+    images = synthesise(folder, alignment, ids, told, generator, purifier, batch_size=batch_size, report=report)
+    dataset = ImageFolder(images, labelled=True, class_names=alignment.classes)
+    return tune(folder, alignment, predictor, dataset, report)
 
-    fill(folder / GENERATED, ids, generated, batch_size, lambda done, total: report(done, total, "generating"))
-    if alignment.resynthesis:
-        fill(folder / ALIGNED, ids, purified, batch_size, lambda done, total: report(done, total, "purifying"))
+
+def tune(folder: Path, alignment: Alignment, predictor: Predictor, dataset: Dataset, report: Report) -> list[float]:
+    """The last stage, `finetune` on the images that were made: its validation losses, empty where it had ended."""
     place = folder / PREDICTOR
     if (place / CONFIG).exists():
         return []
-    source = folder / (ALIGNED if alignment.resynthesis else GENERATED)
-    dataset = ImageFolder(source, labelled=True, class_names=alignment.classes)
     recipe = Recipe(**alignment.recipe)
     adapted, losses = finetune(predictor, dataset, recipe, place, seed=alignment.seed, report=report)
     save_adapted(adapted, alignment.predictor, place)
@@ -81,30 +74,3 @@ def class_indices(generator: Prior, classes: Sequence[str]) -> dict[str, int]:
     if unfit:
         raise UsageError(f"classes become folders, and no folder can be called {some(unfit)}: leave it out of --labels")
     return {name: known.index(name) for name in classes}
-
-
-def fill(
-    folder: Path,
-    ids: Sequence[str],
-    make: Callable[[Sequence[str]], Tensor],
-    batch_size: int,
-    report: Callable[[int, int], None],
-) -> None:
-    """A PNG file for each id that has none yet.
-
-    Batches are cut before looking at what is there: after an interruption an image is made beside the same others,
-    and is the same to the last bit.
-    """
-    for first in range(0, len(ids), batch_size):
-        batch = ids[first : first + batch_size]
-        missing = {id for id in batch if not _file(folder, id).exists()}
-        if missing:
-            for id, image in zip(batch, make(batch).cpu(), strict=True):
-                if id in missing:
-                    _file(folder, id).parent.mkdir(parents=True, exist_ok=True)
-                    write_whole(_file(folder, id), encode_png(image))
-        report(first + len(batch), len(ids))
-
-
-def _file(folder: Path, id: str) -> Path:
-    return folder / f"{id}.png"

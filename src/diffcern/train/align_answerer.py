@@ -1,15 +1,15 @@
 """SDA's three stages (arXiv 2406.04295) for question answering: images of captions, purified as targets will be, and
 questions that the captions answer, on which projector and language model are fine-tuned.
 
-Each stage leaves files, and skips what is there, as those of `train/align.py`. A caption names some of the things in an
-image, and the generator may draw more. So nothing is asked about numbers; and what colour or shape a thing has is asked
-where the caption names no other such thing, though the image may show one.
+For how the images are made see `train/stages.py`. A caption names some of the things in an image, and the generator may
+draw more. So nothing is asked about numbers; and what colour or shape a thing has is asked where the caption names no
+other such thing, though the image may show one.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from diffcern.alignment import ALIGNED, GENERATED, Alignment
-from diffcern.data import ImageFolder, Questions, Scenes, decode, load_dataset
+from diffcern.alignment import Alignment
+from diffcern.data import ImageFolder, Questions, Scenes, load_dataset
 from diffcern.data.parquet import read_columns
 from diffcern.data.questions import Asked
 from diffcern.data.scenes.asking import DISTANCES, SIDES
@@ -32,12 +32,13 @@ from diffcern.fingerprints import digest
 from diffcern.predictors.question_answering import Answerer, save_answerer
 from diffcern.priors import TextPrior
 from diffcern.purifier import Purifier
-from diffcern.purify import sample
 from diffcern.rng import generator as generator_of
-from diffcern.train.align import fill
 from diffcern.train.asked import QuestionTable, read_asked
+from diffcern.train.finetune import Report
 from diffcern.train.loop import CHECKPOINT, Schedule, train
 from diffcern.train.question_answering import answer_loss
+from diffcern.train.stages import synthesise
+from diffcern.types import Condition
 
 QUESTIONS = "questions.parquet"  # what is asked about the images, beside their folders
 COLUMNS = ("image", "caption", "question", "answer", "choices", "kind")
@@ -124,7 +125,7 @@ def digest_of(told: Sequence[Told]) -> str:
     return digest([row for item in told for row in item.rows])
 
 
-def synthesise(
+def asked_images(
     folder: Path,
     alignment: Alignment,
     told: Sequence[Told],
@@ -132,7 +133,7 @@ def synthesise(
     purifier: Purifier,
     *,
     batch_size: int,
-    report: Callable[[int, int, str], None],
+    report: Report,
 ) -> Questions:
     """The first two stages into the folder; the questions about their images.
 
@@ -146,24 +147,16 @@ def synthesise(
     write_whole(folder / QUESTIONS, buffer.getvalue())
     captions = {item.id: item.caption for item in told}
 
-    def generated(batch: Sequence[str]) -> Tensor:
-        condition = generator.prompts([captions[id] for id in batch])
-        options = {**alignment.sampling, "seed": alignment.seed, "rows": batch_size}
-        return generator.decode(sample(generator, batch, condition, **options))
-
-    def purified(batch: Sequence[str]) -> Tensor:
-        images = [decode(folder / GENERATED / f"{id}.png", id).to(purifier.prior.device) for id in batch]
-        return purifier(images, batch, alignment.seed)
+    def read(batch: Sequence[str]) -> Condition:
+        return generator.prompts([captions[id] for id in batch])
 
     ids = list(captions)
-    fill(folder / GENERATED, ids, generated, batch_size, lambda done, total: report(done, total, "generating"))
-    if alignment.resynthesis:
-        fill(folder / ALIGNED, ids, purified, batch_size, lambda done, total: report(done, total, "purifying"))
-    return questions_about(folder / (ALIGNED if alignment.resynthesis else GENERATED), folder / QUESTIONS)
+    images = synthesise(folder, alignment, ids, read, generator, purifier, batch_size=batch_size, report=report)
+    return questions_about(images, folder / QUESTIONS)
 
 
 def questions_about(images: Path, table: Path) -> Questions:
-    """The questions in a table that `synthesise` wrote, about the images in one of its folders."""
+    """The questions in a table that `asked_images` wrote, about the images in one of its folders."""
     source, values = ImageFolder(images), read_columns(table, COLUMNS)
     rows = {Path(id).stem: row for row, id in enumerate(source.ids)}
     asked = []

@@ -1,4 +1,4 @@
-"""Fine-tunes a predictor of any kind on labelled images, and keeps the epoch of the lowest validation loss."""
+"""Fine-tunes a predictor of any kind on images with labels or maps; the epoch of the lowest validation loss is kept."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.optimization import get_cosine_schedule_with_warmup
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from diffcern.data import Dataset, subset
@@ -23,15 +23,18 @@ from diffcern.methods.base import OPTIMIZERS
 from diffcern.predictors.base import Predictor
 from diffcern.rng import generator
 from diffcern.train.loop import CHECKPOINT
-from diffcern.train.views import View, Views, fitted, randomised
+from diffcern.train.truths import loss_of, mirrors
+from diffcern.train.views import MapViews, View, Views, fitted, randomised
 
 Report = Callable[[int, int, str], None]  # how much is done, of how much, and what
+Seen = Views | MapViews
 
 
 @dataclass(frozen=True)
 class Recipe:
     """An optimiser by name under a cosine. augmentation: of `train/images.py` ("affine"), "timm" for random crops and
-    mirrors as timm makes them, or a RandAugment of timm ("rand-...") after these; erasing is a probability."""
+    mirrors as timm makes them, or a RandAugment of timm ("rand-...") after these; erasing is a probability. Maps are
+    mirrored with their images or left as they are: "flip" or "none", and nothing is erased."""
 
     epochs: int
     learning_rate: float
@@ -58,6 +61,9 @@ RECIPES = {
     "paper-resnet50": Recipe(15, 5e-4, 1e-8, "timm", optimizer="sgd"),
     "small": Recipe(10, 3e-4, 0.01, "affine", warmup=0.1),  # ours: for images of 16 to 64 pixels
 }
+MAP_RECIPES = {  # for segmentation and depth
+    "small": Recipe(10, 3e-4, 0.01, "flip", warmup=0.1, label_smoothing=0.0, batch_size=16),  # ours
+}
 
 
 def finetune(
@@ -65,15 +71,23 @@ def finetune(
 ) -> tuple[Predictor, list[float]]:
     """A fine-tuned copy of the predictor, and the validation losses: before any epoch, and after each.
 
+    dataset: images with labels, or with the masks or depths that the predictor answers; these, and images with them,
+    are of one size.
     A tenth of the images (at least one; seeded, by class) is held out for validation. BatchNorm is trained as
     published, by batch statistics. After every epoch a checkpoint is written into `folder`, and running again goes on
     from it; an epoch draws its batches, augmentations and dropout from (seed, epoch) and the images' ids, so that it
-    ends with the weights of a run that was never stopped. Raises DiffcernError where the loss becomes NaN or infinite.
+    ends with the weights of a run that was never stopped. Raises DiffcernError where the loss becomes NaN or infinite,
+    UsageError for augmentations that maps do not follow.
     """
     held = max(1, len(dataset) // 10)
     validation, training = subset(dataset, held, seed), subset(dataset, None, seed, skip=held)
     shape = dataset[0].image.shape
-    plain, view = Views(validation, fitted(base, shape)), recipe.view(base, shape)
+    plain: Seen
+    seen: Callable[..., Seen]
+    if base.task == "classification":
+        plain, seen = Views(validation, fitted(base, shape)), partial(Views, training, recipe.view(base, shape))
+    else:
+        plain, seen = MapViews(validation), partial(MapViews, training, mirrors(recipe.augmentation))
     predictor = copy.deepcopy(base).requires_grad_(True)
     parameters = list(predictor.parameters())
     options: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
@@ -91,11 +105,11 @@ def finetune(
         rng = generator(seed, "fine-tuning", epoch)
         torch.manual_seed(rng.initial_seed())  # dropout and stochastic depth
         batches = torch.randperm(len(training), generator=rng)[: steps * size].view(steps, size).tolist()
-        views = Views(training, view, ("view", epoch), seed)
+        views = seen(("view", epoch), seed)
         predictor.train()
         for step, (images, targets) in enumerate(_loader(views, predictor, batch_sampler=batches)):
-            logits = predictor(images.to(predictor.mean.device))
-            loss = F.cross_entropy(logits, targets.to(logits.device), label_smoothing=recipe.label_smoothing)
+            output = predictor(images.to(predictor.mean.device))
+            loss = loss_of(output, targets.to(output.device), base.task, recipe.label_smoothing)
             if not torch.isfinite(loss):
                 raise DiffcernError(f"the loss is {loss.item()} in epoch {epoch}: give a lower --learning-rate")
             optimizer.zero_grad(set_to_none=True)
@@ -112,17 +126,17 @@ def finetune(
 
 
 @torch.no_grad()
-def loss_on(predictor: Predictor, views: Views, batch_size: int) -> float:
-    """Mean cross-entropy in nats, in eval mode; infinite where it is not a number."""
+def loss_on(predictor: Predictor, views: Seen, batch_size: int) -> float:
+    """The mean loss over the images (cross-entropy in nats), in eval mode; infinite where it is not a number."""
     predictor.eval()
     total = 0.0
-    for images, targets in _loader(views, predictor, batch_size=batch_size):
-        logits = predictor(images.to(predictor.mean.device))
-        total += F.cross_entropy(logits, targets.to(logits.device), reduction="sum").item()
+    for images, truths in _loader(views, predictor, batch_size=batch_size):
+        output = predictor(images.to(predictor.mean.device))
+        total += loss_of(output, truths.to(output.device), predictor.task).item() * len(images)
     return total / len(views) if math.isfinite(total) else math.inf
 
 
-def _loader(views: Views, predictor: Predictor, **batches: Any) -> DataLoader[Any]:
+def _loader(views: Seen, predictor: Predictor, **batches: Any) -> DataLoader[Any]:
     """Processes that make the views only where the predictor leaves the processor to them."""
     workers = 0 if predictor.mean.device.type == "cpu" else min(8, os.cpu_count() or 1)
     return DataLoader(views, num_workers=workers, **batches)

@@ -47,31 +47,48 @@ class ImageTable:
 
 def read_table(dataset: Dataset, size: Size, truth: Literal["label", "mask", "depth"] = "label") -> ImageTable:
     """Decodes the whole data set, images resized. Raises DiffcernError for data without that truth in some row, truths
-    of different sizes, or too many pixels."""
+    of different sizes, or more pixels than `MEMORY_LIMIT` allows, both counted."""
     targets = torch.tensor([int(target) for target in dataset.targets])
     if truth == "label" and (len(targets) == 0 or targets.min() < 0):
         raise DiffcernError(f"{dataset.name} has images without a label; training needs one for each")
-    truths = []
+    count = len(dataset)
+    truths: Tensor | None = None
 
     def decoded() -> Iterator[Tensor]:
-        for i in range(len(dataset)):
+        nonlocal truths
+        for i in range(count):
             sample = dataset[i]
             if truth != "label":
-                truths.append(_truth(sample, truth, len(getattr(dataset, "mask_names", ()))))
+                value = truth_of(sample, truth, len(getattr(dataset, "mask_names", ())))
+                if truths is None:
+                    kind = torch.float16 if truth == "depth" else torch.uint8
+                    check_memory(f"{count} images with {truth}s", count * (pixels + value.numel() * kind.itemsize))
+                    truths = torch.empty(count, *value.shape, dtype=kind)
+                if value.shape != truths.shape[1:]:
+                    raise DiffcernError(f"{dataset.name} has {truth}s of different sizes; training needs them alike")
+                truths[i] = value
             yield sample.image
 
-    images = read_pixels(dataset.name, decoded(), len(dataset), size)
-    if len({rows.shape for rows in truths}) > 1:
-        raise DiffcernError(f"{dataset.name} has {truth}s of different sizes; training needs them alike")
-    return ImageTable(images, targets, torch.stack(truths) if truths else None)
+    height, width = (size, size) if isinstance(size, int) else size
+    pixels = 3 * height * width
+    images = read_pixels(dataset.name, decoded(), count, size)
+    return ImageTable(images, targets, truths)
+
+
+def check_memory(what: str, size: int) -> None:
+    """Raises DiffcernError for more bytes than `MEMORY_LIMIT`."""
+    if size > MEMORY_LIMIT:
+        raise DiffcernError(
+            f"{what} need {size / 2**30:.1f} GiB of memory, and training keeps {MEMORY_LIMIT >> 30} GiB at most: give "
+            "fewer or smaller ones"
+        )
 
 
 def read_pixels(name: str, images: Iterable[Tensor], count: int, size: Size) -> Tensor:
     """`count` images `[3, H, W]` in [0, 1], resized: `[count, 3, height, width]` uint8. Raises DiffcernError for too
     many pixels. name: of the data, for the bar that shows how far it is."""
     height, width = (size, size) if isinstance(size, int) else size
-    if count * 3 * height * width > MEMORY_LIMIT:
-        raise DiffcernError(f"{count} images of {size} pixels do not fit {MEMORY_LIMIT >> 30} GiB of memory")
+    check_memory(f"{count} images of {height} x {width} pixels", count * 3 * height * width)
     pixels = torch.empty(count, 3, height, width, dtype=torch.uint8)
     for i, image in enumerate(track(images, escape(f"reading {name}"), total=count, transient=True)):
         if image.shape[-2:] != (height, width):
@@ -80,18 +97,18 @@ def read_pixels(name: str, images: Iterable[Tensor], count: int, size: Size) -> 
     return pixels
 
 
-def _truth(sample: Sample, truth: str, classes: int) -> Tensor:
-    """The mask, whose indices are below `classes` or void, or the depth. Raises DiffcernError where it is none."""
+def truth_of(sample: Sample, truth: str, classes: int) -> Tensor:
+    """The "mask", whose indices are below `classes` or void, or the "depth". Raises DiffcernError where it is none."""
     value = sample.mask if truth == "mask" else sample.depth
     if value is None:
         raise DiffcernError(f"{sample.id} has no {truth}; training needs one for each image")
     if truth == "depth":
         check_depth(value, sample.id)
-        return value.half()
+        return value
     foreign = value[(value != VOID) & ((value < 0) | (value >= classes))]
     if len(foreign):
         raise DiffcernError(f"the mask of {sample.id} holds {int(foreign[0])}, and there are {classes} classes")
-    return value.to(torch.uint8)
+    return value
 
 
 def pixel_statistics(images: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -104,8 +121,8 @@ def pixel_statistics(images: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]
 
 AUGMENTATIONS = {
     "flip": "mirror left-right with probability 1/2",
-    "crop": "shift by up to an eighth of the side, reflecting at the border",
-    "affine": "rotate by up to 8 degrees, scale by 0.92 to 1.08, shift by up to a sixteenth of the side",
+    "crop": "shift by up to an eighth of each side, reflecting at the border",
+    "affine": "rotate by up to 8 degrees, scale by 0.92 to 1.08, shift by up to a sixteenth of each side",
 }
 
 
@@ -116,7 +133,7 @@ def augment(images: Tensor, names: tuple[str, ...], generator: Generator) -> Ten
     for name in names:
         if name not in AUGMENTATIONS:
             raise unknown("augmentation", name, AUGMENTATIONS)
-    batch, side = len(images), images.shape[-1]
+    batch, (height, width) = len(images), images.shape[-2:]
 
     def signed() -> Tensor:  # uniform in [-1, 1]
         return 2 * torch.rand(batch, generator=generator) - 1
@@ -126,14 +143,19 @@ def augment(images: Tensor, names: tuple[str, ...], generator: Generator) -> Ten
         angle, scale = signed() * math.radians(8), 1 + 0.08 * signed()
         shift = torch.stack([signed(), signed()], 1) / 8  # in units of half a side
     if "crop" in names:
-        pixels = torch.stack([signed(), signed()], 1) * (side // 8)
-        shift = shift + pixels.round() * 2 / side  # whole pixels: no interpolation blur
+        sides = torch.tensor([width, height])
+        pixels = torch.stack([signed(), signed()], 1) * (sides // 8)
+        shift = shift + pixels.round() * 2 / sides  # whole pixels: no interpolation blur
     mirror = (
         torch.where(torch.rand(batch, generator=generator) < 0.5, -1.0, 1.0) if "flip" in names else torch.ones(batch)
     )
     cos, sin = angle.cos() * scale, angle.sin() * scale
+    ratio = height / width  # a turn is one of pixels, and coordinates go from -1 to 1 along either side
     theta = torch.stack(
-        [torch.stack([cos * mirror, -sin, shift[:, 0]], 1), torch.stack([sin * mirror, cos, shift[:, 1]], 1)],
+        [
+            torch.stack([cos * mirror, -sin * ratio, shift[:, 0]], 1),
+            torch.stack([sin * mirror / ratio, cos, shift[:, 1]], 1),
+        ],
         1,
     )
     grid = F.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)

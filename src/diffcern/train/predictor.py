@@ -1,33 +1,22 @@
-"""Trains a small predictor with EMA and the named augmentations: cross-entropy on classes of images or of pixels, or
-
-| log d - log d_hat |    over the pixels whose depth is known.
-"""
+"""Trains a small predictor with EMA and the named augmentations; for the losses see `train/truths.py`."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 
 from diffcern.data import Dataset
-from diffcern.data.base import VOID
 from diffcern.errors import UsageError
 from diffcern.predictors.base import Kind, Predictor, Size
 from diffcern.predictors.native import NativePredictorConfig, native_predictor, save_predictor
 from diffcern.rng import generator
 from diffcern.train.images import augment, augmentation_names, pixel_statistics, read_table
 from diffcern.train.loop import Outcome, Schedule, check_out, train
-
-TRUTHS: dict[Kind, Literal["label", "mask", "depth"]] = {
-    "classification": "label",
-    "segmentation": "mask",
-    "depth": "depth",
-}
+from diffcern.train.truths import TRUTHS, loss_of, mirrored, mirrors
 
 
 @dataclass(frozen=True)
@@ -61,8 +50,7 @@ def train_predictor(
     check_out(folder)
     if recipe.task not in TRUTHS:
         raise UsageError(f"--task is one of {', '.join(TRUTHS)}, not {recipe.task!r}")
-    if recipe.task != "classification" and set(augmentations) - {"flip"}:
-        raise UsageError("maps are trained with --augment flip or none: others would blur them")
+    flip = recipe.task != "classification" and mirrors(recipe.augmentation)
     names = dataset.class_names if recipe.task == "classification" else getattr(dataset, "mask_names", ())
     names = () if recipe.task == "depth" else tuple(names)
     if not names and recipe.task != "depth":
@@ -80,19 +68,20 @@ def train_predictor(
         recipe.task,
     )
     torch.manual_seed(schedule.seed)  # the initial weights
-    predictor = native_predictor(config).to(device, memory_format=torch.channels_last).train()  # faster convolutions
+    predictor = native_predictor(config).to(device).train()
+    predictor.to(memory_format=torch.channels_last)  # faster convolutions
 
     def loss_at(step: int) -> Tensor:
         rng = generator(schedule.seed, "predictor", step)
         index = torch.randint(len(table.targets), (schedule.batch_size,), generator=rng)
         images, targets = table.batch(index, device)
         if recipe.task != "classification":
-            images, targets = mirrored(images, table.truths(index, device), "flip" in augmentations, rng)
+            images, targets = mirrored(images, table.truths(index, device), flip, rng)
         else:
             images = augment(images, augmentations, rng)
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             output = predictor(images)
-        return loss_of(output.float(), targets, recipe)
+        return loss_of(output.float(), targets, recipe.task, recipe.label_smoothing)
 
     settings = {"dataset": dataset.name, "size": len(dataset), "names": names, **asdict(recipe)}
     outcome = train(predictor, loss_at, schedule, folder, settings)
@@ -102,24 +91,3 @@ def train_predictor(
     predictor.eval()
     save_predictor(predictor, config, folder)
     return predictor, outcome
-
-
-def mirrored(images: Tensor, truth: Tensor, flip: bool, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Images `[B, 3, H, W]` and their maps `[B, h, w]`, half of them left-right where `flip`."""
-    turned = (torch.rand(len(images), generator=rng) < 0.5).to(images.device) & flip
-    return (
-        torch.where(turned[:, None, None, None], images.flip(-1), images),
-        torch.where(turned[:, None, None], truth.flip(-1), truth),
-    )
-
-
-def loss_of(output: Tensor, truth: Tensor, recipe: PredictorRecipe) -> Tensor:
-    """The mean over images, or over the pixels whose truth is known; maps are compared in the size of the truth."""
-    if recipe.task == "classification":
-        return F.cross_entropy(output, truth, label_smoothing=recipe.label_smoothing)
-    maps = output if output.ndim == 4 else output[:, None]
-    maps = F.interpolate(maps, truth.shape[-2:], mode="bilinear", align_corners=False)
-    if recipe.task == "segmentation":
-        return F.cross_entropy(maps, truth, ignore_index=VOID, label_smoothing=recipe.label_smoothing)
-    known = truth > 0
-    return (maps[:, 0][known].log() - truth[known].log()).abs().mean()

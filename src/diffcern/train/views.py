@@ -17,6 +17,7 @@ from diffcern.data import Dataset
 from diffcern.predictors.base import Predictor, resize_and_crop
 from diffcern.rng import generator
 from diffcern.train.images import augment, augmentation_names
+from diffcern.train.truths import mirrored
 
 View = Callable[[Tensor, Generator], Tensor]  # [3, H, W] in [0, 1] -> [3, h, w]; a DataLoader's workers can read it
 
@@ -36,6 +37,30 @@ class Views(torch.utils.data.Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         sample = self.dataset[index]
         return self.view(sample.image, generator(self.seed, *self.key, sample.id)), sample.target
+
+
+@dataclass(frozen=True)
+class MapViews(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
+    """Every image as it is, since the predictor resizes it itself, and its mask or depth; as `Views` otherwise.
+
+    flip: whether half of them are mirrored, image and map together.
+    """
+
+    dataset: Dataset
+    flip: bool = False
+    key: tuple[str | int, ...] = ()
+    seed: int = 0
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        sample = self.dataset[index]
+        truth = sample.depth if sample.mask is None else sample.mask
+        assert truth is not None  # what is fine-tuned on comes with it
+        rng = generator(self.seed, *self.key, sample.id)
+        images, truths = mirrored(sample.image[None], truth[None], self.flip, rng)
+        return images[0], truths[0]
 
 
 def fitted(predictor: Predictor, shape: Sequence[int], augmentation: str = "none") -> View:
