@@ -29,11 +29,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "gda": {"start": 399, "steps": 20, "form": "estimate", "entropy": 0.01},
     "diffusion-classifier": {"draws": 16, "weighting": "x0"},
 }
+MAPS: dict[str, dict[str, Any]] = {  # of feedback to predictors of maps
+    "segmentation": {"learning_rate": 0.2},
+    "depth": {"optimizer": "adam", "learning_rate": 1e-4, "temperature": 1.0},
+}
 TASKS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {  # over those of a preset
-    ("small", "segmentation"): dict.fromkeys(("diffusion-tta", "sda-tta"), {"learning_rate": 0.2}),
-    ("small", "depth"): dict.fromkeys(
-        ("diffusion-tta", "sda-tta"), {"optimizer": "adam", "learning_rate": 1e-4, "temperature": 1.0}
-    ),
+    ("small", task): {"diffusion-tta": options, "sda-tta": options} for task, options in MAPS.items()
 }
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {"paper": {}, "small": SMALL}
 
