@@ -1,7 +1,8 @@
 """Published values, and values for small models, of each method's options.
 
 "paper" is the constructors' own defaults. "small" was chosen for the embedded models on the validation split of the
-digits by `benchmarks/tune.py` (reported figures use the test split), and serves the other small priors in `weights/`.
+digits by `benchmarks/tune.py`, for maps on that of the scenes (reported figures use the test splits), and serves the other
+small priors in `weights/`.
 """
 
 from __future__ import annotations
