@@ -18,6 +18,7 @@ from rich.table import Table
 from torch import Tensor
 
 from diffcern.data import Sample, load_dataset, subset
+from diffcern.data.base import VOID
 from diffcern.data.shifts import shift
 from diffcern.draws import draw
 from diffcern.likelihood import score
@@ -43,7 +44,10 @@ def main() -> None:
     options = parser.parse_args()
     predictor, prior = load_predictor(options.predictor), load_prior(options.prior)
     names = options.class_names.split(",") if options.class_names else None
-    data = subset(load_dataset(options.dataset, mask_names=names), options.count, seed=0)
+    whole = load_dataset(options.dataset, mask_names=names)
+    if predictor.task == "segmentation":  # masks are told in the order of the predictor's classes
+        predictor = predictor.restrict(getattr(whole, "mask_names", ()))
+    data = subset(whole, options.count, seed=0)
     table = Table("shift", "map", *(f"{part + 1}/{PARTS}" for part in range(PARTS)), "mean", "wins", box=None)
     for name in options.shifts:
         severity = 0 if name == "clean" else options.severity
@@ -66,13 +70,16 @@ def errors(predictor: Predictor, prior: Prior, sample: Sample, image: Tensor) ->
     task = task_of(predictor, prior)
     latents = prior.encode(image[None])
     if isinstance(task, Depth):
-        assert sample.depth is not None  # the data have depth
+        if sample.depth is None:
+            raise SystemExit(f"{sample.id} has no depth")
         truth = filled(sample.depth)
         flat = truth.mean().expand_as(truth)
     else:
         assert isinstance(task, Segmentation)  # maps are one or the other
-        assert sample.mask is not None  # the data have masks
-        truth, flat = sample.mask, torch.full_like(sample.mask, int(sample.mask.flatten().mode().values))
+        if sample.mask is None:
+            raise SystemExit(f"{sample.id} has no mask")
+        truth = sample.mask
+        flat = torch.full_like(truth, int(truth[truth != VOID].mode().values))
     predicted = task.condition(predictor(image[None]))
     told = [task.told(truth[None]).spatial, predicted.spatial, task.told(flat[None]).spatial]
     maps = torch.cat([value for value in told if value is not None])

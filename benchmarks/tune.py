@@ -80,7 +80,7 @@ MAPS: dict[str, list[dict]] = {  # for segmentation and depth
         *({"options": maps_tta(learning_rate=rate, optimizer="adam")} for rate in (1e-4, 1e-3)),
         *({"options": maps_tta(learning_rate=0.2, **other)} for other in ({"weighting": "eps"}, {"span": [0.1, 0.6]})),
         *({"options": maps_tta(learning_rate=0.2, temperature=temperature)} for temperature in (2.0, 4.0)),
-        {"options": maps_tta(learning_rate=0.2, familiar=0.99)},
+        {"options": maps_tta(learning_rate=0.2, temperature=2.0, familiar=0.99)},
         *(
             {**ONLINE, "options": maps_tta(learning_rate=rate, steps=steps, batch_statistics=True)}
             for steps, rate in ((1, 0.05), (3, 0.2))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import sys
 
 import torch
 
@@ -30,7 +30,12 @@ def device_named(name: str) -> torch.device:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Peak memory in MiB so far: allocated on a CUDA device, else the resident size of this process."""
+    """Peak memory in MiB so far: allocated on a CUDA device, else the resident size of this process (NaN on Windows,
+    which does not say)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if sys.platform == "win32":
+        return float("nan")
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

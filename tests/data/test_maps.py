@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffcern.data import UnreadableImage, load_dataset, subset
+from diffcern.data import UnreadableImage, encode_png, load_dataset, subset
 from diffcern.data.base import VOID
 from diffcern.data.maps import decode_depth, decode_mask, encode_depth, encode_mask, palette
 from diffcern.errors import UsageError
@@ -171,3 +171,13 @@ def test_names_of_masks_where_there_are_none(tmp_path):
             load_dataset(place, mask_names=NAMES)
     with pytest.raises(UsageError, match="its own class names"):
         load_dataset("embedded:scenes", mask_names=NAMES)
+
+
+def test_a_second_column_of_pictures_is_no_label(tmp_path):
+    """Of the usual names the first holds the masks; the other is left alone, not read as numbers."""
+    mask = encode_mask(torch.zeros(4, 4, dtype=torch.long))
+    row = {"image": encode_png(torch.rand(3, 4, 4)), "mask": mask, "label": mask}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "data.parquet")
+    (sample,) = load_dataset(str(tmp_path / "data.parquet"))
+    assert sample.target == -1
+    assert sample.mask is not None

@@ -10,6 +10,8 @@ from hub_checkpoints import ddpm, stable_diffusion
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.fingerprints import fingerprint
 from diffcern.priors import load_prior
+from diffcern.priors.native import NativeConfig, native_prior
+from diffcern.priors.spatial import Maps
 from diffcern.run.models import load_models
 from diffcern.run.spec import Models, parse_models
 
@@ -124,3 +126,12 @@ def test_fingerprint_covers_the_text_encoder_and_the_latents_scale(change, tmp_p
     before = fingerprint(prior)
     change(prior)
     assert fingerprint(prior) != before
+
+
+def test_a_class_map_renames_what_the_maps_of_a_prior_show(tmp_path):
+    maps = Maps("segmentation", ("road", "auto"))
+    prior = native_prior(NativeConfig("dit", "x0", 8, 3, (), maps), width=16, depth=1, heads=2, patch=4)
+    prior.save_pretrained(tmp_path)
+    models = parse_models({"prior": str(tmp_path), "task": "segmentation", "class_map": {"auto": "car"}})
+    loaded = load_models(models, torch.device("cpu"))
+    assert loaded.prior.maps.names == ("road", "car")

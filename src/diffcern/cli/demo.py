@@ -23,7 +23,7 @@ from diffcern.files import check_folder, write_whole
 
 Row = dict[str, Any]
 Summary = dict[str, list[Row]]  # what the columns of a table are made of, by their title
-COUNTS = {"classification": 40, "segmentation": 10, "depth": 10, "matching": 40, "qa": 40}  # what two minutes allow
+COUNTS = {"classification": 40, "segmentation": 14, "depth": 14, "matching": 80, "qa": 120}  # what two minutes allow
 SPECS = {"classification": "digits", "segmentation": "scenes-segmentation", "depth": "scenes-depth"}
 SEED = 0
 MATCHING: dict[str, Any] = {"draws": 32, "strategy": "stratified", "weighting": "x0", "norm": "l2", "seed": SEED}
@@ -137,7 +137,7 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     known, text = folder / "demo.json", (json.dumps(settings, indent=1) + "\n").encode()
     if known.is_file() and known.read_bytes() == text:
         return
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise DiffcernError(
             f"{folder} holds other things, or a demo of another task, --count or version: give another --out, or "
             "delete the folder to start afresh"

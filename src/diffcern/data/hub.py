@@ -50,9 +50,11 @@ class HubImages:
                 f"Hugging Face hub: {error}\nA data set not yet cached on this machine needs a network."
             ) from error
         features = rows.features.to_dict()
-        maps = map_columns(columns.encoded_columns(features))
+        encoded = columns.encoded_columns(features)
+        maps = map_columns(encoded)
         others = [column for column in rows.column_names if column not in maps.columns]
         self._image = columns.image_column(others, features, None, self.name)
+        others = [column for column in others if column not in encoded]  # pictures are no labels
         label = columns.label_column(others, features, None, self.name)
         self.targets: Sequence[int] = [-1] * len(rows)
         if label is not None:

@@ -62,9 +62,11 @@ class ParquetImages:
         with _open(files[0]) as first:
             schema = first.schema_arrow
         features = _features(schema)
-        maps = map_columns([c for c in schema.names if c not in (image_column, label_column) and _encoded(schema, c)])
+        encoded = [c for c in schema.names if c not in (image_column, label_column) and _encoded(schema, c)]
+        maps = map_columns(encoded)
         others = [column for column in schema.names if column not in maps.columns]
         self._image = columns.image_column(others, features, image_column, where)
+        others = [column for column in others if column not in encoded]  # pictures are no labels
         label = columns.label_column(others, features, label_column, where) if labelled else None
         self._pixels = [self._image, *maps.columns]
         cheap = [column for column in (label, "id" if "id" in schema.names else None) if column]

@@ -113,8 +113,11 @@ class StableDiffusionPrior(PipelinePrior):
     def control(self, controlnet: ControlNetModel, control: Control) -> None:
         """Lets a ControlNet read the maps, `[B, C, H, W]` in [0, 1] at the size of the images, in place.
 
-        control: what they show. Raises UsageError where that is drawn in colours and the ControlNet reads none.
+        control: what they show. Raises UsageError where that is drawn in colours and the ControlNet reads
+        none, and for a prior that reads maps already.
         """
+        if self.map_channels:
+            raise UsageError(f"this prior reads depth beside its latents, and takes no {control.name} as well")
         channels, size = controlnet.config.conditioning_channels, self.autoencoder.size
         if control.maps is not None:
             if channels != len(control.colours[0]):

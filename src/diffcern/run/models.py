@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -84,6 +84,8 @@ def load_models(models: Models, device: torch.device, labels: Sequence[str] = ()
         )
         if not isinstance(prior, TextPrior):  # whose classes are the labels themselves
             prior.class_names = renamed(prior.class_names, models.class_map)
+        if prior.maps is not None:
+            prior.maps = replace(prior.maps, names=renamed(prior.maps.names, models.class_map))
         if models.compile:
             prior.denoiser.compile()
         names = names or prior.class_names

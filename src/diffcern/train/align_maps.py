@@ -40,6 +40,7 @@ from diffcern.train.stages import file_of, synthesise
 from diffcern.types import Condition
 
 FOLDERS = {"segmentation": "masks", "depth": "depths"}  # of the maps, beside those of the images
+FARTHEST = 65.535  # metres
 COLUMNS = {"mask": MASK_COLUMNS, "depth": DEPTH_COLUMNS}
 
 
@@ -113,7 +114,7 @@ def choose_maps(
             raise DiffcernError(f"{dataset.name} has images or {kind}s of different sizes: resize them to one")
         if task == "segmentation" and bool((truth == VOID).all()):
             raise DiffcernError(f"the mask of {sample.id} is void everywhere: leave this image out")
-        contents.append(encode_depth(truth) if task == "depth" else encode_mask(indices[truth]))
+        contents.append(encode_depth(_within(truth)) if task == "depth" else encode_mask(indices[truth]))
     height, width = next(iter(shapes))[:2]
     return ChosenMaps(task, {id: contents[k % len(contents)] for k, id in enumerate(_ids(count))}, (height, width))
 
@@ -194,6 +195,11 @@ class DrawnMaps:
         image = resized(decode(file_of(self.folder, id), id)[None], self.maps.size)[0]
         truth = self.maps.truth(id)
         return Sample(id, image, -1, depth=truth) if self.maps.task == "depth" else Sample(id, image, -1, mask=truth)
+
+
+def _within(depth: Tensor) -> Tensor:
+    """The depth without what 16 bits of millimetres cannot hold, which becomes unknown."""
+    return depth.masked_fill(depth > FARTHEST, 0.0)
 
 
 def _ids(count: int) -> list[str]:

@@ -79,6 +79,8 @@ def finetune(
     ends with the weights of a run that was never stopped. Raises DiffcernError where the loss becomes NaN or infinite,
     UsageError for augmentations that maps do not follow.
     """
+    if len(dataset) < 2:
+        raise DiffcernError("fine-tuning needs two images, one of them to validate on: make more of each class")
     held = max(1, len(dataset) // 10)
     validation, training = subset(dataset, held, seed), subset(dataset, None, seed, skip=held)
     shape = dataset[0].image.shape
