@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow.parquet as pq
 import pytest
@@ -17,6 +18,7 @@ from diffcern.report import summarise
 from diffcern.run.bench import Bench, units
 from diffcern.run.evaluate import evaluate
 from diffcern.run.spec import parse_spec
+from diffcern.run.store import RunFolder
 
 CPU = torch.device("cpu")
 
@@ -393,3 +395,10 @@ def test_what_the_predictor_sees_does_not_depend_on_the_company(models):
     with torch.no_grad():
         alone, beside = predictor(wide[None]), predictor(batch_of([wide, square], predictor))[:1]
     assert torch.allclose(alone, beside, atol=1e-5)
+
+
+def test_workers_may_open_a_run_folder_at_the_same_moment(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(lambda _: RunFolder(tmp_path / "run"), range(400)))
+    assert len(folders) == 400
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["records", "skipped", "timings"]

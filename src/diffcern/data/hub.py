@@ -54,8 +54,8 @@ class HubImages:
         maps = map_columns(encoded)
         others = [column for column in rows.column_names if column not in maps.columns]
         self._image = columns.image_column(others, features, None, self.name)
-        others = [column for column in others if column not in encoded]  # pictures are no labels
-        label = columns.label_column(others, features, None, self.name)
+        plain = [column for column in others if column not in encoded]  # pictures are no labels
+        label = columns.label_column(plain, features, None, self.name)
         self.targets: Sequence[int] = [-1] * len(rows)
         if label is not None:
             self.targets = columns.integers(rows.select_columns(label)[:][label], label, self.name)

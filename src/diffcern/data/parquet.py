@@ -66,8 +66,8 @@ class ParquetImages:
         maps = map_columns(encoded)
         others = [column for column in schema.names if column not in maps.columns]
         self._image = columns.image_column(others, features, image_column, where)
-        others = [column for column in others if column not in encoded]  # pictures are no labels
-        label = columns.label_column(others, features, label_column, where) if labelled else None
+        plain = others if label_column else [c for c in others if c not in encoded]  # pictures are no labels
+        label = columns.label_column(plain, features, label_column, where) if labelled else None
         self._pixels = [self._image, *maps.columns]
         cheap = [column for column in (label, "id" if "id" in schema.names else None) if column]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -71,9 +72,8 @@ class RunFolder:
         try:
             for name in ("records", "timings", "skipped"):
                 (path / name).mkdir(parents=True, exist_ok=True)
-            probe = path / ".writable"
-            probe.touch()
-            probe.unlink()
+            with tempfile.TemporaryFile(dir=path):  # a name of its own: workers start at the same moment
+                pass
         except OSError as error:
             raise DiffcernError(f"cannot write into {path}: {error.strerror}; give another --out") from error
 
