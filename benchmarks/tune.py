@@ -69,7 +69,7 @@ CANDIDATES: dict[str, list[dict]] = {
 
 
 def maps_tta(**changes: object) -> dict[str, object]:
-    """Options of Diffusion-TTA around the "small" preset of maps."""
+    """Options of Diffusion-TTA around the "small" preset of classification, at temperature 1."""
     return {**preset_options("diffusion-tta", "small"), "temperature": 1.0, **changes}
 
 

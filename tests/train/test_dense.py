@@ -103,7 +103,7 @@ def test_truths_count_towards_memory(monkeypatch):
 
 def test_class_names_are_those_of_what_is_trained(monkeypatch):
     asked = []
-    monkeypatch.setattr("diffcern.data.load_dataset", lambda name, **names: asked.append((name, names)))
+    monkeypatch.setattr("diffcern.run.truths.load_dataset", lambda name, **names: asked.append((name, names)))
     named_data("parquet:x", "sky, road", "segmentation")
     named_data("parquet:x", "in,out", "classification")
     named_data("parquet:x", "", "depth")

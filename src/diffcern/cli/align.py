@@ -20,7 +20,6 @@ from diffcern.cli.aligning import (
     StepsOption,
     bars,
     purification_options,
-    resumable,
     sampling_settings,
 )
 from diffcern.cli.images import PresetOption, PriorOption, SetOption, check_prompt
@@ -38,14 +37,13 @@ from diffcern.cli.options import (
     parse_labels,
     parse_set,
 )
+from diffcern.cli.resumable import resumable
 from diffcern.cli.training import named_data
 from diffcern.errors import UsageError
 
 if TYPE_CHECKING:
     from diffcern.predictors import Predictor
     from diffcern.train.align_maps import ChosenMaps
-
-TASKS = ("classification", "segmentation", "depth")
 
 
 def align(
@@ -134,7 +132,7 @@ def align(
     sampling = sampling_settings(generating, generator_steps, generator_solver, guidance_scale)
     purifier = PURIFIERS[method](base, purifying, **options).purifier
     used = {"predictor": base, "generator": generating, "prior": purifying}
-    with resumable(out) as console:
+    with resumable(f"what is in {out} is kept") as console:
         told: ChosenMaps | None = None
         source = {"data": maps, "class_names": class_names, "class_map": named["class_map"]}
         if dense:
@@ -174,6 +172,8 @@ def _check_task(
     task: str, per_class: int | None, maps: str, count: int | None, class_names: str, prompt: list[str] | None
 ) -> None:
     """Raises UsageError where what is to be generated is not said, or said as for another task."""
+    from diffcern.methods.base import TASKS
+
     if task not in TASKS:
         raise UsageError(f"--task is one of {', '.join(TASKS)}, not {task!r}")
     if task == "classification":

@@ -18,11 +18,11 @@ from diffcern.cli.aligning import (
     StepsOption,
     bars,
     purification_options,
-    resumable,
     sampling_settings,
 )
 from diffcern.cli.images import PresetOption, PriorOption, SetOption
 from diffcern.cli.options import CompileOption, DeviceOption, DtypeOption, PickleOption, SeedOption, parse_set
+from diffcern.cli.resumable import resumable
 from diffcern.errors import UsageError
 
 
@@ -98,7 +98,7 @@ def align_answerer(
         seed,
         tuple((item.caption,) for item in told),
     )
-    with resumable(out) as console:
+    with resumable(f"what is in {out} is kept") as console:
         with bars(console) as report:
             data = asked_images(out, alignment, told, generating, purifier, batch_size=batch_size, report=report)
         losses = tune(answerer, data, tuning, out / PREDICTOR, seed=seed)

@@ -1,4 +1,4 @@
-"""What `diffcern align` and `diffcern align-answerer` share: options, checks, and how progress and Ctrl-C are shown."""
+"""What `diffcern align` and `diffcern align-answerer` share: options, checks, and how progress is shown."""
 
 from __future__ import annotations
 
@@ -52,17 +52,6 @@ def sampling_settings(generator: Prior, steps: int, solver: str, guidance_scale:
 
     Route(generator.num_timesteps - 1, steps, solver).evaluations(generator)
     return {"steps": steps, "solver": solver, "guidance_scale": guidance_scale}
-
-
-@contextmanager
-def resumable(out: Path) -> Iterator[Console]:
-    """A console to show progress on; Ctrl-C ends with exit code 130 and says how to go on."""
-    console = Console(stderr=True, soft_wrap=True, markup=False)
-    try:
-        yield console
-    except KeyboardInterrupt:
-        console.print(f"interrupted; what is in {out} is kept: run the same command to continue")
-        raise typer.Exit(130) from None
 
 
 @contextmanager

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from diffcern.cli.options import DeviceOption, JsonOption, StrictOption
+from diffcern.cli.resumable import resumable
 from diffcern.errors import DiffcernError, UsageError
 
 
@@ -37,23 +37,18 @@ def bench(
     chosen, part = device_named(device), _shard(shard)
     check_folder(folder)
     check_same(resolved, folder)
-    console = Console(stderr=True, soft_wrap=True, markup=False)
-    columns = (TextColumn("{task.description:<44}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+    shown = (TextColumn("{task.description:<44}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    kept = f"the records are kept in {folder}"
+    with resumable(kept) as console, Progress(*shown, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("loading", total=1)
-        try:
-            complete, skipped = evaluate(
-                resolved,
-                folder,
-                device=chosen,
-                shard=part,
-                workers=workers,
-                progress=lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
-            )
-        except KeyboardInterrupt:
-            bar.stop()
-            console.print(f"interrupted; the records are kept in {folder}: run the same command to continue")
-            raise typer.Exit(130) from None
+        complete, skipped = evaluate(
+            resolved,
+            folder,
+            device=chosen,
+            shard=part,
+            workers=workers,
+            progress=lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
+        )
     for id, reason in skipped.items():
         console.print(f"skipped {id}: {reason}")
     if not complete:

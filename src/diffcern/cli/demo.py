@@ -17,6 +17,7 @@ from rich.text import Text
 from diffcern.cli.bench import bench
 from diffcern.cli.match import scores
 from diffcern.cli.options import JsonOption
+from diffcern.cli.resumable import resumable
 from diffcern.cli.rows import collect, report_skipped
 from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.files import check_folder, write_whole
@@ -65,11 +66,8 @@ def demo(
     check_folder(folder)
     if workers is not None:
         raise UsageError(f"--workers is for {', '.join(SPECS)}; {task} is one process: leave it out")
-    try:
+    with resumable(f"what is in {folder} is kept"):  # while models are loaded: `collect` has its own
         summary, table = (matching if task == "matching" else question_answering)(folder, count)
-    except KeyboardInterrupt:  # while models are loaded: `collect` has its own
-        Console(stderr=True).print("interrupted; run the same command to continue", highlight=False)
-        raise typer.Exit(130) from None
     if as_json:
         typer.echo(json.dumps(summary, indent=1))
     else:

@@ -53,11 +53,9 @@ def names_of(text: str) -> list[str] | None:
 
 def named_data(name: str, class_names: str, task: str = "") -> Dataset:
     """The data set `name`, its classes called class_names (see `names_of`): for segmentation those of its masks."""
-    from diffcern.data import load_dataset
+    from diffcern.run.truths import load_images
 
-    if task == "segmentation":
-        return load_dataset(name, mask_names=names_of(class_names))
-    return load_dataset(name, class_names=names_of(class_names))
+    return load_images(name, task, names_of(class_names))
 
 
 def report(model: nn.Module, outcome: Outcome, schedule: Schedule, out: Path, hint: str) -> None:

@@ -65,7 +65,8 @@ class HubImages:
         self.class_names, self.class_ids = columns.classes(own, features, label, self.targets, self.name)
         self._maps = replace(maps, indices=tuple(theirs or ()))
         self.mask_names = known(self._maps.indices)
-        self._rows = _undecoded(rows.select_columns([self._image, *maps.columns]), [self._image, *maps.columns])
+        pixels = [self._image, *maps.columns]
+        self._rows = _undecoded(rows.select_columns(pixels), pixels)
         self._max_side = max_side
 
     def __len__(self) -> int:

@@ -17,6 +17,7 @@ from diffcern.data.images import UnreadableImage
 
 MASK_COLUMNS = ("mask", "annotation", "segmentation", "segmentation_mask", "semantic_mask", "label")
 DEPTH_COLUMNS = ("depth_mm", "depth")  # millimetres, as 16-bit images hold them
+DEEPEST = 65.535  # metres that they can hold
 Names = Sequence[str] | None
 
 
@@ -86,6 +87,11 @@ def decode_depth(data: bytes, name: str) -> Tensor:
     return _decode(data, name, "a depth map", ("I;16", "I", "L")).float() / 1000
 
 
+def foreign(mask: Tensor, count: int) -> Tensor:
+    """The values in a mask that are none of its `count` classes and not void."""
+    return mask[(mask != VOID) & ((mask < 0) | (mask >= count))]
+
+
 def encode_mask(mask: Tensor) -> bytes:
     """PNG of class indices `[H, W]` below 256 with the colours of `palette`."""
     image = Image.fromarray(mask.cpu().to(torch.uint8).numpy(), mode="P")
@@ -104,8 +110,8 @@ def palette() -> list[tuple[int, int, int]]:
 
 
 def encode_depth(depth: Tensor) -> bytes:
-    """16-bit PNG of depth `[H, W]` in metres, as millimetres; what does not fit (65 m) is cut off."""
-    millimetres = (depth.cpu().double() * 1000).round().clamp(0, 65535)
+    """16-bit PNG of depth `[H, W]` in metres, as millimetres; what does not fit, beyond `DEEPEST`, is cut off."""
+    millimetres = (depth.cpu().double().clamp(0, DEEPEST) * 1000).round()
     return _png(Image.fromarray(millimetres.numpy().astype(np.uint16)))
 
 

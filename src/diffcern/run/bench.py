@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcern.data import Dataset, Sample, UnreadableImage, check_pixels, load_dataset, subset
+from diffcern.data import Dataset, Sample, UnreadableImage, check_pixels, subset
 from diffcern.data.scenes import Scenes
 from diffcern.data.shifts import shift as shifted
 from diffcern.devices import peak_memory_mb
@@ -26,7 +26,7 @@ from diffcern.rng import generator
 from diffcern.run.batch import batch_of
 from diffcern.run.models import load_models
 from diffcern.run.spec import Entry, Spec
-from diffcern.run.truths import Truths, check_truth, right_answers
+from diffcern.run.truths import Truths, check_truth, load_images, right_answers
 from diffcern.types import Inputs, Prediction, Record, Timing
 
 PICTURES_PER_CELL = 6  # images of which masks or depths are kept for the report, with every entry's answer
@@ -74,7 +74,8 @@ class Bench:
     def __init__(self, spec: Spec, device: torch.device) -> None:
         self.spec = spec
         self.device = device
-        self.dataset: Dataset = subset(_images(spec), spec.data.count, spec.seed, spec.data.skip)
+        images = load_images(spec.data.dataset, spec.models.task, spec.data.class_names)
+        self.dataset: Dataset = subset(images, spec.data.count, spec.seed, spec.data.skip)
         order = torch.randperm(len(self.dataset), generator=generator(spec.seed, "order")).tolist()
         self.order: list[int] = order
         self.dense = spec.models.task != "classification"  # an answer at every pixel
@@ -241,10 +242,3 @@ def _check_renditions(dataset: Dataset, spec: Spec) -> None:
     for shift in dict(spec.shifts.cells):
         if shift in Scenes.renditions and shift not in getattr(dataset, "renditions", ()):
             raise UsageError(f"{shift} draws embedded:scenes otherwise, and cannot shift {spec.data.dataset}")
-
-
-def _images(spec: Spec) -> Dataset:
-    """The data set of a specification, whose class_names are those of what the task tells apart."""
-    if spec.models.task == "segmentation":
-        return load_dataset(spec.data.dataset, mask_names=spec.data.class_names)
-    return load_dataset(spec.data.dataset, spec.data.class_names)

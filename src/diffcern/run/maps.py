@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffcern.data import UnreadableImage, encode_png
-from diffcern.data.maps import encode_depth, encode_mask, palette
+from diffcern.data.maps import DEEPEST, encode_depth, encode_mask, palette
 from diffcern.errors import UsageError
 from diffcern.files import write_whole
 from diffcern.predictors import Predictor
@@ -79,7 +79,7 @@ def _write(path: Path, picture: Path, output: Tensor, image: Tensor, predictor: 
         data = encode_mask(classes)
         write_whole(picture, encode_png((image + coloured_mask(classes)) / 2))
     else:
-        depth = maps[0] if predictor.metric else 65.535 * scaled(maps[0])
+        depth = maps[0] if predictor.metric else DEEPEST * scaled(maps[0])
         data = encode_depth(depth)
         write_whole(picture, encode_png(coloured_depth(maps[0], predictor.metric)))
     write_whole(path, data)

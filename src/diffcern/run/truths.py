@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffcern.data import Dataset, Sample, UnreadableImage
+from diffcern.data import Dataset, Sample, UnreadableImage, load_dataset
 from diffcern.data.base import VOID
 from diffcern.data.maps import DEPTH_COLUMNS, MASK_COLUMNS, encode_depth, encode_mask
 from diffcern.errors import DiffcernError, UsageError
@@ -96,6 +96,13 @@ class Truths:
             else:
                 truth = maps[0] if self.task.metric else aligned(maps[0], truth, truth > 0)
         return encode_depth(truth) if isinstance(self.task, Depth) else encode_mask(truth)
+
+
+def load_images(name: str, task: str, class_names: Sequence[str] | None) -> Dataset:
+    """The data set `name`; class_names: of what the task tells apart, pixels or images. Raises as `load_dataset`."""
+    if task == "segmentation":
+        return load_dataset(name, mask_names=class_names)
+    return load_dataset(name, class_names=class_names)
 
 
 def right_answers(

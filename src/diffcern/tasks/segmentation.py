@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffcern.data.base import VOID, Sample
+from diffcern.data.maps import foreign
 from diffcern.errors import DiffcernError
 from diffcern.priors.base import Prior
 from diffcern.tasks.base import name_map, resized
@@ -66,12 +67,12 @@ class Segmentation:
         if sample.mask is None:
             return
         check_size(like, sample.mask, sample.id)
-        mask, count = sample.mask, len(self.class_names)
-        foreign = mask[(mask != VOID) & ((mask < 0) | (mask >= count))]
-        if len(foreign):
+        count = len(self.class_names)
+        unknown = foreign(sample.mask, count).unique().tolist()
+        if unknown:
             raise DiffcernError(
-                f"the mask of {sample.id} holds {foreign.unique().tolist()[:5]}, and there are {count} classes, 0 to "
-                f"{count - 1} ({VOID} is void): name all classes of the masks, or mark what is none as void"
+                f"the mask of {sample.id} holds {unknown[:5]}, and there are {count} classes, 0 to {count - 1} ({VOID} "
+                "is void): name all classes of the masks, or mark what is none as void"
             )
 
     def statistics(self, output: Tensor, sample: Sample) -> list[float]:

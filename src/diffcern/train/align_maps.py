@@ -23,7 +23,15 @@ from diffcern.alignment import FILE, Alignment, read_alignment
 from diffcern.data import Dataset, Sample, decode, subset
 from diffcern.data.base import VOID, Accepts
 from diffcern.data.folder import some
-from diffcern.data.maps import DEPTH_COLUMNS, MASK_COLUMNS, decode_depth, decode_mask, encode_depth, encode_mask
+from diffcern.data.maps import (
+    DEEPEST,
+    DEPTH_COLUMNS,
+    MASK_COLUMNS,
+    decode_depth,
+    decode_mask,
+    encode_depth,
+    encode_mask,
+)
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.files import write_whole
 from diffcern.predictors import Predictor
@@ -40,7 +48,6 @@ from diffcern.train.stages import file_of, synthesise
 from diffcern.types import Condition
 
 FOLDERS = {"segmentation": "masks", "depth": "depths"}  # of the maps, beside those of the images
-FARTHEST = 65.535  # metres
 COLUMNS = {"mask": MASK_COLUMNS, "depth": DEPTH_COLUMNS}
 
 
@@ -199,7 +206,7 @@ class DrawnMaps:
 
 def _within(depth: Tensor) -> Tensor:
     """The depth without what 16 bits of millimetres cannot hold, which becomes unknown."""
-    return depth.masked_fill(depth > FARTHEST, 0.0)
+    return depth.masked_fill(depth > DEEPEST, 0.0)
 
 
 def _ids(count: int) -> list[str]:

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from diffcern.data import Dataset, Sample
-from diffcern.data.base import VOID
+from diffcern.data.maps import foreign
 from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.rng import generator
 from diffcern.tasks.depth import check_depth
@@ -105,9 +105,9 @@ def truth_of(sample: Sample, truth: str, classes: int) -> Tensor:
     if truth == "depth":
         check_depth(value, sample.id)
         return value
-    foreign = value[(value != VOID) & ((value < 0) | (value >= classes))]
-    if len(foreign):
-        raise DiffcernError(f"the mask of {sample.id} holds {int(foreign[0])}, and there are {classes} classes")
+    unknown_classes = foreign(value, classes)
+    if len(unknown_classes):
+        raise DiffcernError(f"the mask of {sample.id} holds {int(unknown_classes[0])}, and there are {classes} classes")
     return value
 
 
