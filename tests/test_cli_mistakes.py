@@ -68,6 +68,11 @@ TRAIN = ("train", "predictor", *TINY)
         (("train", "prior", *TINY[:3], "--out", "new", "--init", "nope"), UsageError, "there is no folder nope"),
         ((*ADAPT, "--out", "file/x.csv"), DiffcernError, "file is a file"),
         ((*ADAPT, "--out", "folder.csv"), DiffcernError, "is a folder"),
+        (
+            ("train", "answerer", "embedded:scenes/train", "--out", "new", "--vision", "x", "--patch", 4, "--width", 8),
+            UsageError,
+            "^--patch, --width: the CLIP's own with --vision",
+        ),
         ((*ADAPT, "--out", "x.csv", "--method", "tent"), UsageError, "several images and --batch-size"),
         ((*ADAPT, "--out", "x.csv", "--class-map", "x.json"), UsageError, r"no file x\.json"),
         (("adapt", "nope", *PREDICTOR, "--out", "x.csv"), UsageError, r"^no such file or folder: nope; .*parquet:PATH"),

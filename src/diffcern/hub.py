@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diffcern.errors import DiffcernError, UsageError, first_line
 
-TEXT = ("*.json", "*.txt", "*.model")  # configurations and tokenizers
+TEXT = ("*.json", "*.txt", "*.model", "*.jinja")  # configurations, tokenizers and chat templates
 
 
 def download(name: str, patterns: Sequence[str], configuration: str = "config.json") -> Path:

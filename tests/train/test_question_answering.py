@@ -9,6 +9,7 @@ import transformers
 from PIL import Image
 from question_checkpoints import COLOUR, COLOURS, RECIPE, SIDE, SIDES, picture, question_table, tiny
 
+from diffcern.assets import asset
 from diffcern.data import load_questions
 from diffcern.data.scenes import scenes
 from diffcern.data.scenes.asking import KINDS
@@ -20,6 +21,7 @@ from diffcern.train.loop import Schedule
 from diffcern.train.question_answering import answer_loss, new_answerer, train_answerer
 
 CPU = torch.device("cpu")
+PATCHES = "embeddings.patch_embedding.weight"
 
 
 @pytest.fixture
@@ -139,6 +141,28 @@ def test_it_learns_eight_questions_by_heart(data, tmp_path):
     inputs = processor(text=f"<image> {COLOUR} answer", images=shown, return_tensors="pt")
     written = model.generate(**inputs, max_new_tokens=8, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     assert processor.decode(written) == "dark green <eos>"  # and stops
+
+
+def test_the_vision_tower_may_start_from_a_clip(data, tmp_path):
+    recipe = dataclasses.replace(RECIPE, vision="embedded:scenes-clip")
+    folder = asset("scenes-clip", "predictor")
+    theirs = transformers.CLIPModel.from_pretrained(folder).vision_model.float().state_dict()
+    started = new_answerer(recipe, data)
+    tower = started.model.model.vision_tower.state_dict()
+    assert set(tower) == set(theirs)
+    assert all(torch.equal(tower[name], theirs[name]) for name in theirs)
+    seen = transformers.AutoImageProcessor.from_pretrained(folder)
+    torch.testing.assert_close(started.eye.mean.flatten(), torch.tensor(seen.image_mean))
+    assert started.eye.prepare(torch.rand(1, 3, 20, 30)).shape == (1, 3, 32, 32)  # squeezed, as the table
+    train_answerer(data, recipe, schedule(images=8), tmp_path / "llava", device=CPU)
+    trained = load_answerer(str(tmp_path / "llava"))
+    assert not torch.equal(trained.model.model.vision_tower.embeddings.patch_embedding.weight, theirs[PATCHES])
+    for vision, error, message in (
+        (str(tmp_path / "llava"), DiffcernError, "is a llava, not a CLIP"),
+        (str(tmp_path / "none"), UsageError, "is no CLIP: give embedded:NAME"),
+    ):
+        with pytest.raises(error, match=message):
+            new_answerer(dataclasses.replace(RECIPE, vision=vision), data)
 
 
 def test_bad_recipes_and_data(data, tmp_path):

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from diffcern.cli.options import refuse_given
 from diffcern.cli.training import (
     BatchOption,
     BfloatOption,
@@ -115,6 +116,7 @@ def clip(
 
 
 def answerer(
+    context: typer.Context,
     dataset: Annotated[
         str,
         typer.Argument(help="embedded:scenes/train, or questions:FILE.parquet with columns image, question, answer"),
@@ -135,6 +137,12 @@ def answerer(
     text_depth: Annotated[int, typer.Option(min=1)] = 3,
     text_heads: Annotated[int, typer.Option(min=1)] = 4,
     questions: Annotated[int, typer.Option(help="about an image in one step, where so many are known", min=1)] = 4,
+    vision: Annotated[
+        str,
+        typer.Option(
+            help="start from the image tower of a CLIP (embedded:NAME, hf:OWNER/NAME or a folder), of its sizes"
+        ),
+    ] = "",
     device: DeviceOption = "auto",
     bf16: BfloatOption = False,
     seed: SeedOption = 0,
@@ -145,7 +153,11 @@ def answerer(
     from diffcern.train.loop import Schedule
     from diffcern.train.question_answering import AnswererRecipe, train_answerer
 
-    recipe = AnswererRecipe(image_size, patch, width, depth, heads, text_width, text_depth, text_heads, questions)
+    if vision:
+        refuse_given(context, ("image_size", "patch", "width", "depth", "heads"), "the CLIP's own with --vision")
+    recipe = AnswererRecipe(
+        image_size, patch, width, depth, heads, text_width, text_depth, text_heads, questions, vision
+    )
     schedule = Schedule(
         images, batch_size, learning_rate, weight_decay, ema_decay=ema_decay, minutes=minutes, seed=seed
     )

@@ -6,13 +6,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffcern.assets import asset, embedded_names
+from diffcern.assets import embedded_names
 from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.labels import Vocabulary, Wanted, vocabulary_of
 from diffcern.predictors.adapted import CONFIG, load_weights, read_base
 from diffcern.predictors.base import Predictor
 from diffcern.predictors.clip import ZeroShot
-from diffcern.predictors.hub import fetch
+from diffcern.predictors.hub import folder_of
 from diffcern.predictors.mae import read_mae
 from diffcern.predictors.native import read_predictor
 from diffcern.predictors.timm_models import timm_folder, timm_predictor
@@ -58,17 +58,14 @@ def load_predictor(
 def _load(name: str, vocabulary: Vocabulary | None, allow_pickle: bool, trust_remote_code: bool) -> Predictor:
     """The predictor with all of its classes."""
     family, _, rest = name.partition(":")
-    if family == "hf":
-        folder = fetch(rest, allow_pickle=allow_pickle, code=trust_remote_code)
-        return _read_folder(folder, name, vocabulary, allow_pickle, trust_remote_code)
-    if family not in ("embedded", "timm", "torchvision"):
-        folder = Path(name).expanduser()
-        if not folder.is_dir():
-            raise unknown("predictor", name, [*(f"embedded:{known}" for known in embedded_names("predictor")), *FORMS])
-        return _read_folder(folder, name, vocabulary, allow_pickle, trust_remote_code)
-    if family == "embedded":
-        return _read_folder(asset(rest, "predictor"), name, vocabulary, allow_pickle, trust_remote_code)
-    return timm_predictor(rest, allow_pickle=allow_pickle) if family == "timm" else torchvision_predictor(rest)
+    if family == "timm":
+        return timm_predictor(rest, allow_pickle=allow_pickle)
+    if family == "torchvision":
+        return torchvision_predictor(rest)
+    folder = folder_of(name, allow_pickle=allow_pickle, code=trust_remote_code)
+    if not folder.is_dir():
+        raise unknown("predictor", name, [*(f"embedded:{known}" for known in embedded_names("predictor")), *FORMS])
+    return _read_folder(folder, name, vocabulary, allow_pickle, trust_remote_code)
 
 
 def _read_folder(

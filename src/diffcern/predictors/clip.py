@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffcern.errors import UsageError
+from diffcern.errors import DiffcernError, UsageError
+from diffcern.files import reading
 from diffcern.labels import Vocabulary
+from diffcern.predictors.hub import folder_of, refuse_pickles
 from diffcern.words import check_words
 
 OPEN_VOCABULARY = ("clip", "siglip")  # transformers' model types
@@ -53,6 +56,27 @@ def zero_shot(model: Any, tokenizer: Any, vocabulary: Vocabulary) -> ZeroShot:
     bias = model.logit_bias.detach().clone() if siglip else torch.zeros(1)
     projection = nn.Identity() if siglip else model.visual_projection
     return ZeroShot(model.vision_model, projection, text, model.logit_scale.detach().exp(), bias)
+
+
+def image_tower(name: str, *, allow_pickle: bool = False) -> tuple[Any, Any]:
+    """The CLIPVisionModel of a CLIP, in fp32, and the processor that prepares its images.
+
+    name: "embedded:NAME", "hf:OWNER/NAME[@REVISION]" or a folder. Raises UsageError for a name that does not exist,
+    DiffcernError for a model that cannot be had or read, or is no CLIP.
+    """
+    import transformers  # slow to import, and only needed here
+
+    folder = folder_of(name, allow_pickle=allow_pickle)
+    if not (folder / "config.json").is_file():
+        raise UsageError(f"{name} is no CLIP: give embedded:NAME, hf:OWNER/NAME or a folder of `diffcern train clip`")
+    with reading(Path(name), "A CLIP in transformers' format has config.json, model.safetensors and a processor"):
+        config = transformers.AutoConfig.from_pretrained(folder)
+        if config.model_type != "clip":
+            raise DiffcernError(f"{name} is a {config.model_type}, not a CLIP")
+        refuse_pickles(folder, name, allow_pickle)
+        processor = transformers.AutoImageProcessor.from_pretrained(folder)
+        model = transformers.CLIPModel.from_pretrained(folder, use_safetensors=None if allow_pickle else True)
+    return model.vision_model.float(), processor
 
 
 @torch.no_grad()

@@ -17,13 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffcern import hub
-from diffcern.assets import asset
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.files import reading
 from diffcern.predictors.base import Predictor
 from diffcern.predictors.branches import branched, log_likelihoods
-from diffcern.predictors.hub import SAFE, refuse_pickles
+from diffcern.predictors.hub import folder_of, refuse_pickles
 from diffcern.predictors.image_processors import check_preprocessing, preprocessing
 from diffcern.words import check_words
 
@@ -155,13 +153,7 @@ def load_answerer(name: str, *, allow_pickle: bool = False) -> Answerer:
     """
     import transformers  # slow to import, and only needed here
 
-    family, _, rest = name.partition(":")
-    if family == "embedded":
-        folder = asset(rest, "predictor")
-    elif family == "hf":
-        folder = hub.download(rest, (*hub.TEXT, "*.jinja", *SAFE, *(("pytorch_model*.bin",) if allow_pickle else ())))
-    else:
-        folder = Path(name).expanduser()
+    folder = folder_of(name, allow_pickle=allow_pickle)
     if not (folder / "config.json").is_file():
         raise UsageError(
             f"{name} does not answer questions: give embedded:NAME, hf:OWNER/NAME or a folder with a LLaVA, as "

@@ -3,6 +3,7 @@
     - log p(answer, end | image, question)        mean over questions
 
 Several questions about an image share one pass, as in `Branches`: they are answered apart, and the image is read once.
+The vision tower may start from a CLIP's, as there; unlike there it is trained with the rest, because it is small.
 Images are not augmented: a mirrored one would belie its answers.
 """
 
@@ -29,6 +30,7 @@ from transformers import (
 from diffcern.data import Questions
 from diffcern.errors import UsageError
 from diffcern.predictors.branches import Branches, log_likelihoods
+from diffcern.predictors.clip import image_tower
 from diffcern.predictors.question_answering import Answerer, save_answerer
 from diffcern.rng import generator
 from diffcern.train.asked import QuestionTable, read_asked
@@ -45,7 +47,10 @@ TEMPLATE = (  # "<image> what colour is the cube? answer"
 
 @dataclass(frozen=True)
 class AnswererRecipe:
-    """What to train. The defaults suit images of 64 pixels on a CPU: 1 million parameters."""
+    """What to train. The defaults suit images of 64 pixels on a CPU: 1 million parameters.
+
+    vision: a CLIP whose image tower is the start, see `image_tower`; its sizes stand in for image_size to heads.
+    """
 
     image_size: int = 64
     patch: int = 8
@@ -56,6 +61,7 @@ class AnswererRecipe:
     text_depth: int = 3
     text_heads: int = 4
     questions: int = 4  # about an image in one step, where so many are known
+    vision: str = ""
 
 
 def answer_loss(
@@ -99,7 +105,7 @@ def train_answerer(
     check_out(folder)
     torch.manual_seed(schedule.seed)  # the initial weights
     answerer = new_answerer(recipe, data).to(device).train()
-    table = read_asked(answerer, data, recipe.image_size)
+    table = read_asked(answerer, data, answerer.model.config.vision_config.image_size)
 
     def loss_at(step: int) -> Tensor:
         rng = generator(schedule.seed, "answerer", step)
@@ -113,17 +119,12 @@ def train_answerer(
 
 
 def new_answerer(recipe: AnswererRecipe, data: Questions) -> Answerer:
-    """Untrained, for the words of the questions, their answers and choices."""
+    """Untrained but for its vision tower, where that is a CLIP's; for the words of the questions and all choices."""
+    tower, own = image_tower(recipe.vision) if recipe.vision else (None, None)
+    vision = tower.config if tower is not None else vision_config(recipe)
+    patches = (vision.image_size // vision.patch_size) ** 2
     texts = {f"{entry.question} {ENDING} {word}" for entry in data.asked for word in (entry.answer, *entry.choices)}
-    tokenizer = question_tokenizer(texts, (recipe.image_size // recipe.patch) ** 2)
-    vision = CLIPVisionConfig(
-        image_size=recipe.image_size,
-        patch_size=recipe.patch,
-        hidden_size=recipe.width,
-        intermediate_size=4 * recipe.width,
-        num_hidden_layers=recipe.depth,
-        num_attention_heads=recipe.heads,
-    )
+    tokenizer = question_tokenizer(texts, patches)
     text = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=recipe.text_width,
@@ -139,21 +140,39 @@ def new_answerer(recipe: AnswererRecipe, data: Questions) -> Answerer:
         vision_config=vision,
         text_config=text,
         image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
-        image_seq_length=(recipe.image_size // recipe.patch) ** 2,
+        image_seq_length=patches,
         vision_feature_layer=-1,  # the last: of so few none is left out
     )
-    images = CLIPImageProcessor(
-        size={"height": recipe.image_size, "width": recipe.image_size},
-        resample=2,  # bilinear, as the table is read
-        do_center_crop=False,
-        image_mean=[0.5] * 3,
-        image_std=[0.25] * 3,
-    )
     options: dict[str, Any] = {"vision_feature_select_strategy": config.vision_feature_select_strategy}
-    options |= {"patch_size": recipe.patch, "num_additional_image_tokens": 1, "chat_template": TEMPLATE}
-    processor = LlavaProcessor(images, tokenizer, image_token=IMAGE, **options)
+    options |= {"patch_size": vision.patch_size, "num_additional_image_tokens": 1, "chat_template": TEMPLATE}
+    processor = LlavaProcessor(image_processor(vision.image_size, own), tokenizer, image_token=IMAGE, **options)
     # plain products, as in `priors/captioned.py`
-    return Answerer(LlavaForConditionalGeneration._from_config(config, attn_implementation="eager"), processor)
+    model = LlavaForConditionalGeneration._from_config(config, attn_implementation="eager")
+    if tower is not None:
+        model.model.vision_tower.load_state_dict(tower.state_dict())
+    return Answerer(model, processor)
+
+
+def vision_config(recipe: AnswererRecipe) -> CLIPVisionConfig:
+    return CLIPVisionConfig(
+        image_size=recipe.image_size,
+        patch_size=recipe.patch,
+        hidden_size=recipe.width,
+        intermediate_size=4 * recipe.width,
+        num_hidden_layers=recipe.depth,
+        num_attention_heads=recipe.heads,
+    )
+
+
+def image_processor(size: int, like: Any = None) -> CLIPImageProcessor:
+    """Squeezes images with bilinear interpolation, as the table is read, and normalises them as another one does."""
+    return CLIPImageProcessor(
+        size={"height": size, "width": size},
+        resample=2,
+        do_center_crop=False,
+        image_mean=[0.5] * 3 if like is None else list(like.image_mean),
+        image_std=[0.25] * 3 if like is None else list(like.image_std),
+    )
 
 
 def question_tokenizer(texts: Iterable[str], image_tokens: int) -> PreTrainedTokenizerFast:

@@ -1,0 +1,107 @@
+"""Question answering under several shifts: source, purification and SDA, from the files of `diffcern answer`.
+
+    for shift in gaussian_noise fog; do for method in dda sda; do
+        diffcern answer embedded:scenes ... --method $method --shift $shift --severity 5 \
+            --out runs/answers/$method/$shift.parquet
+    done; done
+    python benchmarks/answers.py runs/answers/dda runs/answers/sda
+
+Each folder is a method, each file in it a shift; every folder has the same shifts, of the same questions. `source` is
+the answer to the image as given, METHOD that of both answers together, METHOD-alone that to the purified image. 95 %
+intervals: Wilson of a cell; of means and differences a percentile bootstrap over questions, which keep their shifts.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from diffcern.data.corruptions import COMMON
+from diffcern.report.summary import wilson
+
+Array = NDArray[Any]
+SOURCE, RESAMPLES = "source", 2000
+CLEAN = "clean"  # no shift: shown, and left out of the mean
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("methods", nargs="+", type=Path, metavar="FOLDER")
+    folders = parser.parse_args().methods
+    shifts, kinds, right = read(folders)
+    print("\n".join(table(shifts, right)))
+    columns = [c for c, shift in enumerate(shifts) if shift != CLEAN]
+    means = {name: hits[:, columns].mean(1) for name, hits in right.items()}
+    print(f"\n{len(kinds)} questions x {len(columns)} shifts; mean over the shifts, by kind of question:\n")
+    print("\n".join(by_kind(kinds, means)))
+    names = [folder.name for folder in folders]
+    for one, other in [(name, SOURCE) for name in names] + [(b, a) for a, b in pairwise(names)]:
+        value, low, high = mean_interval(means[one] - means[other])
+        print(f"{one} - {other}: {value:+.1f} points [{low:.1f}, {high:.1f}]")
+
+
+def read(folders: Sequence[Path]) -> tuple[list[str], Array, dict[str, Array]]:
+    """The shifts, the kind of each question `[N]`, and by column of the table what was answered right `[N, S]`."""
+    order = [CLEAN, *COMMON]
+    found = sorted(path.stem for path in folders[0].glob("*.parquet"))
+    shifts = sorted(found, key=lambda shift: order.index(shift) if shift in order else len(order))
+    right: dict[str, list[Array]] = {}
+    known: dict[str, str] = {}
+    for folder in folders:
+        for shift in shifts:
+            rows = pq.read_table(folder / f"{shift}.parquet").sort_by("id").to_pylist()
+            kind = {row["id"]: row["kind"] for row in rows if not row["error"]}
+            if known and kind != known:
+                raise SystemExit(f"{folder / shift}.parquet is of other questions than the first file")
+            known = kind
+            names = {"before": SOURCE, "after": folder.name, "purified": f"{folder.name}-alone"}
+            for branch, name in names.items():
+                if name != SOURCE or folder is folders[0]:
+                    hits = np.array([row[branch] == row["truth"] for row in rows if not row["error"]], float)
+                    right.setdefault(name, []).append(hits)
+    if not known:
+        raise SystemExit(f"{folders[0]} holds no answers: *.parquet of `diffcern answer --out`")
+    return shifts, np.array(list(known.values())), {name: np.stack(hits, 1) for name, hits in right.items()}
+
+
+def table(shifts: Sequence[str], right: dict[str, Array]) -> list[str]:
+    """Accuracy in %, a row for each shift and for their mean."""
+    lines = [f"| shift | {' | '.join(right)} |", f"| --- |{' ---: |' * len(right)}"]
+    for c, shift in enumerate(shifts):
+        cells = []
+        for hits in right.values():
+            low, high = wilson(int(hits[:, c].sum()), len(hits))
+            cells.append(f"{100 * hits[:, c].mean():.1f} {100 * low:.0f}–{100 * high:.0f}")
+        lines.append(f"| {shift} | {' | '.join(cells)} |")
+    columns = [c for c, shift in enumerate(shifts) if shift != CLEAN]
+    means = [mean_interval(hits[:, columns].mean(1)) for hits in right.values()]
+    return [*lines, f"| mean | {' | '.join(f'{value:.1f} {low:.0f}–{high:.0f}' for value, low, high in means)} |"]
+
+
+def by_kind(kinds: Array, means: dict[str, Array]) -> list[str]:
+    """Mean accuracy over the shifts in %, a row for each kind of question."""
+    lines = [f"| questions | N | {' | '.join(means)} |", f"| --- | ---: |{' ---: |' * len(means)}"]
+    for kind in dict.fromkeys(sorted(kinds)):
+        own = kinds == kind
+        cells = [mean_interval(values[own]) for values in means.values()]
+        shown = " | ".join(f"{value:.1f} {low:.0f}–{high:.0f}" for value, low, high in cells)
+        lines.append(f"| {kind} | {own.sum()} | {shown} |")
+    return lines
+
+
+def mean_interval(values: Array) -> tuple[float, float, float]:
+    """The mean over questions `[N]` in %, and its interval."""
+    draws = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
+    low, high = np.percentile(values[draws].mean(1), [2.5, 97.5])
+    return 100 * float(values.mean()), 100 * float(low), 100 * float(high)
+
+
+if __name__ == "__main__":
+    main()
