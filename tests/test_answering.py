@@ -239,6 +239,20 @@ def captions(tmp_path):
     return tmp_path / "captions.parquet"
 
 
+def test_captions_of_a_table_are_a_seeded_choice(tmp_path):
+    rows = [{"caption": f"{k}", "question": "q?", "answer": "a", "choices": ["a", "b"]} for k in range(40)]
+    question_table(tmp_path / "many.parquet", rows)
+    few, again, other = (
+        [told.caption for told in told_of(str(tmp_path / "many.parquet"), 6, seed)] for seed in (0, 0, 1)
+    )
+    assert few == again
+    assert len({*few}) == 6
+    assert few != other
+    all_of_them = [told.caption for told in told_of(str(tmp_path / "many.parquet"), 80, 0)]
+    assert all_of_them[:6] == few
+    assert sorted(all_of_them) == sorted(2 * [row["caption"] for row in rows])
+
+
 @pytest.fixture
 def aligned(llava, prior, captions, tmp_path):
     def run_into(out, *changes):

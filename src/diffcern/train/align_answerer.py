@@ -75,13 +75,14 @@ class Tuning:
 
 def told_of(name: str, count: int, seed: int) -> list[Told]:
     """`count` captions with their questions: "embedded:scenes/SPLIT", one of each scene that has something to tell, or
-    FILE.parquet with the columns caption, question, answer, choices and (optional) kind, whose captions are repeated.
+    FILE.parquet with the columns caption, question, answer, choices and (optional) kind: its captions in a seeded
+    order, repeated where they are fewer.
 
     Raises `UsageError` for another name and for more scenes than there are, `DiffcernError` for data that cannot be
     used.
     """
     if name.endswith(".parquet"):
-        return _table(Path(name).expanduser(), count)
+        return _table(Path(name).expanduser(), count, seed)
     dataset = load_dataset(name) if name.startswith("embedded:") else None
     if not isinstance(dataset, Scenes):
         raise UsageError(f"captions with questions are embedded:scenes/train or FILE.parquet, not {name!r}")
@@ -214,7 +215,7 @@ def loss_on(answerer: Answerer, table: QuestionTable, index: Tensor, batch_size:
     return total / len(index)
 
 
-def _table(path: Path, count: int) -> list[Told]:
+def _table(path: Path, count: int, seed: int) -> list[Told]:
     values = read_columns(path, ["caption", "question", "answer", "choices"], ["kind"])
     kinds = values.get("kind", [""] * len(values["caption"]))
     captions: dict[str, list[Text]] = {}
@@ -224,4 +225,6 @@ def _table(path: Path, count: int) -> list[Told]:
             raise DiffcernError(f"{path}: every row needs a caption, a question, and choices that hold the answer")
         captions.setdefault(caption, []).append((question, answer, tuple(choices), str(kind or "")))
     named = list(captions.items())
-    return [Told(f"{k:06d}", named[k % len(named)][0], tuple(named[k % len(named)][1])) for k in range(count)]
+    order = torch.randperm(len(named), generator=generator_of(seed, "captions")).tolist()
+    chosen = (named[order[k % len(named)]] for k in range(count))
+    return [Told(f"{k:06d}", caption, tuple(texts)) for k, (caption, texts) in enumerate(chosen)]
