@@ -64,7 +64,10 @@ CANDIDATES: dict[str, list[dict]] = {
         for start in (199, 399)
         for entropy, mse in ((0.0, 100.0), (0.01, 100.0), (0.1, 100.0), (1.0, 100.0))
     ],
-    "diffusion-classifier": [{"options": {"draws": 16, "weighting": name}} for name in ("eps", "x0", "v", "min-snr")],
+    "diffusion-classifier": [
+        *({"options": {"draws": 16, "weighting": name}} for name in ("eps", "x0", "v", "min-snr")),
+        *({"options": {"draws": 64, "weighting": name}} for name in ("x0", "v", "min-snr")),
+    ],
 }
 
 

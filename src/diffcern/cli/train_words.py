@@ -140,7 +140,7 @@ def answerer(
     vision: Annotated[
         str,
         typer.Option(
-            help="start from the image tower of a CLIP (embedded:NAME, hf:OWNER/NAME or a folder), of its sizes"
+            help="see with the image tower of a CLIP (embedded:NAME, hf:OWNER/NAME or a folder), of its sizes"
         ),
     ] = "",
     device: DeviceOption = "auto",

@@ -3,7 +3,8 @@
     - log p(answer, end | image, question)        mean over questions
 
 Several questions about an image share one pass, as in `Branches`: they are answered apart, and the image is read once.
-The vision tower may start from a CLIP's, as there; unlike there it is trained with the rest, because it is small.
+The vision tower may be a CLIP's, as there: it is not trained, and its last layer is left out, whose patches a loss over
+whole images leaves untrained.
 Images are not augmented: a mirrored one would belie its answers.
 """
 
@@ -49,7 +50,7 @@ TEMPLATE = (  # "<image> what colour is the cube? answer"
 class AnswererRecipe:
     """What to train. The defaults suit images of 64 pixels on a CPU: 1 million parameters.
 
-    vision: a CLIP whose image tower is the start, see `image_tower`; its sizes stand in for image_size to heads.
+    vision: a CLIP whose image tower is taken as it is, see `image_tower`; its sizes stand in for image_size to heads.
     """
 
     image_size: int = 64
@@ -105,6 +106,7 @@ def train_answerer(
     check_out(folder)
     torch.manual_seed(schedule.seed)  # the initial weights
     answerer = new_answerer(recipe, data).to(device).train()
+    answerer.model.model.vision_tower.requires_grad_(not recipe.vision)
     table = read_asked(answerer, data, answerer.model.config.vision_config.image_size)
 
     def loss_at(step: int) -> Tensor:
@@ -121,6 +123,8 @@ def train_answerer(
 def new_answerer(recipe: AnswererRecipe, data: Questions) -> Answerer:
     """Untrained but for its vision tower, where that is a CLIP's; for the words of the questions and all choices."""
     tower, own = image_tower(recipe.vision) if recipe.vision else (None, None)
+    if tower is not None:
+        tower.config.num_hidden_layers -= 1
     vision = tower.config if tower is not None else vision_config(recipe)
     patches = (vision.image_size // vision.patch_size) ** 2
     texts = {f"{entry.question} {ENDING} {word}" for entry in data.asked for word in (entry.answer, *entry.choices)}
@@ -149,7 +153,7 @@ def new_answerer(recipe: AnswererRecipe, data: Questions) -> Answerer:
     # plain products, as in `priors/captioned.py`
     model = LlavaForConditionalGeneration._from_config(config, attn_implementation="eager")
     if tower is not None:
-        model.model.vision_tower.load_state_dict(tower.state_dict())
+        model.model.vision_tower.load_state_dict(tower.state_dict(), strict=False)  # without the last layer
     return Answerer(model, processor)
 
 
