@@ -6,9 +6,10 @@
     done; done
     python benchmarks/answers.py runs/answers/dda runs/answers/sda
 
-Each folder is a method, each file in it a shift; every folder has the same shifts, of the same questions. `source` is
-the answer to the image as given, METHOD that of both answers together, METHOD-alone that to the purified image. 95 %
-intervals: Wilson of a cell; of means and differences a percentile bootstrap over questions, which keep their shifts.
+Each folder is a method, each file in it a shift; every folder has the same shifts, of the same questions and the same
+source. `source` is the answer to the image as given, METHOD that of both answers together, METHOD-alone that to the
+purified image. 95 % intervals: Wilson of a cell; of means and differences a percentile bootstrap over questions, which
+keep their shifts.
 """
 
 from __future__ import annotations
@@ -23,25 +24,25 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from diffcern.data.corruptions import COMMON
-from diffcern.report.summary import wilson
+from diffcern.report.estimates import RESAMPLES
+from diffcern.report.records import shift_rank
+from diffcern.report.summary import CLEAN, SOURCE, wilson
 
 Array = NDArray[Any]
-SOURCE, RESAMPLES = "source", 2000
-CLEAN = "clean"  # no shift: shown, and left out of the mean
+Rows = list[dict[str, Any]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("methods", nargs="+", type=Path, metavar="FOLDER")
     folders = parser.parse_args().methods
+    names = [folder.resolve().name for folder in folders]
     shifts, kinds, right = read(folders)
     print("\n".join(table(shifts, right)))
     columns = [c for c, shift in enumerate(shifts) if shift != CLEAN]
     means = {name: hits[:, columns].mean(1) for name, hits in right.items()}
     print(f"\n{len(kinds)} questions x {len(columns)} shifts; mean over the shifts, by kind of question:\n")
     print("\n".join(by_kind(kinds, means)))
-    names = [folder.name for folder in folders]
     for one, other in [(name, SOURCE) for name in names] + [(b, a) for a, b in pairwise(names)]:
         value, low, high = mean_interval(means[one] - means[other])
         print(f"{one} - {other}: {value:+.1f} points [{low:.1f}, {high:.1f}]")
@@ -49,26 +50,42 @@ def main() -> None:
 
 def read(folders: Sequence[Path]) -> tuple[list[str], Array, dict[str, Array]]:
     """The shifts, the kind of each question `[N]`, and by column of the table what was answered right `[N, S]`."""
-    order = [CLEAN, *COMMON]
-    found = sorted(path.stem for path in folders[0].glob("*.parquet"))
-    shifts = sorted(found, key=lambda shift: order.index(shift) if shift in order else len(order))
-    right: dict[str, list[Array]] = {}
-    known: dict[str, str] = {}
-    for folder in folders:
+    names = [folder.resolve().name for folder in folders]
+    if len({*names, SOURCE}) <= len(names):
+        raise SystemExit(f"the folders name the methods: they differ, and none is {SOURCE!r}")
+    found = [{path.stem for path in folder.glob("*.parquet")} for folder in folders]
+    if any(stems != found[0] for stems in found) or not found[0] - {CLEAN}:
+        raise SystemExit("every folder holds SHIFT.parquet of `diffcern answer --prior P --out` for the same shifts")
+    shifts = sorted(found[0], key=shift_rank)
+    right: dict[str, list[Array]] = {SOURCE: []}
+    first: dict[str, Rows] = {}
+    for folder, name in zip(folders, names, strict=True):
         for shift in shifts:
-            rows = pq.read_table(folder / f"{shift}.parquet").sort_by("id").to_pylist()
-            kind = {row["id"]: row["kind"] for row in rows if not row["error"]}
-            if known and kind != known:
-                raise SystemExit(f"{folder / shift}.parquet is of other questions than the first file")
-            known = kind
-            names = {"before": SOURCE, "after": folder.name, "purified": f"{folder.name}-alone"}
-            for branch, name in names.items():
-                if name != SOURCE or folder is folders[0]:
-                    hits = np.array([row[branch] == row["truth"] for row in rows if not row["error"]], float)
-                    right.setdefault(name, []).append(hits)
-    if not known:
-        raise SystemExit(f"{folders[0]} holds no answers: *.parquet of `diffcern answer --out`")
-    return shifts, np.array(list(known.values())), {name: np.stack(hits, 1) for name, hits in right.items()}
+            rows = answered(folder / f"{shift}.parquet")
+            check_same(rows, first.setdefault(shift, rows), asked=False, path=folder / shift)
+            check_same(rows, first[shifts[0]], asked=True, path=folder / shift)
+            columns = {"after": name, "purified": f"{name}-alone"} | ({"before": SOURCE} if name == names[0] else {})
+            for branch, column in columns.items():
+                hits = np.array([row[branch] == row["truth"] for row in rows], float)
+                right.setdefault(column, []).append(hits)
+    kinds = np.array([row["kind"] for row in first[shifts[0]]])
+    return shifts, kinds, {name: np.stack(hits, 1) for name, hits in right.items()}
+
+
+def answered(path: Path) -> Rows:
+    """The rows of a file by id, without those that were skipped."""
+    rows = [row for row in pq.read_table(path).sort_by("id").to_pylist() if not row["error"]]
+    if not rows or "after" not in rows[0]:
+        raise SystemExit(f"{path} holds no answers after purification: make it with --prior")
+    return rows
+
+
+def check_same(rows: Rows, other: Rows, *, asked: bool, path: Path) -> None:
+    """Stops unless both ask the same, or where it is not about that, have the same answers before purification."""
+    keys = ("id", "kind", "question", "truth") if asked else ("id", "before")
+    if [[row[key] for key in keys] for row in rows] != [[row[key] for key in keys] for row in other]:
+        what = "other questions" if asked else "another source"
+        raise SystemExit(f"{path}.parquet is of {what} than the first folder's")
 
 
 def table(shifts: Sequence[str], right: dict[str, Array]) -> list[str]:

@@ -260,7 +260,8 @@ def plot(shifts: Sequence[Judged], rows: Sequence[dict[str, Any]]) -> Figure:
     height = -(-(len(shifts) + 1) // columns)
     figure = Figure(figsize=(3 * columns, 2.9 * height), layout="constrained")
     panels = figure.subplots(height, columns, squeeze=False).ravel().tolist()
-    across, along = (limits([row[key] for row in rows], shifts[0].n) for key in ("in_distribution", "shifted"))
+    answers = {"in_distribution": shifts[0].n, "shifted": shifts[0].n * max(shift.columns for shift in shifts)}
+    across, along = (limits([row[key] for row in rows], count) for key, count in answers.items())
     for axes, shift in zip(panels, shifts, strict=False):
         draw_line(axes, shift, across)
         draw_points(axes, shift, [row for row in rows if row["shift"] == shift.shift])

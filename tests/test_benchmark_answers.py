@@ -15,15 +15,16 @@ if not SCRIPT.is_file():
     pytest.skip("the benchmarks are not here", allow_module_level=True)
 
 
-def write(path: Path, after: int, n: int = 40) -> None:
-    """Rows of which 10 are right before, `after` of them after, and half of those from the purified image alone."""
+def write(path: Path, after: int, n: int = 40, before: int = 10, question: str = "q?") -> None:
+    """Rows of which `before` are right before, `after` after, and half of those from the purified image alone."""
     path.parent.mkdir(exist_ok=True)
     rows = [
         {
             "id": f"{k:02d}",
             "kind": "side" if k % 2 else "colour",
+            "question": question,
             "truth": "a",
-            "before": "a" if k < 10 else "b",
+            "before": "a" if k < before else "b",
             "after": "a" if k < after else "b",
             "purified": "a" if k < after // 2 else "b",
             "error": None,
@@ -56,10 +57,24 @@ def test_every_number_is_that_of_the_files(tmp_path, monkeypatch, capsys):
     assert "sda - dda: +20.0 points [" in lines[-1]
 
 
-def test_files_of_other_questions_are_refused(tmp_path, monkeypatch, capsys):
+def test_files_that_cannot_be_compared_are_refused(tmp_path, monkeypatch, capsys):
     write(tmp_path / "dda" / "fog.parquet", 10)
-    write(tmp_path / "sda" / "fog.parquet", 10, n=30)
-    with pytest.raises(SystemExit, match="is of other questions than the first file"):
+    for change, message in (
+        ({"n": 30}, "another source"),
+        ({"before": 12}, "another source"),
+        ({"question": "r?"}, "other questions"),
+    ):
+        write(tmp_path / "sda" / "fog.parquet", 10, **change)
+        with pytest.raises(SystemExit, match=f"fog.parquet is of {message} than the first folder's"):
+            report(monkeypatch, capsys, tmp_path / "dda", tmp_path / "sda")
+    write(tmp_path / "sda" / "snow.parquet", 10)
+    with pytest.raises(SystemExit, match="for the same shifts"):
         report(monkeypatch, capsys, tmp_path / "dda", tmp_path / "sda")
-    with pytest.raises(SystemExit, match="holds no answers"):
+    with pytest.raises(SystemExit, match="for the same shifts"):
         report(monkeypatch, capsys, tmp_path)
+    with pytest.raises(SystemExit, match="the folders name the methods"):
+        report(monkeypatch, capsys, tmp_path / "dda", tmp_path / "dda")
+    table = pq.read_table(tmp_path / "dda" / "fog.parquet")
+    pq.write_table(table.drop_columns(["after", "purified"]), tmp_path / "dda" / "fog.parquet")
+    with pytest.raises(SystemExit, match="make it with --prior"):
+        report(monkeypatch, capsys, tmp_path / "dda")

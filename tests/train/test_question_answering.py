@@ -2,12 +2,16 @@
 
 import dataclasses
 import io
+import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 import transformers
 from PIL import Image
 from question_checkpoints import COLOUR, COLOURS, RECIPE, SIDE, SIDES, picture, question_table, tiny
+from safetensors.torch import load_file, save_file
 
 from diffcern.assets import asset
 from diffcern.data import load_questions
@@ -157,7 +161,16 @@ def test_the_vision_tower_may_be_a_clips(data, tmp_path):
     torch.testing.assert_close(ours[-1], theirs[-2], rtol=1e-3, atol=1e-3)  # kept in half precision
     seen = transformers.AutoImageProcessor.from_pretrained(folder)
     torch.testing.assert_close(trained.eye.mean.flatten(), torch.tensor(seen.image_mean))
+    shallow, torn = (Path(shutil.copytree(folder, tmp_path / name)) for name in ("shallow", "torn"))
+    config = json.loads((folder / "config.json").read_text())
+    config["vision_config"]["num_hidden_layers"] = 1
+    (shallow / "config.json").write_text(json.dumps(config))
+    weights = load_file(torn / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if "vision_model.encoder.layers.0" not in name}
+    save_file(kept, torn / "model.safetensors", {"format": "pt"})
     for vision, error, message in (
+        (str(shallow), UsageError, "has one layer, and the last is left out"),
+        (str(torn), DiffcernError, "lack 16 tensors of its image tower"),
         (str(tmp_path / "llava"), DiffcernError, "is a llava, not a CLIP"),
         (str(tmp_path / "none"), UsageError, "is no CLIP: give embedded:NAME"),
     ):

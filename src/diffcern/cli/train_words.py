@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from diffcern.cli.options import refuse_given
+from diffcern.cli.options import PickleOption, refuse_given
 from diffcern.cli.training import (
     BatchOption,
     BfloatOption,
@@ -140,12 +140,13 @@ def answerer(
     vision: Annotated[
         str,
         typer.Option(
-            help="see with the image tower of a CLIP (embedded:NAME, hf:OWNER/NAME or a folder), of its sizes"
+            help="take a CLIP's image tower but for its last layer, untrained: embedded:NAME, hf:OWNER/NAME, a folder"
         ),
     ] = "",
     device: DeviceOption = "auto",
     bf16: BfloatOption = False,
     seed: SeedOption = 0,
+    allow_pickle: PickleOption = False,
 ) -> None:
     """Train a small LLaVA that answers questions about images (resumes when run again)."""
     from diffcern.devices import device_named
@@ -162,5 +163,7 @@ def answerer(
         images, batch_size, learning_rate, weight_decay, ema_decay=ema_decay, minutes=minutes, seed=seed
     )
     data = load_asked(dataset)
-    model, outcome = train_answerer(data, recipe, schedule, out, device=device_named(device), autocast=bf16)
+    model, outcome = train_answerer(
+        data, recipe, schedule, out, device=device_named(device), autocast=bf16, allow_pickle=allow_pickle
+    )
     report(model, outcome, schedule, out, "ask it: `diffcern answer QUESTIONS --predictor FOLDER`")

@@ -61,8 +61,8 @@ def zero_shot(model: Any, tokenizer: Any, vocabulary: Vocabulary) -> ZeroShot:
 def image_tower(name: str, *, allow_pickle: bool = False) -> tuple[Any, Any]:
     """The CLIPVisionModel of a CLIP, in fp32, and the processor that prepares its images.
 
-    name: "embedded:NAME", "hf:OWNER/NAME[@REVISION]" or a folder. Raises UsageError for a name that does not exist,
-    DiffcernError for a model that cannot be had or read, or is no CLIP.
+    name: "embedded:NAME", "hf:OWNER/NAME[@REVISION]" or a folder. Raises UsageError for one that holds no model,
+    DiffcernError for a model that cannot be had or read, lacks weights or is no CLIP.
     """
     import transformers  # slow to import, and only needed here
 
@@ -75,8 +75,19 @@ def image_tower(name: str, *, allow_pickle: bool = False) -> tuple[Any, Any]:
             raise DiffcernError(f"{name} is a {config.model_type}, not a CLIP")
         refuse_pickles(folder, name, allow_pickle)
         processor = transformers.AutoImageProcessor.from_pretrained(folder)
-        model = transformers.CLIPModel.from_pretrained(folder, use_safetensors=None if allow_pickle else True)
-    return model.vision_model.float(), processor
+        loud = transformers.logging.get_verbosity()
+        transformers.logging.set_verbosity_error()  # it would list the weights of the text tower, which are left out
+        try:
+            model, info = transformers.CLIPVisionModel.from_pretrained(
+                folder, use_safetensors=None if allow_pickle else True, output_loading_info=True
+            )
+        finally:
+            transformers.logging.set_verbosity(loud)
+        if missing := sorted(info["missing_keys"]):
+            raise DiffcernError(
+                f"the weights of {name} lack {len(missing)} tensors of its image tower: {missing[0]}, ..."
+            )
+    return model.float(), processor
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypedDict
 
 import torch
@@ -25,6 +26,14 @@ class Preprocessing(TypedDict, total=False):
     multiple: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+
+def squeezing(side: int, mean: Sequence[float], std: Sequence[float]) -> Any:
+    """A CLIPImageProcessor that makes squares of images with bilinear interpolation, as `read_pixels` does."""
+    from transformers import CLIPImageProcessor  # slow to import, and only needed here
+
+    size = {"height": side, "width": side}
+    return CLIPImageProcessor(size=size, resample=2, do_center_crop=False, image_mean=list(mean), image_std=list(std))
 
 
 def preprocessing(processor: Any, name: str) -> Preprocessing:

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig
 
 from diffcern.errors import UsageError
+from diffcern.predictors.image_processors import squeezing
 from diffcern.priors.native import write_weights
 from diffcern.rng import generator
 from diffcern.train.captions import Captioned, CaptionTable, read_captions
@@ -64,13 +65,8 @@ def train_clip(
     check_out(folder)
     table = read_captions(data, recipe.image_size)
     _, mean, std = pixel_statistics(table.images, schedule.seed)
-    processor = CLIPImageProcessor(
-        size={"height": recipe.image_size, "width": recipe.image_size},
-        resample=2,  # bilinear, as the table was read
-        do_center_crop=False,
-        image_mean=[round(value, 4) for value in mean.tolist()],
-        image_std=[round(value, 4) for value in std.tolist()],
-    )
+    rounded = ([round(value, 4) for value in values.tolist()] for values in (mean, std))
+    processor = squeezing(recipe.image_size, *rounded)
     torch.manual_seed(schedule.seed)  # the initial weights
     model = clip_model(recipe, table).to(device).train()
     mean, std = (
@@ -103,17 +99,22 @@ def train_clip(
 
 def clip_model(recipe: ClipRecipe, table: CaptionTable) -> Any:
     """A new, untrained CLIPModel for the table's words."""
-    vision = {
-        "image_size": recipe.image_size,
-        "patch_size": recipe.patch,
-        "hidden_size": recipe.width,
-        "intermediate_size": 4 * recipe.width,
-        "num_hidden_layers": recipe.depth,
-        "num_attention_heads": recipe.heads,
-    }
+    vision = vision_config(recipe.image_size, recipe.patch, recipe.width, recipe.depth, recipe.heads).to_dict()
     text = text_config(table.tokenizer, recipe.text_width, recipe.text_depth, recipe.text_heads)
     config = CLIPConfig(text_config=text.to_dict(), vision_config=vision, projection_dim=recipe.projection)
     return CLIPModel._from_config(config, attn_implementation="eager")  # plain products, as in `priors/captioned.py`
+
+
+def vision_config(image_size: int, patch: int, width: int, depth: int, heads: int) -> CLIPVisionConfig:
+    """Of an image tower."""
+    return CLIPVisionConfig(
+        image_size=image_size,
+        patch_size=patch,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=depth,
+        num_attention_heads=heads,
+    )
 
 
 def contrastive_loss(logits: Tensor, true: Tensor) -> Tensor:

@@ -19,8 +19,6 @@ import torch
 from tokenizers import processors
 from torch import Tensor
 from transformers import (
-    CLIPImageProcessor,
-    CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -30,11 +28,14 @@ from transformers import (
 
 from diffcern.data import Questions
 from diffcern.errors import UsageError
+from diffcern.fingerprints import fingerprint
 from diffcern.predictors.branches import Branches, log_likelihoods
 from diffcern.predictors.clip import image_tower
+from diffcern.predictors.image_processors import squeezing
 from diffcern.predictors.question_answering import Answerer, save_answerer
 from diffcern.rng import generator
 from diffcern.train.asked import QuestionTable, read_asked
+from diffcern.train.clip import vision_config
 from diffcern.train.loop import Outcome, Schedule, check_out, train
 from diffcern.words import MULTIPLE, word_tokenizer
 
@@ -92,21 +93,22 @@ def train_answerer(
     *,
     device: torch.device,
     autocast: bool = False,
+    allow_pickle: bool = False,
 ) -> tuple[Answerer, Outcome]:
     """Trains (or goes on training) a LLaVA in `folder` and saves its averaged weights, in transformers' format.
 
-    Raises UsageError for a recipe that cannot be built, DiffcernError for unusable data or a folder that holds other
-    things.
+    allow_pickle: of the CLIP's weights. Raises UsageError for a recipe that cannot be built, DiffcernError for unusable
+    data, a CLIP that cannot be had or a folder that holds other things.
     """
-    divided = recipe.image_size % recipe.patch, recipe.width % recipe.heads, recipe.text_width % recipe.text_heads
-    if any(divided):
+    seen = (0, 0) if recipe.vision else (recipe.image_size % recipe.patch, recipe.width % recipe.heads)
+    if any((*seen, recipe.text_width % recipe.text_heads)):
         raise UsageError("the image size must be a multiple of the patch, each width a multiple of its heads")
     if recipe.questions < 1:
         raise UsageError(f"ask at least 1 question about an image, not {recipe.questions}")
     check_out(folder)
     torch.manual_seed(schedule.seed)  # the initial weights
-    answerer = new_answerer(recipe, data).to(device).train()
-    answerer.model.model.vision_tower.requires_grad_(not recipe.vision)
+    answerer = new_answerer(recipe, data, allow_pickle=allow_pickle).to(device).train()
+    tower = answerer.model.model.vision_tower.requires_grad_(not recipe.vision)
     table = read_asked(answerer, data, answerer.model.config.vision_config.image_size)
 
     def loss_at(step: int) -> Tensor:
@@ -115,17 +117,27 @@ def train_answerer(
         return answer_loss(answerer, table, index, table.draw(index, recipe.questions, rng), autocast=autocast)
 
     settings = {"dataset": data.name, "size": len(table), "asked": table.digest, **asdict(recipe)}
+    if recipe.vision:
+        settings["tower"] = fingerprint(tower)
     outcome = train(answerer, loss_at, schedule, folder, settings)
     save_answerer(answerer.eval().requires_grad_(False), folder)
     return answerer, outcome
 
 
-def new_answerer(recipe: AnswererRecipe, data: Questions) -> Answerer:
-    """Untrained but for its vision tower, where that is a CLIP's; for the words of the questions and all choices."""
-    tower, own = image_tower(recipe.vision) if recipe.vision else (None, None)
-    if tower is not None:
-        tower.config.num_hidden_layers -= 1
-    vision = tower.config if tower is not None else vision_config(recipe)
+def new_answerer(recipe: AnswererRecipe, data: Questions, *, allow_pickle: bool = False) -> Answerer:
+    """Untrained but for its vision tower, where that is a CLIP's; for the words of the questions and all choices.
+
+    Raises UsageError and DiffcernError as `image_tower`, and UsageError for one of a single layer.
+    """
+    if recipe.vision:
+        tower, images = image_tower(recipe.vision, allow_pickle=allow_pickle)
+        vision, mean, std = tower.config, images.image_mean, images.image_std
+        vision.num_hidden_layers -= 1
+        if not vision.num_hidden_layers:
+            raise UsageError(f"{recipe.vision} has one layer, and the last is left out: give a deeper CLIP")
+    else:
+        vision = vision_config(recipe.image_size, recipe.patch, recipe.width, recipe.depth, recipe.heads)
+        tower, mean, std = None, [0.5] * 3, [0.25] * 3
     patches = (vision.image_size // vision.patch_size) ** 2
     texts = {f"{entry.question} {ENDING} {word}" for entry in data.asked for word in (entry.answer, *entry.choices)}
     tokenizer = question_tokenizer(texts, patches)
@@ -145,38 +157,17 @@ def new_answerer(recipe: AnswererRecipe, data: Questions) -> Answerer:
         text_config=text,
         image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
         image_seq_length=patches,
-        vision_feature_layer=-1,  # the last: of so few none is left out
+        vision_feature_layer=-1,  # the last that is there
     )
     options: dict[str, Any] = {"vision_feature_select_strategy": config.vision_feature_select_strategy}
     options |= {"patch_size": vision.patch_size, "num_additional_image_tokens": 1, "chat_template": TEMPLATE}
-    processor = LlavaProcessor(image_processor(vision.image_size, own), tokenizer, image_token=IMAGE, **options)
+    processor = LlavaProcessor(squeezing(vision.image_size, mean, std), tokenizer, image_token=IMAGE, **options)
     # plain products, as in `priors/captioned.py`
     model = LlavaForConditionalGeneration._from_config(config, attn_implementation="eager")
     if tower is not None:
-        model.model.vision_tower.load_state_dict(tower.state_dict(), strict=False)  # without the last layer
+        weights, slots = tower.state_dict(), model.model.vision_tower.state_dict()
+        model.model.vision_tower.load_state_dict({name: weights[name] for name in slots})  # without the last layer
     return Answerer(model, processor)
-
-
-def vision_config(recipe: AnswererRecipe) -> CLIPVisionConfig:
-    return CLIPVisionConfig(
-        image_size=recipe.image_size,
-        patch_size=recipe.patch,
-        hidden_size=recipe.width,
-        intermediate_size=4 * recipe.width,
-        num_hidden_layers=recipe.depth,
-        num_attention_heads=recipe.heads,
-    )
-
-
-def image_processor(size: int, like: Any = None) -> CLIPImageProcessor:
-    """Squeezes images with bilinear interpolation, as the table is read, and normalises them as another one does."""
-    return CLIPImageProcessor(
-        size={"height": size, "width": size},
-        resample=2,
-        do_center_crop=False,
-        image_mean=[0.5] * 3 if like is None else list(like.image_mean),
-        image_std=[0.25] * 3 if like is None else list(like.image_std),
-    )
 
 
 def question_tokenizer(texts: Iterable[str], image_tokens: int) -> PreTrainedTokenizerFast:
