@@ -156,7 +156,10 @@ def test_an_interrupted_demo_goes_on_where_it_stopped(assets, cli, tmp_path, mon
         whole, halves = (pq.read_table(tmp_path / run / f"{file}.parquet").to_pylist() for run in ("whole", "halves"))
         for row in (*whole, *halves):
             del row["seconds"]
-        assert whole == halves
+        for row in whole:  # batches of another size differ in rounding
+            near = {name for name in row if name.endswith(("_confidence", "_probabilities"))}
+            row |= {name: pytest.approx(row[name], abs=2e-6) for name in near}
+        assert halves == whole
 
 
 def test_an_interruption_before_any_row(assets, cli, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from diffcern.methods.batch_norm import with_batch_statistics
 from diffcern.methods.diffusion_classifier import DiffusionClassifier, stage_indices
 from diffcern.methods.diffusion_tta import DiffusionTTA, rival_z
 from diffcern.methods.parameters import choose_parameters
-from diffcern.methods.presets import PRESETS, preset_options
+from diffcern.methods.presets import PRESETS, QUESTIONS, preset_options
 from diffcern.types import Condition, Inputs
 
 
@@ -302,7 +302,7 @@ def test_options_are_checked(predictor, prior, task):
 
 def test_presets_are_valid_options():
     for preset in PRESETS:
-        for task in ("classification", "segmentation", "depth"):
+        for task in ("classification", "segmentation", "depth", QUESTIONS):
             for name in METHODS:
                 checked_options(name, preset_options(name, preset, task))
 

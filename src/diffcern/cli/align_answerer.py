@@ -56,6 +56,7 @@ def align_answerer(
     from diffcern.alignment import PREDICTOR, Alignment
     from diffcern.devices import device_named
     from diffcern.fingerprints import fingerprint
+    from diffcern.methods.presets import QUESTIONS
     from diffcern.methods.purification import PURIFIERS, unused_predictor
     from diffcern.predictors.question_answering import load_answerer
     from diffcern.priors import TextPrior
@@ -65,7 +66,8 @@ def align_answerer(
 
     if method not in ("diffpure", "dda"):
         raise UsageError(f"--method is diffpure or dda, not {method!r}")
-    options = purification_options(method, preset, parse_set(settings or []), "`diffcern answer --method sda`")
+    given = parse_set(settings or [])
+    options = purification_options(method, preset, given, "`diffcern answer --method sda`", QUESTIONS)
     changes: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate}
     tuning = replace(Tuning(), **{name: value for name, value in changes.items() if value is not None})
     place = device_named(device)

@@ -58,7 +58,7 @@ def answer(
     from diffcern.data import load_questions
     from diffcern.devices import device_named
     from diffcern.fingerprints import fingerprint
-    from diffcern.methods.presets import preset_options
+    from diffcern.methods.presets import QUESTIONS, preset_options
     from diffcern.predictors.question_answering import load_answerer
     from diffcern.run.answer import METHODS, answer_rows, check_shift, purification
     from diffcern.run.journal import Journal, check_out
@@ -77,7 +77,8 @@ def answer(
     if not prior:
         refuse_given(context, OF_PRIORS, "only where the images are purified; give --prior too")
     check_shift(shift, severity)
-    place, options = device_named(device), {**preset_options(method, preset), **parse_set(settings or [])}
+    options = {**preset_options(method, preset, QUESTIONS), **parse_set(settings or [])}
+    place = device_named(device)
     data = load_questions(questions, max_side=max_side)
     answerer = load_answerer(predictor, allow_pickle=allow_pickle).to(place)
     chosen: dict[str, Any] = {"questions": questions, "max_side": max_side, "shift": shift, "severity": severity}

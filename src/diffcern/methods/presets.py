@@ -1,8 +1,8 @@
 """Published values, and values for small models, of each method's options.
 
-"paper" is the constructors' own defaults. "small" was chosen by `benchmarks/tune.py` for the embedded models, on the
-validation splits of the digits and (for maps) of the scenes; reported figures use the test splits. It serves the other
-small priors in `weights/`.
+"paper" is the constructors' own defaults. "small" was chosen for the embedded models on the validation splits of the
+digits (by `benchmarks/tune.py`) and, for maps and questions, of the scenes; reported figures use the test splits. It
+serves the other small priors in `weights/`.
 """
 
 from __future__ import annotations
@@ -34,17 +34,18 @@ MAPS: dict[str, dict[str, Any]] = {  # of feedback to predictors of maps
     "segmentation": {"learning_rate": 0.2},
     "depth": {"optimizer": "adam", "learning_rate": 1e-4, "temperature": 1.0},
 }
-GENTLE = {"start": 199, "weight": 0.4}  # of DDA, for maps: a coarser image costs them more than it costs a class
+GENTLE = {"start": 199, "weight": 0.4}  # of DDA: coarser images cost maps and places more than they cost a class
+QUESTIONS = "question answering"  # a task in the sense of `preset_options`
 TASKS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {  # over those of a preset
     ("small", task): {"diffusion-tta": options, "sda-tta": options, "dda": GENTLE} for task, options in MAPS.items()
-}
+} | {("small", QUESTIONS): {"dda": GENTLE}}
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {"paper": {}, "small": SMALL}
 
 
 def preset_options(method: str, preset: str, task: str = "classification") -> dict[str, Any]:
     """The options of a method under a preset for a task; empty where its constructor's defaults are meant.
 
-    Raises UsageError for an unknown preset.
+    task: a predictor's, or `QUESTIONS`. Raises UsageError for an unknown preset.
     """
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
