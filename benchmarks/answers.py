@@ -35,9 +35,16 @@ Rows = list[dict[str, Any]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("methods", nargs="+", type=Path, metavar="FOLDER")
-    folders = parser.parse_args().methods
+    parser.add_argument("--kinds", nargs="+", help="only questions of these kinds")
+    options = parser.parse_args()
+    folders = options.methods
     names = [folder.resolve().name for folder in folders]
     shifts, kinds, right = read(folders)
+    if options.kinds:
+        own = np.isin(kinds, options.kinds)
+        if not own.any():
+            raise SystemExit(f"no question is of {', '.join(options.kinds)}: there are {', '.join(sorted({*kinds}))}")
+        kinds, right = kinds[own], {name: hits[own] for name, hits in right.items()}
     print("\n".join(table(shifts, right)))
     columns = [c for c, shift in enumerate(shifts) if shift != CLEAN]
     means = {name: hits[:, columns].mean(1) for name, hits in right.items()}

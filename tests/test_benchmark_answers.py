@@ -35,7 +35,7 @@ def write(path: Path, after: int, n: int = 40, before: int = 10, question: str =
     pq.write_table(pa.Table.from_pylist([*rows, failed]), path)
 
 
-def report(monkeypatch, capsys, *folders: Path) -> list[str]:
+def report(monkeypatch, capsys, *folders: Path | str) -> list[str]:
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, folders)])
     runpy.run_path(str(SCRIPT), run_name="__main__")
     return capsys.readouterr().out.splitlines()
@@ -55,6 +55,10 @@ def test_every_number_is_that_of_the_files(tmp_path, monkeypatch, capsys):
     assert "dda - source: +22.5 points [" in lines[-3]
     assert "sda - source: +42.5 points [" in lines[-2]
     assert "sda - dda: +20.0 points [" in lines[-1]
+    lines = report(monkeypatch, capsys, tmp_path / "dda", tmp_path / "sda", "--kinds", "side")
+    assert "20 questions x 2 shifts" in "".join(lines)
+    with pytest.raises(SystemExit, match="there are colour, side"):
+        report(monkeypatch, capsys, tmp_path / "dda", "--kinds", "shape")
 
 
 def test_files_that_cannot_be_compared_are_refused(tmp_path, monkeypatch, capsys):
