@@ -298,12 +298,12 @@ def test_classes_that_the_data_call_otherwise(table, tmp_path):
 
 def test_a_class_with_several_right_answers(table, monkeypatch):
     """Any of them counts as right (ObjectNet's chair is three of ImageNet's)."""
-    from diffcern.run import bench as module
+    from diffcern.data import load_dataset
     from diffcern.run import truths
 
-    source = module.load_dataset("embedded:digits/validation", None)
+    source = load_dataset("embedded:digits/validation")
     object.__setattr__(source, "accepts", tuple((f"n{k}", f"n{(k + 1) % 10}") for k in range(10)))
-    monkeypatch.setattr(module, "load_dataset", lambda *_: source)
+    monkeypatch.setattr(truths, "load_dataset", lambda *_, **__: source)
     monkeypatch.setattr(truths, "imagenet_labels", lambda: (tuple("0123456789"), tuple(f"n{k}" for k in range(10))))
     del table["entries"]["diffusion-classifier"], table["entries"]["diffusion-tta"], table["entries"]["tent"]
     bench = Bench(parse_spec(table), CPU)
