@@ -48,6 +48,17 @@ def test_files_are_named_after_their_inputs_and_made_once(images, tmp_path):
     assert json.loads((out / "purify.json").read_text())["seed"] == 0
 
 
+@pytest.mark.parametrize(("arguments", "size"), [([], (16, 16)), (["--view", "whole"], (40, 30))])
+def test_the_centre_or_the_whole(images, tmp_path, arguments, size):
+    """Of a wide image the centre square, in the prior's resolution, or all of it, undistorted."""
+    assert run(images / "nested" / "0.jpg", *SHORT, "-o", tmp_path / "out", *arguments).exit_code == 0
+    assert Image.open(tmp_path / "out" / "0.png").size == size
+    other = run(
+        images / "nested" / "0.jpg", *SHORT, "-o", tmp_path / "out", "--view", "whole" if not arguments else "centre"
+    )
+    assert isinstance(other.exception, DiffcernError)
+
+
 def test_other_settings_are_refused(images, tmp_path):
     assert run(images, *SHORT, "-o", tmp_path / "out").exit_code == 0
     other = run(images, *SHORT, "--seed", "1", "-o", tmp_path / "out")
@@ -64,6 +75,7 @@ def test_other_settings_are_refused(images, tmp_path):
         (["--start", "1000"], "0 to 999, not 1000"),
         (["--start", "10", "--steps", "12"], r"steps are 1 to start \+ 1 = 11"),
         (["--set", "wieght=1"], "unknown option of dda 'wieght'"),
+        (["--view", "center"], "unknown view 'center'. Did you mean 'centre'"),
     ],
 )
 def test_what_does_not_fit(images, tmp_path, arguments, message):

@@ -15,6 +15,7 @@ from diffcern.methods.base import Method
 from diffcern.methods.presets import preset_options
 from diffcern.predictors import Predictor
 from diffcern.priors import Prior
+from diffcern.resizing import Images
 from diffcern.tasks import task_of
 from diffcern.types import Inputs, Prediction, concatenate
 
@@ -40,8 +41,9 @@ class AdaptedModel(nn.Module):
         """Forgets what was adapted: back to the models as given."""
         self.state = self.method.init()
 
-    def forward(self, images: Tensor, ids: Sequence[str] | None = None) -> Tensor:
-        """Images `[B, 3, H, W]`, float in [0, 1] -> logits `[B, K]`, of pixels `[B, K, H, W]`, or depth `[B, H, W]`.
+    def forward(self, images: Images, ids: Sequence[str] | None = None) -> Tensor:
+        """Images `[B, 3, H, W]`, or B of any sizes, float in [0, 1] -> logits `[B, K]`, of pixels `[B, K, H, W]`, or
+        depth `[B, H, W]`.
 
         ids key the random numbers; without them each image's own content does, so that the same image gives the
         same answer in any batch. Raises UsageError for anything else than such images, or other than one id for each.
@@ -51,8 +53,7 @@ class AdaptedModel(nn.Module):
             raise UsageError(f"one id for each image: {len(images)} images, {len(ids)} ids")
         # Evaluation loops run under no_grad or inference_mode; adapting needs gradients of its own.
         with torch.inference_mode(False), torch.enable_grad():
-            images = images.clone() if images.is_inference() else images
-            images = images.float()
+            images = _usable(images) if isinstance(images, Tensor) else [_usable(image) for image in images]
             inputs = Inputs(images, [content_id(image) for image in images] if ids is None else ids)
             if self.online:
                 self.prediction, self.state = self.method.step(self.state, inputs, self.seed)
@@ -66,10 +67,23 @@ class AdaptedModel(nn.Module):
             return self.prediction.output.detach()
 
 
-def check_images(images: Tensor) -> None:
-    """Raises UsageError unless images are `[B, 3, H, W]`, floating point, finite and in [0, 1], at least one."""
+def _usable(images: Tensor) -> Tensor:
+    """In fp32, and outside of inference mode."""
+    return (images.clone() if images.is_inference() else images).float()
+
+
+def check_images(images: Images) -> None:
+    """Raises UsageError unless images are `[B, 3, H, W]`, or a list of B `[3, H, W]`; floating point, finite and in
+    [0, 1], at least one."""
+    if isinstance(images, list | tuple) and images and all(isinstance(image, Tensor) for image in images):
+        for image in images:
+            check_images(image[None])
+        return
     if not isinstance(images, Tensor):
-        raise UsageError(f"images are a tensor [B, 3, H, W], not a {type(images).__name__}: torch.as_tensor(...)")
+        raise UsageError(
+            f"images are a tensor [B, 3, H, W] or a list of [3, H, W], not a {type(images).__name__}: "
+            "torch.as_tensor(...)"
+        )
     shape = tuple(images.shape)
     if images.ndim != 4 or shape[1] != 3 or not images.numel():
         raise UsageError(f"images are [B, 3, H, W] with B of at least 1, not {list(shape)}")

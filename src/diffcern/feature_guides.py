@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from diffcern.errors import UsageError
@@ -24,7 +24,7 @@ class MarginalEntropy:
 
     needs_pixels = True
 
-    def __init__(self, predictor: nn.Module, views: int = 8, seed: int = 0) -> None:
+    def __init__(self, predictor: Predictor, views: int = 8, seed: int = 0) -> None:
         self.predictor = predictor
         rng = generator(seed, "views")
         scale = 0.6 + 0.4 * torch.rand(views, generator=rng)
@@ -39,7 +39,7 @@ class MarginalEntropy:
         for affine in self.affine.to(x0.device):
             grid = F.affine_grid(affine.expand(len(images), 2, 3), list(images.shape), align_corners=False)
             view = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-            total = total + torch.softmax(self.predictor(view).float(), -1)
+            total = total + torch.softmax(self.predictor(self.predictor.of_view(view)).float(), -1)
         mean = total / len(self.affine)
         return -(mean * mean.clamp(min=1e-12).log()).sum(-1)
 
@@ -47,24 +47,24 @@ class MarginalEntropy:
 class PatchContrast:
     """InfoNCE between features of the same place (Park et al. 2020, arXiv 2007.15651): the content stays where it is.
 
-    layer: the name of a module of the network whose output is a map `[B, C, h, w]`. Raises UsageError, listing the
+    layer: the name of a module of the predictor whose output is a map `[B, C, h, w]`. Raises UsageError, listing the
     modules, for another name.
     """
 
     needs_pixels = True
 
-    def __init__(self, network: nn.Module, layer: str, temperature: float = 0.07) -> None:
-        modules = dict(network.named_modules())
+    def __init__(self, predictor: Predictor, layer: str, temperature: float = 0.07) -> None:
+        modules = dict(predictor.named_modules())
         if not layer or layer not in modules:
             raise UsageError(f"content_layer names a module of the predictor: {', '.join(filter(None, modules))[:500]}")
-        self.network, self.layer, self.temperature = network, modules[layer], temperature
+        self.predictor, self.layer, self.temperature = predictor, modules[layer], temperature
 
     def features(self, images: Tensor) -> Tensor:
         """Of length 1 at each place, `[B, h w, C]`."""
         found: list[Any] = []
         handle = self.layer.register_forward_hook(lambda module, inputs, output: found.append(output))
         try:
-            self.network(images)
+            self.predictor(self.predictor.of_view(images))
         finally:
             handle.remove()
         if not found or not isinstance(found[0], Tensor) or found[0].ndim != 4:

@@ -15,6 +15,7 @@ from diffcern.fingerprints import content_id, digest, fingerprint
 from diffcern.guides import Guide
 from diffcern.priors import Prior
 from diffcern.purify import purify
+from diffcern.resizing import Images
 from diffcern.solvers import Solver
 
 
@@ -59,8 +60,11 @@ class Purifier:
         """Names the prior and all settings, as `digest` does."""
         return digest({"prior": fingerprint(self.prior), "route": vars(self.route), **self.settings})
 
-    def __call__(self, images: Sequence[Tensor] | Tensor, ids: Sequence[str], seed: int = 0) -> Tensor:
-        """Images `[3, H, W]`, of any sizes, or a batch `[B, 3, H, W]` -> `[B, 3, h, w]` in [0, 1], fp32."""
+    def __call__(self, images: Images, ids: Sequence[str], seed: int = 0) -> Tensor:
+        """A batch `[B, 3, H, W]`, or B images of any sizes -> `[B, 3, h, w]` in [0, 1], fp32.
+
+        All that an image shows is squeezed into the prior's square: give it the part that matters
+        (`Predictor.view`)."""
         if self.cache is None:
             return self._purify(images, ids, seed)
         keys = [digest([self.identity, content_id(image), id, seed]) for image, id in zip(images, ids, strict=True)]
@@ -73,7 +77,7 @@ class Purifier:
                 found[i] = value
         return torch.stack([value.to(images[0].device) for value in found if value is not None])
 
-    def _purify(self, images: Sequence[Tensor] | Tensor, ids: Sequence[str], seed: int) -> Tensor:
-        encoded = torch.cat([self.prior.encode(image[None]) for image in images])
+    def _purify(self, images: Images, ids: Sequence[str], seed: int) -> Tensor:
+        encoded = self.prior.latents(images)
         latents = purify(self.prior, encoded, ids, guide=self.guide, seed=seed, rows=self.rows, **vars(self.route))
         return self.prior.decode(latents)

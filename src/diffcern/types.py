@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffcern.resizing import Images
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -99,10 +101,11 @@ class Denoised:
 class Inputs:
     """A batch as a method sees it: images and ids, never a target.
 
-    images: `[B, 3, H, W]` float32 in [0, 1]; ids: one string per image, the key of its random numbers.
+    images: `[B, 3, H, W]` float32 in [0, 1], or B images `[3, H, W]` of different sizes; ids: one string per image, the
+    key of its random numbers.
     """
 
-    images: Tensor
+    images: Images
     ids: Sequence[str]
 
     def __len__(self) -> int:
@@ -110,6 +113,11 @@ class Inputs:
 
     def __getitem__(self, index: slice) -> Inputs:
         return Inputs(self.images[index], self.ids[index])
+
+    def at(self, rows: Sequence[int]) -> Inputs:
+        """The images of these rows."""
+        images = self.images[list(rows)] if isinstance(self.images, Tensor) else [self.images[row] for row in rows]
+        return Inputs(images, [self.ids[row] for row in rows])
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from diffcern.errors import DiffcernError
 from diffcern.methods.base import call
 from diffcern.methods.diffusion_tta import DiffusionTTA
 from diffcern.methods.parameters import adaptable_copy, choose_parameters
-from diffcern.predictors import load_predictor
+from diffcern.predictors import Predictor, load_predictor
 from diffcern.types import Inputs
 
 
@@ -36,7 +36,7 @@ def test_it_starts_at_the_model(transformer):
 def test_diffusion_tta_moves_the_adapters_only(transformer, prior, task):
     before = {name: value.clone() for name, value in transformer.state_dict().items()}
     options = {"steps": 2, "draws": 8, "optimizer": "sgd", "learning_rate": 1.0, "parameters": "lora"}
-    method = DiffusionTTA(transformer, prior, task, **options)
+    method = DiffusionTTA(Predictor(transformer, task.class_names), prior, task, **options)
     start = method.init()
     _, after = method.step(start, Inputs(torch.rand(1, 3, 8, 8), ["a"]), 0)
     moved = {n for n, v in after.predictor.parameters.items() if not torch.equal(v, start.predictor.parameters[n])}

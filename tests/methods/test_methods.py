@@ -15,6 +15,7 @@ from diffcern.methods.diffusion_classifier import DiffusionClassifier, stage_ind
 from diffcern.methods.diffusion_tta import DiffusionTTA, rival_z
 from diffcern.methods.parameters import choose_parameters
 from diffcern.methods.presets import PRESETS, QUESTIONS, preset_options
+from diffcern.predictors import Predictor
 from diffcern.types import Condition, Inputs
 
 
@@ -85,11 +86,12 @@ def test_attention_and_non_leaf_parameters_are_adapted(prior, task, inputs):
 
     torch.manual_seed(0)
     net = Net()
-    method = DiffusionTTA(net, prior, task, steps=1, draws=8, optimizer="sgd", learning_rate=1.0)
+    predictor = Predictor(net, task.class_names)
+    method = DiffusionTTA(predictor, prior, task, steps=1, draws=8, optimizer="sgd", learning_rate=1.0)
     before = method.init().predictor.parameters
     _, after = method.step(method.init(), inputs[:1], 0)
     moved = {name for name, value in after.predictor.parameters.items() if not torch.equal(value, before[name])}
-    assert {"scale", "attention.in_proj_weight", "head.weight", "head.bias"} <= moved
+    assert {f"model.{name}" for name in ("scale", "attention.in_proj_weight", "head.weight", "head.bias")} <= moved
 
 
 def test_diffusion_tta_step_is_the_equations_gradient(predictor, prior, task, inputs):
@@ -164,14 +166,14 @@ def test_gate_leaves_a_certain_image_alone(predictor, prior, task, inputs, targe
     oracle = Oracle()
     options = {"steps": 5, "draws": 16, "strategy": "stratified", "optimizer": "sgd", "learning_rate": 0.5}
     options |= {"weighting": "x0", "gate": 2.5}
-    gated = build_method("diffusion-tta", oracle, prior, task, options)
+    gated = build_method("diffusion-tta", Predictor(oracle, task.class_names), prior, task, options)
     prediction, state = gated.step(gated.init(), inputs[:1], 0)
     assert prediction.costs[0].nfe_forward == 16
-    assert torch.equal(state.predictor.parameters["scale"], torch.tensor(-20.0))
+    assert torch.equal(state.predictor.parameters["model.scale"], torch.tensor(-20.0))
     # a predictor that is certain and wrong is moved
     wrong = Oracle()
     wrong.means = wrong.means.roll(1, 0)
-    gated = build_method("diffusion-tta", wrong, prior, task, options)
+    gated = build_method("diffusion-tta", Predictor(wrong, task.class_names), prior, task, options)
     prediction, _ = gated.step(gated.init(), inputs[:1], 0)
     assert prediction.costs[0].nfe_forward > 16
 

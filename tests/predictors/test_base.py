@@ -6,7 +6,7 @@ from torchvision.transforms.v2 import functional as torchvision
 
 from diffcern.errors import UsageError
 from diffcern.predictors import Predictor
-from diffcern.predictors.base import fitted_shape, resize_and_crop
+from diffcern.resizing import fitted_shape, resize_and_crop
 
 from .conftest import tensor
 

@@ -386,17 +386,6 @@ def test_a_tiny_image_is_skipped_where_it_cannot_be_shifted(table, tmp_path):
     assert {(cell["shift"], cell["n"], *cell["skipped"]) for cell in cells} == {("clean", 2), ("blur", 1, "1/x.png")}
 
 
-def test_what_the_predictor_sees_does_not_depend_on_the_company(models):
-    from diffcern.predictors import load_predictor
-    from diffcern.run.batch import batch_of
-
-    predictor = load_predictor(models["predictor"])
-    wide, square = torch.rand(3, 16, 48), torch.rand(3, 16, 16)
-    with torch.no_grad():
-        alone, beside = predictor(wide[None]), predictor(batch_of([wide, square], predictor))[:1]
-    assert torch.allclose(alone, beside, atol=1e-5)
-
-
 def test_workers_may_open_a_run_folder_at_the_same_moment(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         folders = list(pool.map(lambda _: RunFolder(tmp_path / "run"), range(400)))

@@ -20,9 +20,11 @@ from diffcern.cli.options import (
     SeedOption,
     StrictOption,
     TrustOption,
+    ViewOption,
     parse_class_map,
     parse_labels,
     parse_set,
+    parse_view,
 )
 from diffcern.cli.rows import write_rows
 from diffcern.errors import UsageError
@@ -143,6 +145,7 @@ def classify(
     class_map: ClassMapOption = None,
     preset: PresetOption = "small",
     settings: SetOption = None,
+    view: ViewOption = "centre",
     max_side: SideOption = 4096,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
@@ -162,7 +165,7 @@ def classify(
     names: dict[str, Any] = {"prior": prior, "labels": parse_labels(labels), "templates": prompt}
     names |= {"dtype": dtype, "compile": compile, "allow_pickle": allow_pickle}
     names["class_map"] = parse_class_map(class_map)
-    method = "diffusion-classifier"
+    method, settings = "diffusion-classifier", [f"view={parse_view(view)}", *(settings or [])]
     dataset, models, built, chosen = _prepare(images, names, method, preset, settings, max_side, device)
     classes = models.task.class_names
     journal = None

@@ -22,12 +22,14 @@ from diffcern.cli.options import (
     PickleOption,
     SeedOption,
     StrictOption,
+    ViewOption,
+    parse_view,
     refuse_given,
 )
 from diffcern.cli.rows import collect, report_skipped
 from diffcern.errors import UsageError
 
-OF_PRIORS = ("draws", "strategy", "weighting", "norm", "rows", "dtype", "compile", "seed")  # no predictor has these
+OF_PRIORS = ("draws", "strategy", "weighting", "norm", "rows", "view", "dtype", "compile", "seed")  # not of predictors
 
 
 def match(
@@ -46,6 +48,7 @@ def match(
     weighting: Annotated[str, typer.Option("--weighting", help="of the error over time")] = "eps",
     norm: Annotated[str, typer.Option("--norm", help="l2 or l1")] = "l2",
     rows: Annotated[int, typer.Option("--rows", help="network rows at a time; fewer need less memory", min=1)] = 64,
+    view: ViewOption = "centre",
     max_side: SideOption = 4096,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
@@ -97,7 +100,7 @@ def match(
         if not isinstance(models.prior, TextPrior):
             raise UsageError(f"{prior} does not read captions: matching needs a text-to-image prior")
         options: dict[str, Any] = {"draws": draws, "strategy": strategy, "weighting": weighting, "norm": norm}
-        options["seed"] = seed
+        options |= {"view": parse_view(view), "seed": seed}
         chosen |= {**asked, **options, "fingerprints": models.fingerprints()}
         matched = partial(match_rows, data, models.prior, **options, rows=rows)
     journal = Journal(out, chosen, overwrite=overwrite) if out else None

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from diffcern.errors import UsageError
+from diffcern.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from diffcern.resizing import View
 
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps")]
 SeedOption = Annotated[int, typer.Option("--seed", help="every random number is keyed by it and the image")]
@@ -31,6 +34,20 @@ PromptOption = Annotated[
 GIVEN = ("COMMANDLINE", "ENVIRONMENT")  # sources of a parameter's value, by name
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="exit with 1 when an image had to be skipped")]
+
+
+ViewOption = Annotated[
+    str, typer.Option("--view", help="what the prior is shown: the centre square of an image, or the whole, squeezed")
+]
+
+
+def parse_view(text: str) -> View:
+    """Raises UsageError for another view than there are."""
+    from diffcern.resizing import View
+
+    if text not in get_args(View):
+        raise unknown("view", text, get_args(View))
+    return cast("View", text)
 
 
 def refuse_given(context: typer.Context, names: Iterable[str], why: str) -> None:

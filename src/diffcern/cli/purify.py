@@ -21,7 +21,9 @@ from diffcern.cli.options import (
     PickleOption,
     SeedOption,
     StrictOption,
+    ViewOption,
     parse_set,
+    parse_view,
 )
 from diffcern.cli.rows import collect
 from diffcern.errors import DiffcernError, UsageError
@@ -39,6 +41,7 @@ def purify(
     preset: PresetOption = "small",
     settings: SetOption = None,
     batch_size: Annotated[int, typer.Option("--batch-size", help="images at a time; changes no result", min=1)] = 16,
+    view: ViewOption = "centre",
     max_side: SideOption = 4096,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
@@ -49,7 +52,8 @@ def purify(
 ) -> None:
     """Purify images: noise them, and denoise them with a prior, guided by what they were.
 
-    Writes PNG files in the prior's square resolution, named after their inputs, and a sheet of some before and after.
+    Writes PNG files named after their inputs, and a sheet of some before and after: the centre square of each image in
+    the prior's resolution, or with --view whole all of it in its own.
     """
     from diffcern.data import load_dataset
     from diffcern.devices import device_named
@@ -74,14 +78,15 @@ def purify(
     models = load_models(named, place)
     looks = load_predictor(predictor).to(place) if predictor else unused_predictor()
     built = PURIFIERS[method](looks, models.prior, **checked_options(method, options))
-    check_settings(out, {"identity": built.purifier.identity, "seed": seed, "max_side": max_side})
-    rows = purified(dataset, built.purifier, out, seed=seed, batch_size=batch_size, device=place)
+    shown = parse_view(view)
+    check_settings(out, {"identity": built.purifier.identity, "seed": seed, "max_side": max_side, "view": shown})
+    rows = purified(dataset, built.purifier, out, view=shown, seed=seed, batch_size=batch_size, device=place)
     written = collect(None, rows, len(dataset), "purifying", kept=f"what is in {out} is kept: run again to go on")
     skipped = sum(bool(row["error"]) for row in written)
     there = len(dataset) - len(written)
     made = f"{len(written) - skipped} images purified into {out}, {there} were there, {skipped} skipped"
     if skipped == len(dataset):
         raise DiffcernError(made)
-    typer.echo(f"{made}; look at {write_sheet(dataset, out)}", err=True)
+    typer.echo(f"{made}; look at {write_sheet(dataset, out, shown)}", err=True)
     if skipped and strict:
         raise typer.Exit(1)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from diffcern.data import Dataset
-    from diffcern.predictors.base import Size
+    from diffcern.resizing import Size
     from diffcern.train.loop import Outcome, Schedule
 
 DatasetOption = Annotated[

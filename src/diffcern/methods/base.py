@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from diffcern.errors import DiffcernError, UsageError, unknown
+from diffcern.resizing import Images
 from diffcern.types import Inputs, Prediction
 
 State = Any  # each method's own; immutable, so that it can be kept, shared and compared
@@ -112,7 +113,7 @@ def frozen_view(model: nn.Module) -> Any:
     return view
 
 
-def call(model: nn.Module, parameters: dict[str, Tensor], images: Tensor) -> Tensor:
+def call(model: nn.Module, parameters: dict[str, Tensor], images: Images) -> Tensor:
     """The model's finite logits with `parameters` in place of its own.
 
     Raises DiffcernError when a logit is NaN or infinite.

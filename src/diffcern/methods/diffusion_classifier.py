@@ -15,6 +15,7 @@ from diffcern.errors import UsageError
 from diffcern.likelihood import Score, check_norm, score
 from diffcern.methods.base import Count, frozen_view
 from diffcern.priors import Prior
+from diffcern.resizing import View, views_of
 from diffcern.tasks import Classification
 from diffcern.types import Cost, Inputs, Prediction
 from diffcern.weightings import weighting as weighting_named
@@ -27,7 +28,8 @@ class DiffusionClassifier:
     the stage spreads over the range, e.g. keep (5, 1), samples (50, 500) for CIFAR-10. temperature: the output is
     -D * (mean error - best mean error) / temperature; its softmax is a probability only once tau is fitted on
     held-out data (a mean loss is none), and for an eliminated class it rests on the stage in which it fell.
-    A class with several prompts is as good as its best one, as published; stages keep prompts.
+    A class with several prompts is as good as its best one, as published; stages keep prompts. view: what the prior
+    is shown of an image, the "centre" square (as published) or the "whole" of it, squeezed.
     Defaults: DiT's 250 evenly spaced timesteps, a noise bank shared by all images, l2.
     """
 
@@ -47,6 +49,7 @@ class DiffusionClassifier:
         temperature: float = 1.0,
         rows: Count = 256,
         span: tuple[float, float] = (0.0, 1.0),
+        view: View = "centre",
     ) -> None:
         self.prior = frozen_view(prior)
         self.hypotheses, self.owners = self.prior.phrasings(task.hypotheses(self.prior.device))
@@ -65,13 +68,14 @@ class DiffusionClassifier:
         self.draws = max(self.samples, default=draws)
         check_draws(strategy, self.draws, span)
         self.strategy, self.weighting, self.norm = strategy, weighting, norm
+        self.view: View = view
         self.temperature, self.rows, self.span = temperature, rows, (span[0], span[1])
 
     def init(self) -> None:
         return None
 
     def step(self, state: None, inputs: Inputs, seed: int) -> tuple[Prediction, None]:
-        latents = self.prior.encode(inputs.images)
+        latents = self.prior.latents(views_of(inputs.images, self.view))
         answers = [self._classify(latents[i : i + 1], inputs.ids[i], seed) for i in range(len(inputs))]
         gaps, costs, notes = zip(*answers, strict=True)
         pixels = latents[0].numel()

@@ -130,7 +130,7 @@ class DiffusionTTA:
         return TTAState(Weights(choose_parameters(self.predictor, self.parameters)), prior)
 
     def step(self, state: TTAState, inputs: Inputs, seed: int) -> tuple[Prediction, TTAState]:
-        latents = self.prior.encode(inputs.images)
+        latents = self.prior.latents(self.predictor.view(inputs.images))
         leaves, optimizer = self.optimizer.start(state.predictor)
         prior_leaves, prior_optimizer = (
             self.prior_optimizer.start(state.prior) if self.prior_optimizer and state.prior else ({}, None)

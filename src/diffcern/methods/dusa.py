@@ -67,7 +67,7 @@ class Dusa:
         return Weights(choose_parameters(self.predictor, self.parameters))
 
     def step(self, state: Weights, inputs: Inputs, seed: int) -> tuple[Prediction, Weights]:
-        latents = self.prior.encode(inputs.images)
+        latents = self.prior.latents(self.predictor.view(inputs.images))
         leaves, optimizer = self.optimizer.start(state)
         with torch.enable_grad():
             logits = call(self.predictor, leaves, inputs.images)

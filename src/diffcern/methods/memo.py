@@ -58,14 +58,15 @@ class Memo:
     def step(self, state: Weights, inputs: Inputs, seed: int) -> tuple[Prediction, Weights]:
         leaves, optimizer = self.optimizer.start(state)
         rngs = [generator(seed, "memo", id) for id in inputs.ids]
-        views = [augmix(x, self.views, self.severity, rng) for x, rng in zip(inputs.images, rngs, strict=True)]
+        seen = self.predictor.resize(inputs.images)  # as published: what the predictor sees is augmented
+        views = [augmix(x, self.views, self.severity, rng) for x, rng in zip(seen, rngs, strict=True)]
         with torch.enable_grad():
             logits = call(self.for_views, leaves, torch.cat(views)).unflatten(0, (len(inputs), self.views))
             losses = marginal_entropy(logits)
             gradients = torch.autograd.grad(losses.mean(), list(leaves.values()), allow_unused=True)
         descend(leaves, optimizer, gradients)
         with torch.no_grad():
-            output = call(self.predictor, leaves, inputs.images)
+            output = call(self.predictor, leaves, seen)
         trace = [[loss] for loss in losses.tolist()]
         return Prediction(output, [Cost()] * len(inputs), trace), stop(leaves, optimizer)
 

@@ -21,7 +21,6 @@ from diffcern.guides import Energy, Guide, LowPass, mean_square
 from diffcern.methods.base import TASKS, Count, Method, frozen_copy, frozen_view
 from diffcern.methods.source import Source
 from diffcern.predictors import Predictor, load_predictor
-from diffcern.predictors.base import Kind
 from diffcern.priors import Prior
 from diffcern.purifier import Purifier, Route
 from diffcern.tasks.base import resized
@@ -55,21 +54,29 @@ def entropy(p: Tensor) -> Tensor:
 class Purified:
     """What the methods below share: two answers, to the image and to the purified one, joined.
 
-    before, after: the methods that give them, each for its own episode, for one task. skip: above this confidence of
-    the first (the mean over pixels) an image is not purified at all.
+    before, after: the methods that give them, each for its own episode. predictor: of the first; what it looks at is
+    purified, and of that nothing more is cut off. skip: above this confidence of the first (the mean over pixels) an
+    image is not purified at all.
     """
 
     needs_batch = False
     tasks: tuple[str, ...] = TASKS
 
     def __init__(
-        self, before: Method, after: Method, purifier: Purifier, ensemble: Ensemble, skip: float | None, task: Kind
+        self,
+        before: Method,
+        after: Method,
+        predictor: Predictor,
+        purifier: Purifier,
+        ensemble: Ensemble,
+        skip: float | None,
     ) -> None:
+        task = predictor.task
         if skip is not None and not 0 < skip <= 1:
             raise UsageError(f"skip is a confidence in (0, 1], not {skip}")
         if task == "depth" and (skip is not None or ensemble not in ("none", "sum")):
             raise UsageError("depth comes without a confidence: leave skip out, and give ensemble none or sum")
-        self.before, self.after, self.task = before, after, task
+        self.before, self.after, self.predictor, self.task = before, after, predictor, task
         self.purifier, self.ensemble, self.skip = purifier, ensemble, skip
 
     def init(self) -> None:
@@ -87,7 +94,7 @@ class Purified:
             index = index[answer.amax(1).reshape(len(inputs), -1).mean(1) <= self.skip]
         if len(index):
             chosen = index.tolist()
-            purified, spent = self._purified(Inputs(inputs.images[index], [inputs.ids[i] for i in chosen]), seed)
+            purified, spent = self._purified(inputs.at(chosen), seed)
             answer[index] = join(answer[index], purified, self.ensemble)
             for i, cost in zip(chosen, spent, strict=True):
                 costs[i] = costs[i] + cost
@@ -95,9 +102,9 @@ class Purified:
 
     def _purified(self, inputs: Inputs, seed: int) -> tuple[Tensor, list[Cost]]:
         """The answers after purification, and what both took."""
-        images = self.purifier(inputs.images, inputs.ids, seed)
+        images = self.predictor.of_view(self.purifier(self.predictor.view(inputs.images), inputs.ids, seed))
         if self.task != "classification":  # a map is answered in the size of its image
-            images = resized(images, (inputs.images.shape[-2], inputs.images.shape[-1]))
+            images = resized(images, (inputs.images[0].shape[-2], inputs.images[0].shape[-1]))
         second = self.after.step(self.after.init(), Inputs(images, inputs.ids), seed)[0]
         evaluations = self.purifier.evaluations
         through = self.purifier.guide is not None and self.purifier.guide.through
@@ -136,7 +143,7 @@ class DiffPure(Purified):
     ) -> None:
         purifier = Purifier(frozen_view(prior), Route(start, steps, solver, eta), cache=cache_at(cache), rows=rows)
         source = Source(predictor)
-        super().__init__(source, source, purifier, ensemble, skip, predictor.task)
+        super().__init__(source, source, predictor, purifier, ensemble, skip)
 
 
 class DDA(Purified):
@@ -171,7 +178,7 @@ class DDA(Purified):
         route = Route(start, steps, solver, eta)
         purifier = Purifier(frozen_view(prior), route, guide, settings, cache_at(cache), rows)
         source = Source(predictor)
-        super().__init__(source, source, purifier, ensemble, skip, predictor.task)
+        super().__init__(source, source, predictor, purifier, ensemble, skip)
 
 
 class GDA(Purified):
@@ -233,7 +240,7 @@ class GDA(Purified):
         route = Route(start, steps, solver, eta)
         purifier = Purifier(frozen_view(prior), route, Guide(terms, form), settings, cache_at(cache), rows)
         source = Source(predictor)
-        super().__init__(source, source, purifier, ensemble, skip, predictor.task)
+        super().__init__(source, source, predictor, purifier, ensemble, skip)
 
 
 PURIFIERS: dict[str, Any] = {"diffpure": DiffPure, "dda": DDA, "gda": GDA}  # that make images without any answer

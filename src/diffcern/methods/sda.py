@@ -46,7 +46,7 @@ class SDA(Purified):
         rows: Count = 64,
     ) -> None:
         after, purifier = read_aligned(aligned, predictor, prior, cache, rows)
-        super().__init__(Source(predictor), Source(after), purifier, ensemble, skip, predictor.task)
+        super().__init__(Source(predictor), Source(after), predictor, purifier, ensemble, skip)
         self.loaded = fingerprint(after)  # for runs that go on only with what they began with
 
 
@@ -99,7 +99,7 @@ class SDAWithTTA(Purified):
             )
 
         branches = answering(predictor, "source"), answering(after, "aligned")
-        super().__init__(*branches, purifier, ensemble, skip, predictor.task)
+        super().__init__(*branches, predictor, purifier, ensemble, skip)
         self.loaded = fingerprint(after)
 
 

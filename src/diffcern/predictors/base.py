@@ -10,15 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffcern.errors import UsageError
+from diffcern.resizing import Centre, Fit, Images, Size, centre_view, fitted_shape, interpolate, pair, resize_and_crop
 
 Kind = Literal["classification", "segmentation", "depth"]
-Fit = Literal["squeeze", "crop", "ratio"]
-Centre = Literal["even", "down"]
-Size = int | tuple[int, int]  # (height, width), one number for a square
+ANY_SIZE = 224  # side of images for a predictor that takes any size, where theirs differ
 
 
 class Predictor(nn.Module):
-    """Wraps a model so that it takes images `[B, 3, H, W]` in [0, 1] of any size.
+    """Wraps a model so that it takes images `[B, 3, H, W]` in [0, 1] of any size, or B images `[3, H, W]` of any sizes.
 
     task says what comes out: "classification" logits `[B, K]`, "segmentation" logits `[B, K, H, W]`, "depth" a map
     `[B, H, W]`, in metres if `metric`, else inverse and relative; the last two in the size of the images that were
@@ -89,29 +88,61 @@ class Predictor(nn.Module):
             self.class_names = tuple(names)
         return self
 
-    def resize(self, images: Tensor) -> Tensor:
-        """The part of the preparation that changes the shape: `[B, 3, height, width]` in [0, 1]."""
+    def view(self, images: Images) -> Images:
+        """The part of each image that the predictor looks at, in the image's own pixels.
+
+        That is what a prior is shown: its opinion is to be about the same thing. Dense tasks look at all of an image,
+        and so does a classifier that squeezes it or finds it of its size.
+        """
+        return self._view(images) if isinstance(images, Tensor) else [self._view(image) for image in images]
+
+    def _view(self, image: Tensor) -> Tensor:
+        if self.size is None or self.task != "classification" or tuple(image.shape[-2:]) == pair(self.size):
+            return image
+        height, width = pair(self.size)
+        squeezed = self.fit == "squeeze" or (self.fit is None and self.crop >= 1)
+        return centre_view(image, None if squeezed else width / height, self.crop)
+
+    def of_view(self, views: Tensor) -> Tensor:
+        """Pictures `[B, 3, h, w]` of what `view` shows, in any size, brought to the predictor's: it cuts nothing more
+        off."""
+        if self.size is None or self.task != "classification":
+            return views
+        return interpolate(views, pair(self.size), self.interpolation)
+
+    def resize(self, images: Images) -> Tensor:
+        """The part of the preparation that changes the shape: `[B, 3, height, width]` in [0, 1].
+
+        Every image is treated as if it were alone. Where a predictor takes any size and the images have several, they
+        are squeezed to squares of `ANY_SIZE`. Raises UsageError for maps of images of several sizes.
+        """
+        if not isinstance(images, Tensor):
+            if len({image.shape for image in images}) == 1:
+                return self.resize(torch.stack(list(images)))
+            if self.task != "classification":
+                raise UsageError("maps of images of different sizes do not stack: give these images one by one")
+            if self.size is None:
+                return torch.cat([resize_and_crop(image[None], ANY_SIZE) for image in images])
+            return torch.cat([self.resize(image[None]) for image in images])
         if self.size is None:
             return images
         if self.task == "classification":
             return resize_and_crop(images, self.size, self.crop, self.fit, self.interpolation, self.centre)
-        shape = fitted_shape(images.shape[-2:], _pair(self.size), self.fit or "squeeze", self.multiple)
+        shape = fitted_shape(images.shape[-2:], pair(self.size), self.fit or "squeeze", self.multiple)
         return interpolate(images, shape, self.interpolation)
 
-    def prepare(self, images: Tensor) -> Tensor:
+    def prepare(self, images: Images) -> Tensor:
         """Resize, centre crop and normalise: what the model sees."""
         return (self.resize(images) - self.mean) / self.std
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Images) -> Tensor:
         output = self.model(self.prepare(images))
         if self.kept is not None:
             output = output[:, self.kept]
         if self.task == "classification":
             return output
-        maps = output if output.ndim == 4 else output[:, None]
-        return F.interpolate(maps, images.shape[-2:], mode="bilinear", align_corners=False).reshape(
-            *output.shape[:-2], *images.shape[-2:]
-        )
+        maps, shape = output if output.ndim == 4 else output[:, None], images[0].shape[-2:]
+        return F.interpolate(maps, shape, mode="bilinear", align_corners=False).reshape(*output.shape[:-2], *shape)
 
 
 class Output(nn.Module):
@@ -124,57 +155,3 @@ class Output(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)[self.key]
-
-
-def resize_and_crop(
-    images: Tensor,
-    size: Size,
-    crop: float = 1.0,
-    fit: Fit | None = None,
-    interpolation: str = "bilinear",
-    centre: Centre = "even",
-) -> Tensor:
-    """Resizes to size / crop as `fit` says, then keeps the centre: crop is the fraction of a side that stays.
-
-    fit None is "squeeze" where crop is 1, "crop" where it is less (see `fitted_shape`). centre: an odd margin's half is
-    rounded to "even" (torchvision, timm) or "down" (transformers). Images of the size already are returned as they are.
-    """
-    height, width = _pair(size)
-    if images.shape[-2:] == (height, width):
-        return images
-    fit = fit or ("squeeze" if crop >= 1 else "crop")
-    target = (round(height / crop), round(width / crop))
-    images = interpolate(images, fitted_shape(images.shape[-2:], target, fit), interpolation)
-    margins = [(have - want) / 2 for have, want in zip(images.shape[-2:], (height, width), strict=True)]
-    top, left = (round(margin) if centre == "even" else int(margin) for margin in margins)
-    return images[..., top : top + height, left : left + width]
-
-
-def interpolate(images: Tensor, shape: tuple[int, int], interpolation: str) -> Tensor:
-    """Antialiased "bilinear" or "bicubic"; the latter's overshoot is cut to [0, 1], as it is in 8-bit images."""
-    if images.shape[-2:] == shape:
-        return images
-    resized = F.interpolate(images, shape, mode=interpolation, antialias=True, align_corners=False)
-    return resized.clamp(0, 1) if interpolation == "bicubic" else resized
-
-
-def fitted_shape(shape: Sequence[int], target: tuple[int, int], fit: Fit, multiple: int = 1) -> tuple[int, int]:
-    """The (height, width) that an image of `shape` is resized to.
-
-    "squeeze": `target` itself. "crop": the ratio kept, both sides at least `target` and one equal to it, as
-    torchvision's `Resize(int)`. "ratio": the ratio kept, one side equal to `target`, whichever scales the image less,
-    and both rounded to a multiple, as DPT (Ranftl et al. 2021, arXiv 2103.13413).
-    """
-    if fit == "squeeze":
-        return target
-    if fit == "crop":
-        if target[0] * shape[1] >= target[1] * shape[0]:
-            return target[0], target[0] * shape[1] // shape[0]
-        return target[1] * shape[0] // shape[1], target[1]
-    scale = min((target[0] / shape[0], target[1] / shape[1]), key=lambda scale: abs(1 - scale))
-    height, width = (max(1, round(side * scale / multiple)) * multiple for side in shape)
-    return height, width
-
-
-def _pair(size: Size) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else size

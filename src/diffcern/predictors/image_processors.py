@@ -8,7 +8,8 @@ from typing import Any, TypedDict
 import torch
 
 from diffcern.errors import DiffcernError
-from diffcern.predictors.base import Centre, Fit, Predictor, Size
+from diffcern.predictors.base import Predictor
+from diffcern.resizing import Centre, Fit, Size
 
 # PIL's filters by number. Lanczos becomes bicubic, as it did in transformers' own tensor code before torchvision 0.27.
 INTERPOLATIONS = {1: "bicubic", 2: "bilinear", 3: "bicubic"}

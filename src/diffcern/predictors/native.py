@@ -12,10 +12,11 @@ from torch import nn
 
 from diffcern.errors import UsageError
 from diffcern.files import check_files, reading, write_whole
-from diffcern.predictors.base import Kind, Predictor, Size
+from diffcern.predictors.base import Kind, Predictor
 from diffcern.predictors.blocks import ResidualBlock
 from diffcern.predictors.timm_models import timm_architecture
 from diffcern.predictors.unet import Metres, SmallUNet
+from diffcern.resizing import Size
 
 FILES = ("predictor.json", "model.safetensors")
 

@@ -23,6 +23,7 @@ from diffcern.predictors.base import Predictor
 from diffcern.predictors.branches import branched, log_likelihoods
 from diffcern.predictors.hub import folder_of, refuse_pickles
 from diffcern.predictors.image_processors import check_preprocessing, preprocessing
+from diffcern.resizing import Images
 from diffcern.words import check_words
 
 SLOT = "{question}"  # stands for the question while the chat template is read
@@ -48,8 +49,8 @@ class Answerer(nn.Module):
         vocabulary = self.tokenizer.get_vocab()
         self.words = tuple(sorted(vocabulary, key=vocabulary.__getitem__))  # a fingerprint looks at them
 
-    def forward(self, images: Tensor, questions: Sequence[str], choices: Sequence[Sequence[str]]) -> Tensor:
-        """Images `[B, 3, H, W]` in [0, 1], B questions, the choices of each -> log-probabilities `[B, C]`, fp32.
+    def forward(self, images: Images, questions: Sequence[str], choices: Sequence[Sequence[str]]) -> Tensor:
+        """Images in [0, 1], B questions, the choices of each -> log-probabilities `[B, C]`, fp32.
 
         C: the most choices that a question has; -inf behind those of one with fewer. A choice's score is the sum over
         its tokens, or the mean where the choices of a question differ in how many they have. Differentiable in the
@@ -61,8 +62,8 @@ class Answerer(nn.Module):
                 f"questions, {len(choices)} lists"
             )
         prompts, answers = zip(*map(self.read, questions, choices), strict=True)
-        sequence = branched(prompts, answers, self.tokenizer.pad_token_id or 0).to(images.device)
         pixels = self.eye.prepare(images).to(self.model.dtype)
+        sequence = branched(prompts, answers, self.tokenizer.pad_token_id or 0).to(pixels.device)
         return choice_log_probabilities(log_likelihoods(self.model, sequence, pixels), sequence.owners)
 
     def read(self, question: str, choices: Sequence[str]) -> tuple[list[int], list[list[int]]]:

@@ -13,8 +13,9 @@ from torch import nn
 
 from diffcern.errors import DiffcernError, UsageError, first_line
 from diffcern.labels import Labels, imagenet_labels, label_space, unique
-from diffcern.predictors.base import Fit, Predictor
+from diffcern.predictors.base import Predictor
 from diffcern.predictors.hub import fetch, refuse_pickles
+from diffcern.resizing import Fit
 
 WORDNET = re.compile(r"n\d{8}")
 FITS: dict[str, Fit] = {"center": "crop", "squash": "squeeze"}  # timm's crop_mode

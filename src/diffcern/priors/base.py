@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from diffcern.errors import UsageError
 from diffcern.priors.schedule import Schedule
 from diffcern.priors.spatial import Maps
+from diffcern.resizing import Images
 from diffcern.types import Condition, Denoised
 
 
@@ -65,6 +66,14 @@ class Prior(nn.Module, ABC):
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
         """Images `[B, 3, H, W]` in [0, 1], any H and W -> latents `[B, *latent_shape]`, deterministic."""
+
+    def latents(self, images: Images) -> Tensor:
+        """Of a batch, or of B images `[3, H, W]` of any sizes, each by itself: `[B, *latent_shape]`, on the prior's
+        device. What an image shows is brought to the prior's shape as a whole: crop it before (see
+        `Predictor.view`)."""
+        if isinstance(images, Tensor):
+            return self.encode(images.to(self.device))
+        return torch.cat([self.encode(image[None].to(self.device)) for image in images])
 
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:

@@ -7,21 +7,21 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from diffcern.errors import DiffcernError
+from diffcern.resizing import interpolate
+
+PUBLISHED_RESIZE = "bicubic"  # of the images that published priors were trained on; for our own it is bilinear
 
 
-def to_square(images: Tensor, size: int) -> Tensor:
-    """Images `[B, 3, H, W]` in [0, 1], resized to size x size, in [-1, 1]."""
-    if images.shape[-2:] != (size, size):
-        images = F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
-    return 2 * images - 1
+def to_square(images: Tensor, size: int, interpolation: str = "bilinear") -> Tensor:
+    """Images `[B, 3, H, W]` in [0, 1], resized to size x size (antialiased), in [-1, 1]."""
+    return 2 * interpolate(images, (size, size), interpolation) - 1
 
 
-def pixel_latents(images: Tensor, channels: int, size: int) -> Tensor:
+def pixel_latents(images: Tensor, channels: int, size: int, interpolation: str = "bilinear") -> Tensor:
     """The latents of a pixel-space prior, `[B, channels, size, size]`: the images themselves, averaged where grey."""
-    latents = to_square(images, size)
+    latents = to_square(images, size, interpolation)
     return latents.mean(1, keepdim=True) if channels == 1 else latents
 
 
@@ -57,7 +57,7 @@ class Autoencoder(nn.Module):
 
         One at a time, so that the latent of an image does not depend on its company by so much as a rounding.
         """
-        pixels = to_square(images, self.size)
+        pixels = to_square(images, self.size, PUBLISHED_RESIZE)
         means = torch.cat([self.vae.encode(image[None]).latent_dist.mean for image in pixels])
         return (means - self._like(means, self.shift)) * self._like(means, self.scale)
 

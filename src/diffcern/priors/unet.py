@@ -12,7 +12,7 @@ from diffcern.errors import UsageError, unknown
 from diffcern.labels import imagenet_labels
 from diffcern.priors.base import Prior
 from diffcern.priors.guided_diffusion import PUBLISHED, read_guided_diffusion
-from diffcern.priors.latent import pixel_images, pixel_latents
+from diffcern.priors.latent import PUBLISHED_RESIZE, pixel_images, pixel_latents
 from diffcern.priors.schedule import schedule_of
 from diffcern.priors.soft import class_weights, soften_labels
 from diffcern.types import Condition
@@ -45,7 +45,7 @@ class UNetPrior(Prior):
         return cls(pipeline.unet, pipeline.scheduler)
 
     def encode(self, images: Tensor) -> Tensor:
-        return pixel_latents(images, self.latent_shape[0], self.latent_shape[-1])
+        return pixel_latents(images, self.latent_shape[0], self.latent_shape[-1], PUBLISHED_RESIZE)
 
     def decode(self, latents: Tensor) -> Tensor:
         return pixel_images(latents)

@@ -113,11 +113,12 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     begin = time.perf_counter()
     texts = [question.question for question in asked], [question.choices for question in asked]
-    images = [question.image.to(answerer.eye.mean.device) for question in asked]
-    found = {"before": answerer(batch_of(images, answerer.eye), *texts).exp()}
+    eye = answerer.eye
+    images = batch_of([question.image for question in asked], eye.mean.device)
+    found = {"before": answerer(images, *texts).exp()}
     evaluations = 0
     if purification is not None:
-        clean = purification.purifier(images, [question.id for question in asked], seed)
+        clean = eye.of_view(purification.purifier(eye.view(images), [question.id for question in asked], seed))
         found["purified"] = purification.answerer(clean, *texts).exp()
         found["after"] = join(found["before"], found["purified"], purification.ensemble)
         evaluations = purification.purifier.evaluations

@@ -1,4 +1,4 @@
-"""Images of different sizes in one batch."""
+"""Images of any sizes as a batch on a device."""
 
 from __future__ import annotations
 
@@ -7,16 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from diffcern.predictors.base import Predictor, resize_and_crop
-
-ANY_SIZE = 224  # side of images for a predictor that takes any size, where theirs differ
+from diffcern.resizing import Images
 
 
-def batch_of(images: Sequence[Tensor], predictor: Predictor) -> Tensor:
-    """`[B, 3, H, W]` from images `[3, h, w]`: as they are where they agree, else each resized and cropped as the
-    predictor would have done, so that what it sees does not depend on the company."""
-    if len({image.shape for image in images}) == 1:
-        return torch.stack(list(images))
-    if predictor.size is None:
-        return torch.cat([resize_and_crop(image[None], ANY_SIZE) for image in images])
-    return torch.cat([predictor.resize(image[None]) for image in images])
+def batch_of(images: Sequence[Tensor], device: torch.device) -> Images:
+    """One tensor `[B, 3, H, W]` where the images have one size, else as they are: whoever looks at them resizes each by
+    itself, so that what it sees does not depend on the company."""
+    moved = [image.to(device) for image in images]
+    return torch.stack(moved) if len({image.shape for image in moved}) == 1 else moved

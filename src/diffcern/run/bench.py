@@ -22,6 +22,7 @@ from diffcern.errors import UsageError
 from diffcern.fingerprints import digest
 from diffcern.methods import MODELS, checked_options, method_class, needs
 from diffcern.methods.base import Method
+from diffcern.resizing import Images
 from diffcern.rng import generator
 from diffcern.run.batch import batch_of
 from diffcern.run.models import load_models
@@ -187,7 +188,7 @@ class Bench:
                     pictures |= {ids[row]: picture} if picture else {}
         return records, timings, pictures
 
-    def _readable(self, positions: list[int], unit: Unit) -> tuple[list[int], Tensor]:
+    def _readable(self, positions: list[int], unit: Unit) -> tuple[list[int], Images]:
         """The positions whose images and truths can be used, and those images as a batch; others go to `skipped`."""
         images, kept = [], []
         for position in positions:
@@ -203,7 +204,7 @@ class Bench:
                 f"{self.spec.data.dataset} has images of different sizes, and answers of {self.task.name} are as large "
                 "as they are: set batch_size = 1"
             )
-        return kept, batch_of(images, self.predictor).to(self.device) if images else torch.empty(0)
+        return kept, batch_of(images, self.device) if images else []
 
     def _records(
         self, unit: Unit, entry: Entry, positions: list[int], ids: list[str], prediction: Prediction

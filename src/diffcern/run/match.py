@@ -17,6 +17,7 @@ from diffcern.likelihood import score
 from diffcern.predictors import Predictor, load_predictor
 from diffcern.predictors.clip import ZeroShot
 from diffcern.priors import TextPrior
+from diffcern.resizing import View, views_of
 from diffcern.tasks.matching import check_example, matches
 from diffcern.types import Condition
 
@@ -29,6 +30,7 @@ def match_rows(
     strategy: str,
     weighting: str,
     norm: str,
+    view: View = "centre",
     seed: int,
     done: set[str],
     rows: int = 64,
@@ -36,14 +38,14 @@ def match_rows(
     """Rows with the errors of every image under every caption and under none, and what they get right.
 
     All captions and all images of an example meet the same draws, so that differences vary least. done: ids to leave
-    out.
+    out. view: the part of each image that the prior is shown.
     """
     for example in readable(pairs, skip=done):
         if isinstance(example, UnreadableImage):
             yield {"id": example.name, "error": example.reason}
             continue
         begin = time.perf_counter()
-        latents = torch.cat([prior.encode(image[None].to(prior.device)) for image in example.images])
+        latents = prior.latents(views_of(example.images, view))
         sample = draw(
             strategy, draws, latents, [example.id] * len(latents), seed=seed, num_timesteps=prior.num_timesteps
         )

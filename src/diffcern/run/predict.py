@@ -68,7 +68,7 @@ def answers(
             continue
         if predictor.task != "classification" and len({sample.image.shape for sample in good}) > 1:
             raise UsageError("maps of images of different sizes do not stack: leave --batch-size at 1")
-        images = batch_of([sample.image for sample in good], predictor).to(device)
+        images = batch_of([sample.image for sample in good], device)
         with torch.no_grad():
             before = call(predictor, {}, images)
         begin = time.perf_counter()

@@ -17,8 +17,9 @@ from torchvision.utils import make_grid
 from diffcern.data import Dataset, Sample, UnreadableImage, decode, encode_png, readable
 from diffcern.errors import DiffcernError
 from diffcern.files import write_whole
-from diffcern.priors.latent import to_square
 from diffcern.purifier import Purifier
+from diffcern.resizing import View, interpolate, views_of
+from diffcern.tasks.base import resized
 
 SETTINGS = "purify.json"
 SHEET = "before-after.png"
@@ -46,9 +47,12 @@ def file_names(ids: Sequence[str]) -> dict[str, PurePosixPath]:
 
 
 def purified(
-    dataset: Dataset, purifier: Purifier, folder: Path, *, seed: int, batch_size: int, device: torch.device
+    dataset: Dataset, purifier: Purifier, folder: Path, *, view: View, seed: int, batch_size: int, device: torch.device
 ) -> Iterator[dict[str, Any]]:
-    """Purifies and writes the images that are not there yet; yields id, file and error of each one that it visits."""
+    """Purifies and writes the images that are not there yet; yields id, file and error of each one that it visits.
+
+    view: what is purified of an image: its "centre", in the prior's resolution, or the "whole", in its own.
+    """
     names = file_names(dataset.ids)
     done = {id for id, name in names.items() if (folder / name).exists()}
     todo = readable(dataset, skip=done)
@@ -58,22 +62,28 @@ def purified(
         yield from ({"id": error.name, "file": None, "error": error.reason} for error in errors)
         if not samples:
             continue
-        images = purifier([sample.image.to(device) for sample in samples], [sample.id for sample in samples], seed)
+        views = views_of([sample.image.to(device) for sample in samples], view)
+        images = purifier(views, [sample.id for sample in samples], seed)
         for sample, image in zip(samples, images.cpu(), strict=True):
+            if view == "whole":
+                image = resized(image[None], (sample.image.shape[-2], sample.image.shape[-1]))[0].clamp(0, 1)
             path = folder / names[sample.id]
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, encode_png(image))
             yield {"id": sample.id, "file": str(names[sample.id]), "error": None}
 
 
-def write_sheet(dataset: Dataset, folder: Path, count: int = 24) -> Path:
-    """The first images and what became of them, side by side, as they lie in the folder."""
+def write_sheet(dataset: Dataset, folder: Path, view: View, count: int = 24) -> Path:
+    """The first images and what became of them, side by side, in squares."""
     pairs: list[Tensor] = []
     for item in readable(dataset):
         if isinstance(item, UnreadableImage):
             continue
         after = decode(folder / file_names(dataset.ids)[item.id], item.id)
-        pairs += [(to_square(item.image[None], after.shape[-1])[0] + 1) / 2, after]
+        side = min(after.shape[-2:]) if not pairs else pairs[0].shape[-1]
+        pairs += [
+            interpolate(image[None], (side, side), "bilinear")[0] for image in (views_of([item.image], view)[0], after)
+        ]
         if len(pairs) == 2 * count:
             break
     if not pairs:

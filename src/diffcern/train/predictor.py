@@ -11,8 +11,9 @@ from torch.optim.swa_utils import update_bn
 
 from diffcern.data import Dataset
 from diffcern.errors import UsageError
-from diffcern.predictors.base import Kind, Predictor, Size
+from diffcern.predictors.base import Kind, Predictor
 from diffcern.predictors.native import NativePredictorConfig, native_predictor, save_predictor
+from diffcern.resizing import Size
 from diffcern.rng import generator
 from diffcern.train.images import augment, augmentation_names, pixel_statistics, read_table
 from diffcern.train.loop import Outcome, Schedule, check_out, train

@@ -14,7 +14,8 @@ from torch import Generator, Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
 from diffcern.data import Dataset
-from diffcern.predictors.base import Predictor, resize_and_crop
+from diffcern.predictors.base import Predictor
+from diffcern.resizing import interpolate, pair
 from diffcern.rng import generator
 from diffcern.train.images import augment, augmentation_names
 from diffcern.train.truths import mirrored
@@ -64,16 +65,12 @@ class MapViews(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 
 
 def fitted(predictor: Predictor, shape: Sequence[int], augmentation: str = "none") -> View:
-    """The image as the predictor resizes it, with augmentations of `train/images.py`; shape: where it takes any."""
-    size = predictor.size or (shape[-2], shape[-1])
-    resize = partial(
-        resize_and_crop,
-        size=size,
-        crop=predictor.crop,
-        fit=predictor.fit,
-        interpolation=predictor.interpolation,
-        centre=predictor.centre,
-    )
+    """The whole image in the predictor's size, with augmentations of `train/images.py`; shape: where it takes any.
+
+    Whole, because it is a view already, as are the purified targets (see `Predictor.of_view`).
+    """
+    size = pair(predictor.size or (shape[-2], shape[-1]))
+    resize = partial(interpolate, shape=size, interpolation=predictor.interpolation)
     return partial(_fit, resize=resize, names=augmentation_names(augmentation))
 
 
