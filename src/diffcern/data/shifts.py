@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from diffcern.data.corruptions import CORRUPTIONS, corrupt
+from diffcern.data.corruptions import CORRUPTIONS, corrupt, imagenet_c_view
 from diffcern.data.images import UnreadableImage
 from diffcern.errors import UsageError, unknown
 from diffcern.rng import generator
@@ -85,11 +85,13 @@ SHIFTS: dict[str, Shift] = {
 }
 
 
-def shift(image: Tensor, name: str, severity: int, seed: int, id: str) -> Tensor:
+def shift(image: Tensor, name: str, severity: int, seed: int, id: str, *, whole: bool = False) -> Tensor:
     """The image under a shift of `SHIFTS` or a corruption of `CORRUPTIONS`, clipped to [0, 1].
 
     Keyed by (seed, id, name), not by severity: the same noise pattern at all five. "clean" at severity 0 is the
-    image itself. Raises UsageError that lists what exists for an unknown name or severity.
+    image itself. A corruption of a photo is ImageNet-C's: the photo is resized and cropped to 224 pixels first (see
+    `corruptions.imagenet_c_view`), unless `whole` asks for all of it, at its own size. Raises UsageError that lists
+    what exists for an unknown name or severity.
     """
     if name == "clean" and severity == 0:
         return image
@@ -99,7 +101,7 @@ def shift(image: Tensor, name: str, severity: int, seed: int, id: str) -> Tensor
         )
     rng = generator(seed, "shift", name, id)
     if name in CORRUPTIONS:
-        return corrupt(image, name, severity, rng)
+        return corrupt(image if whole else imagenet_c_view(image), name, severity, rng)
     if name not in SHIFTS:
         raise unknown("shift", name, ["clean", *SHIFTS, *CORRUPTIONS])
     if severity not in range(1, 6):

@@ -87,8 +87,8 @@ def answer_rows(
 ) -> Iterator[dict[str, Any]]:
     """Rows with the answers and their probabilities, by choice; where nothing is purified, those "before" alone.
 
-    shift, severity: what is done to the images first, see `data.shifts.shift`. done: ids to leave out. A question that
-    cannot be read, or has no choices, is a row with an error.
+    shift, severity: what is done to the whole images first, see `data.shifts.shift`. done: ids to leave out. A question
+    that cannot be read, or has no choices, is a row with an error.
     """
     todo = readable(questions, skip=done)
     while batch := list(islice(todo, batch_size)):
@@ -98,7 +98,7 @@ def answer_rows(
                 if isinstance(item, UnreadableImage):
                     raise item
                 answerer.read(item.question, item.choices)
-                asked.append(replace(item, image=shifted(item.image, shift, severity, seed, item.id)))
+                asked.append(replace(item, image=shifted(item.image, shift, severity, seed, item.id, whole=True)))
             except UnreadableImage as error:
                 yield {"id": error.name, "error": error.reason}
             except UsageError as error:

@@ -157,7 +157,8 @@ class Bench:
         if shift in getattr(self.dataset, "renditions", ()):
             rendition: Sample = self.dataset.rendition(self.order[position], shift, severity)  # type: ignore[attr-defined]
             return rendition.image
-        return shifted(sample.image, shift, severity, self.spec.seed, sample.id)
+        whole = self.dense or self.spec.shifts.whole  # a truth at every pixel belongs to every pixel
+        return shifted(sample.image, shift, severity, self.spec.seed, sample.id, whole=whole)
 
     def run(self, unit: Unit) -> tuple[list[Record], list[Timing], dict[str, bytes]]:
         """The records of a unit; of its first images the masks or depths that were answered, as PNG by id."""

@@ -65,10 +65,14 @@ class Models:
 
 @dataclass(frozen=True, config=STRICT)
 class Shifts:
-    """Which shifts at which severities; a group name (common, extra, small) stands for its members."""
+    """Which shifts at which severities; a group name (common, extra, small) stands for its members.
+
+    whole: corrupt photos at their own size, not resized and cropped first, as ImageNet-C's were. Maps always are.
+    """
 
     names: tuple[str, ...] = ("clean",)
     severities: tuple[int, ...] = (5,)
+    whole: bool = False
 
     @property
     def cells(self) -> list[tuple[str, int]]:

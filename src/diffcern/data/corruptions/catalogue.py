@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from ...errors import DiffcernError, UsageError, unknown
+from ...resizing import resize_and_crop
 from . import blur, digital, noise, weather
 
 SIZES = (32, 64, 224)  # image sizes that have published parameters
+RESIZED = 256  # short side of a photo before ImageNet-C's crop
 SEVERITIES = (1, 2, 3, 4, 5)
 
 
@@ -68,7 +70,7 @@ def corrupt(
     generator: on the CPU; the only source of randomness: the image and its state determine the result.
     size: whose published parameters: CIFAR-10-C's (32), Tiny-ImageNet-C's (64) or ImageNet-C's (224). By
     default that follows the shorter side: up to 48, up to 112, above. Lengths in them are pixels and do not
-    scale with the image, so resize and crop first, as the published sets did.
+    scale with the image, so resize and crop first, as the published sets did (`imagenet_c_view`).
     quantize: round the result to the nearest of 256 levels, as a lossless file would hold it. (The published
     sets were truncated to the level below; the 64 and 224 ones were then saved as JPEG of quality 85.)
 
@@ -85,6 +87,18 @@ def corrupt(
     row = corruption.parameters[size or table_size(image)][severity - 1]
     result = corruption.apply(image.detach().cpu(), generator, *row).clamp(0, 1)
     return ((result * 255).round() / 255 if quantize else result).to(image.device)
+
+
+def imagenet_c_view(image: Tensor) -> Tensor:
+    """What ImageNet-C's authors corrupted of a photo `[3, H, W]`: the short side resized to 256, the central 224 x 224.
+
+    Lengths in the corruptions are pixels of that picture: noise of a larger one is averaged away when a predictor
+    shrinks it. Images with a side below 224, and those of 224 x 224 (ImageNet-C's own are cropped already), stay.
+    """
+    shape = image.shape[-2:]
+    if min(shape) < SIZES[-1] or tuple(shape) == (SIZES[-1], SIZES[-1]):
+        return image
+    return resize_and_crop(image[None], SIZES[-1], SIZES[-1] / RESIZED)[0].clamp(0, 1)  # but for rounding it is
 
 
 def table_size(image: Tensor) -> int:
