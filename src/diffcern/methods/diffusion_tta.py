@@ -31,10 +31,26 @@ from diffcern.methods.base import (
 from diffcern.methods.batch_norm import with_batch_statistics
 from diffcern.methods.parameters import adaptable_copy, choose_parameters
 from diffcern.predictors import Predictor
-from diffcern.priors import Prior
+from diffcern.priors import Prior, TextPrior
 from diffcern.tasks import Task
 from diffcern.types import Condition, Cost, Inputs, Prediction
 from diffcern.weightings import weighting as weighting_named
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the published runs move, and how, by what their prior reads."""
+
+    optimizer: str
+    adapt_prior: bool
+
+
+PUBLISHED = {
+    "classes": Published("adam", True),  # ResNet-18 and ConvNeXt with DiT on ImageNet (ViT-B/32: "sgd")
+    "prompts": Published("sgd", False),  # CLIP with Stable Diffusion
+    "maps": Published("adamw", True),  # SegFormer with a latent diffusion model of ADE20K
+}
+RATES = {"adam": 1e-5, "sgd": 5e-3, "adamw": 8e-5}  # published beside each optimiser
 
 
 @dataclass(frozen=True)
@@ -48,11 +64,13 @@ class TTAState:
 class DiffusionTTA:
     """Adapts the predictor (and, if asked, the prior) on each batch; `init()` again for an episode of its own.
 
-    Defaults are the paper's for ResNet-18 and ConvNeXt with DiT: 5 steps of 180 uniform draws, Adam 1e-5, w = 1,
-    all parameters. top_k: mix only the k likeliest classes of the first prediction, renormalised. resample: fresh
-    draws at each step. parameters: "all", "norm", "last" or "lora" (see `methods/parameters.py`). temperature: of
-    the softmax that makes the condition (published: 1); above 1, a confident and wrong prediction still has a
-    gradient.
+    Defaults are the paper's: 5 steps of 180 uniform draws, w = 1, all parameters of the predictor. What they leave
+    open (None) is as published for what the prior reads, see `PUBLISHED` and `RATES`: with a class-conditional prior
+    or one that reads maps its network moves too, with the same optimiser and rate, with a text prior it does not.
+    That takes the memory of its gradients and of the optimiser's state, and fp32. top_k: mix only the k likeliest
+    classes of the first prediction, renormalised. resample: fresh draws at each step. parameters: "all", "norm",
+    "last" or "lora" (see `methods/parameters.py`). temperature: of the softmax that makes the condition (published:
+    1); above 1, a confident and wrong prediction still has a gradient.
 
     Beyond the paper: gate, a z value; an image takes a step only while moving probability from its top class to
     some rival would lower the loss by more than `gate` standard errors of the sampling noise (per-draw gradients
@@ -76,13 +94,13 @@ class DiffusionTTA:
         weighting: str = "eps",
         span: tuple[float, float] = (0.0, 1.0),
         resample: bool = True,
-        optimizer: str = "adam",
-        learning_rate: float = 1e-5,
+        optimizer: str | None = None,
+        learning_rate: float | None = None,
         momentum: float = 0.9,
         parameters: str = "all",
         top_k: int | None = None,
         temperature: float = 1.0,
-        adapt_prior: bool = False,
+        adapt_prior: bool | None = None,
         prior_learning_rate: float | None = None,
         gate: float | None = None,
         familiar: float | None = None,
@@ -98,12 +116,23 @@ class DiffusionTTA:
             raise UsageError(f"top_k and gate compare classes of an image, and this is {task.name}: leave them out")
         if task.name == "depth" and temperature != 1:
             raise UsageError("temperature softens probabilities, and depth has none: leave it at 1")
+        published = PUBLISHED[reads(prior, task)]
+        optimizer = published.optimizer if optimizer is None else optimizer
+        rate = RATES.get(optimizer, 0.0) if learning_rate is None else learning_rate
+        if adapt_prior is None:
+            adapt_prior = published.adapt_prior and bool(denoiser_weights(prior))
         if gate is not None and (adapt_prior or draws < 2):
-            raise UsageError("gate needs draws of at least 2, and does not combine with adapt_prior")
+            raise UsageError(
+                "gate needs draws of at least 2, and does not combine with adapt_prior, which is as published for "
+                "this prior: set adapt_prior=false"
+            )
         if familiar is not None and tuple(span) != (0.0, 1.0):
             raise UsageError(f"familiar compares with the prior's errors on clean images at all times: span is {span}")
         if adapt_prior and prior.dtype.itemsize < 4:
-            raise UsageError(f"adapt_prior takes steps that {prior.dtype} is too coarse for: give dtype float32")
+            raise UsageError(
+                f"adapt_prior, as published for this prior, takes steps that {prior.dtype} is too coarse for: give "
+                "dtype float32, or set adapt_prior=false"
+            )
         check_draws(strategy, draws, span)
         weighting_named(weighting)
         self.needs_batch = batch_statistics
@@ -116,17 +145,14 @@ class DiffusionTTA:
         if temperature <= 0:
             raise UsageError(f"temperature must be above 0, not {temperature}")
         self.temperature = temperature
-        self.optimizer = Optimizer(optimizer, learning_rate, momentum)
-        rate = learning_rate if prior_learning_rate is None else prior_learning_rate
-        self.prior_optimizer = Optimizer(optimizer, rate, momentum) if adapt_prior else None
+        self.optimizer = Optimizer(optimizer, rate, momentum)
+        prior_rate = rate if prior_learning_rate is None else prior_learning_rate
+        self.prior_optimizer = Optimizer(optimizer, prior_rate, momentum) if adapt_prior else None
         self.gate, self.rows = gate, rows
         self.clean_error = None if familiar is None else threshold(prior, familiar)
 
     def init(self) -> TTAState:
-        prior = None
-        if self.prior_optimizer:  # the network, not an autoencoder around it
-            weights = choose_parameters(self.prior, "all")
-            prior = Weights({name: value for name, value in weights.items() if name.startswith("denoiser.")})
+        prior = Weights(denoiser_weights(self.prior)) if self.prior_optimizer else None
         return TTAState(Weights(choose_parameters(self.predictor, self.parameters)), prior)
 
     def step(self, state: TTAState, inputs: Inputs, seed: int) -> tuple[Prediction, TTAState]:
@@ -205,6 +231,19 @@ class DiffusionTTA:
                 allow_unused=True,
             )
         descend(leaves, optimizer, gradients)
+
+
+def reads(prior: Prior, task: Task) -> str:
+    """What the prior is told by this task: a key of `PUBLISHED`."""
+    if task.name != "classification":
+        return "maps"
+    return "prompts" if isinstance(prior, TextPrior) else "classes"
+
+
+def denoiser_weights(prior: Prior) -> dict[str, Tensor]:
+    """Copies of the parameters of the prior's network, by name, without an autoencoder around it."""
+    named = prior.named_parameters()
+    return {name: value.detach().clone() for name, value in named if name.startswith("denoiser.")}
 
 
 def rival_z(per_draw: Condition, condition: Condition) -> Tensor:

@@ -21,8 +21,9 @@ FEEDBACK = {
     "learning_rate": 0.05,
     "temperature": 2.0,
 }
+FROZEN = {"adapt_prior": False}  # of methods that move the prior too where that was published
 SMALL: dict[str, dict[str, Any]] = {
-    "diffusion-tta": FEEDBACK,
+    "diffusion-tta": {**FEEDBACK, **FROZEN},
     "sda-tta": FEEDBACK,
     "memo": {"views": 32, "learning_rate": 1e-3},
     "diffpure": {"start": 199, "steps": 10},

@@ -94,6 +94,7 @@ class SDAWithTTA(Purified):
                 optimizer=optimizer,
                 learning_rate=learning_rate,
                 temperature=temperature,
+                adapt_prior=False,
                 familiar=familiar,
                 rows=rows,
             )

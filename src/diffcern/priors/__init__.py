@@ -15,6 +15,7 @@ from diffcern.files import reading
 from diffcern.labels import Wanted, vocabulary_of
 from diffcern.priors.base import Prior
 from diffcern.priors.controlnet import parse_control
+from diffcern.priors.dit import told_frequencies
 from diffcern.priors.gaussian import GaussianMixturePrior
 from diffcern.priors.native import NativePrior
 from diffcern.priors.text import TextPrior
@@ -39,7 +40,8 @@ def load_prior(
     "guided-diffusion:FILE.pt", an ADM checkpoint; or a local folder, in diffusers' format or made by
     `diffcern train prior`. "hf:OWNER/NAME+controlnet:OWNER/NAME" (or folders) adds a ControlNet to Stable Diffusion;
     "+controlnet-seg:OWNER/NAME+palette:FILE.json" and "+controlnet-depth:OWNER/NAME" say what it reads (see
-    `priors/controlnet.py`).
+    `priors/controlnet.py`). "+frequencies:published" and "+frequencies:diffusers": of a DiT's time embedding (see
+    `priors/dit.py`).
 
     dtype: the precision of its network; autoencoder, text encoder and noise schedule stay in fp32. device: where it
     is put, and its labels are encoded. labels, templates: for text-to-image priors, the classes and the sentences
@@ -59,11 +61,12 @@ def load_prior(
 def _load(name: str, allow_pickle: bool) -> Prior:
     base, control = parse_control(name)
     family, _, rest = base.partition(":")
-    folder = Path(base).expanduser()
+    folder = Path(told_frequencies(base)[0]).expanduser()
     if family == "hf" or (folder / "model_index.json").is_file():
         from diffcern.priors.hub import from_hub  # slow to import
 
-        return from_hub(rest if family == "hf" else str(folder), control=control, allow_pickle=allow_pickle)
+        place = rest if family == "hf" else str(Path(base).expanduser())
+        return from_hub(place, control=control, allow_pickle=allow_pickle)
     if control:
         raise UsageError(f"a ControlNet stands beside Stable Diffusion in diffusers' format, not beside {base}")
     if family == "embedded":

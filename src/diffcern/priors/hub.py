@@ -15,7 +15,7 @@ from diffcern.errors import DiffcernError, UsageError
 from diffcern.files import reading
 from diffcern.priors.base import Prior
 from diffcern.priors.controlnet import Control
-from diffcern.priors.dit import DiTPrior
+from diffcern.priors.dit import FREQUENCIES, DiTPrior, told_frequencies, usual_frequencies
 from diffcern.priors.stable_diffusion import StableDiffusion3Prior, StableDiffusionPrior, StableDiffusionXLPrior
 from diffcern.priors.unet import UNetPrior
 
@@ -46,17 +46,20 @@ WEIGHTS = {
 def from_hub(name: str, *, control: Control | None = None, allow_pickle: bool = False) -> Prior:
     """The prior in a hub repository ("facebook/DiT-XL-2-256[@REVISION]") or a local folder of the same layout, in fp32.
 
-    control: likewise, a ControlNet beside a Stable Diffusion U-Net. Raises UsageError for one that does not
-    fit, DiffcernError for what cannot be had, belongs to no known family, brings code along, lacks files or tensors or
-    has tensors too many, or has its weights as pickles only (allow_pickle lets those through, read without running
-    code).
+    control: likewise, a ControlNet beside a Stable Diffusion U-Net. A DiT's name may end in "+frequencies:..." (see
+    `priors/dit.py`). Raises UsageError for one that does not fit, DiffcernError for what cannot be had, belongs to no
+    known family, brings code along, lacks files or tensors or has tensors too many, or has its weights as pickles only
+    (allow_pickle lets those through, read without running code).
     """
+    name, wanted = told_frequencies(name)
     folder = hub.download(name, (INDEX,), INDEX)
     with reading(folder / INDEX, "Give a folder or a repository in diffusers' format"):
         index = DiffusionPipeline.load_config(str(folder))
     kind = str(index.get("_class_name", "pipeline without a name"))
     if kind not in FAMILIES:
         raise DiffcernError(f"{name} is a {kind}; priors are read from {', '.join(FAMILIES)}")
+    if wanted and FAMILIES[kind] is not DiTPrior:
+        raise UsageError(f"+{FREQUENCIES} is for DiTs, and {name} is a {kind}: leave it out")
     components = {part: value for part, value in index.items() if isinstance(value, list | tuple) and len(value) == 2}
     used = {
         part: _class(name, part, *value)
@@ -70,7 +73,8 @@ def from_hub(name: str, *, control: Control | None = None, allow_pickle: bool = 
     with reading(folder, "It may be incomplete"):
         pipeline = DiffusionPipeline.from_pretrained(str(folder), **loaded, **left_out)
     pipeline.set_progress_bar_config(disable=True)
-    prior = FAMILIES[kind].from_pipeline(pipeline, index)
+    told = {FREQUENCIES: wanted or usual_frequencies(name)} if FAMILIES[kind] is DiTPrior else {}
+    prior = FAMILIES[kind].from_pipeline(pipeline, {**index, **told})
     if control is not None:
         place = _fetch(control.name, "config.json", [""], {"": ControlNetModel}, allow_pickle)
         controlnet = _network(place, ControlNetModel, allow_pickle)
