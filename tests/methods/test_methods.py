@@ -271,26 +271,6 @@ def test_bad_stages_are_refused(prior, task):
         DiffusionClassifier(prior, task, keep=(5, 1), samples=(50, 20))
 
 
-def test_dusa_is_the_equations_gradient(predictor, prior, task, inputs):
-    image, lr = inputs[:1], 0.1
-    options = {"top_k": 4, "random_k": 0, "optimizer": "sgd", "momentum": 0.0, "learning_rate": lr}
-    method = build_method("dusa", predictor, prior, task, options)
-    prediction, state = method.step(method.init(), image, 3)
-    z = prior.encode(image.images)
-    d = draw("uniform", 1, z, image.ids, seed=3, num_timesteps=1000, span=(0.1, 0.1))
-    t, e = d.timesteps[0], d.noise[0]
-    assert t.item() == 100
-    x_t = prior.add_noise(z, t, e).expand(4, -1, -1, -1)
-    eps_k = prior(x_t, t.expand(4), Condition(classes=torch.eye(4))).eps
-    logits = predictor(image.images)
-    p = torch.softmax(logits / logits.norm(), -1)
-    loss = (e[0] - (p[0, :, None, None, None] * eps_k).sum(0)).square().mean()
-    assert torch.allclose(torch.tensor(prediction.trace[0][0]), loss)
-    gradients = torch.autograd.grad(loss, list(predictor.parameters()))
-    for (name, theta), g in zip(predictor.named_parameters(), gradients, strict=True):
-        assert torch.allclose(state.parameters[name], theta - lr * g, atol=1e-6 + 1e-4 * lr * g.abs().max()), name
-
-
 def test_options_are_checked(predictor, prior, task):
     with pytest.raises(UsageError, match=r"unknown option of diffusion-tta 'step'.*'steps'"):
         build_method("diffusion-tta", predictor, prior, task, {"step": 3})

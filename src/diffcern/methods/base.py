@@ -113,6 +113,12 @@ def frozen_view(model: nn.Module) -> Any:
     return view
 
 
+def denoiser_weights(prior: nn.Module) -> dict[str, Tensor]:
+    """Copies of the parameters of a prior's network, by name, without an autoencoder around it."""
+    named = prior.named_parameters()
+    return {name: value.detach().clone() for name, value in named if name.startswith("denoiser.")}
+
+
 def call(model: nn.Module, parameters: dict[str, Tensor], images: Images) -> Tensor:
     """The model's finite logits with `parameters` in place of its own.
 

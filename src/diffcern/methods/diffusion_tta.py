@@ -24,6 +24,7 @@ from diffcern.methods.base import (
     Optimizer,
     Weights,
     call,
+    denoiser_weights,
     descend,
     frozen_view,
     stop,
@@ -238,12 +239,6 @@ def reads(prior: Prior, task: Task) -> str:
     if task.name != "classification":
         return "maps"
     return "prompts" if isinstance(prior, TextPrior) else "classes"
-
-
-def denoiser_weights(prior: Prior) -> dict[str, Tensor]:
-    """Copies of the parameters of the prior's network, by name, without an autoencoder around it."""
-    named = prior.named_parameters()
-    return {name: value.detach().clone() for name, value in named if name.startswith("denoiser.")}
 
 
 def rival_z(per_draw: Condition, condition: Condition) -> Tensor:

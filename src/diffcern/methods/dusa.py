@@ -2,21 +2,26 @@
 
     L = || eps - sum_k p_k eps_phi(z_t, t, c_k) ||^2,    p = softmax over the chosen classes of f(x) / ||f(x)||_2
 
-The denoiser is evaluated without gradient, once per chosen class: the top-k and some random others.
+The denoiser is evaluated once per chosen class: the top-k and some others. As published the prior is trained too.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from diffcern.draws import Draws, draw
-from diffcern.errors import UsageError
+from diffcern.errors import DiffcernError, UsageError
 from diffcern.methods.base import (
     Count,
     Optimizer,
     Weights,
     call,
+    denoiser_weights,
     descend,
     frozen_view,
     stop,
@@ -26,14 +31,26 @@ from diffcern.predictors import Predictor
 from diffcern.priors import Prior
 from diffcern.rng import generator
 from diffcern.tasks import Classification
-from diffcern.types import Cost, Inputs, Prediction
+from diffcern.types import Condition, Cost, Inputs, Prediction
+
+
+@dataclass(frozen=True)
+class DusaState:
+    """The weights of the predictor and, where it is trained too, of the prior."""
+
+    predictor: Weights
+    prior: Weights | None = None
 
 
 class Dusa:
-    """Online by default habit, batch 64. Defaults are the paper's: t = 100 of 1000, top-4 + 2 random, Adam 1e-5.
+    """Online by default habit, batch 64. Defaults are the paper's: t = 100 of 1000, top-4 + 2 others, Adam 1e-5.
 
-    scale multiplies the normalised logits (1: as published). The answer is the logits from before the step, as in
-    TENT: every image is predicted once.
+    others: how the random_k classes are chosen among those below the top, "multinomial" over their softmax (as
+    published, of logits that are not normalised: the fifth class is mostly among them) or "uniform". adapt_prior: train
+    the prior's network by the same loss, with the same optimiser at prior_learning_rate (None: the same rate), as
+    published; false leaves out the backward pass through the denoiser, and with it most of the cost and memory. scale
+    multiplies the normalised logits (1: as published). The answer is the logits from before the step, as in TENT: every
+    image is predicted once.
     """
 
     needs_batch = False
@@ -47,11 +64,14 @@ class Dusa:
         timestep: float = 0.1,
         top_k: Count = 4,
         random_k: int = 2,
+        others: Literal["multinomial", "uniform"] = "multinomial",
         scale: float = 1.0,
         optimizer: str = "adam",
         learning_rate: float = 1e-5,
         momentum: float = 0.9,
         parameters: str = "all",
+        adapt_prior: bool = True,
+        prior_learning_rate: float | None = None,
         rows: Count = 256,
     ) -> None:
         if not 0 <= timestep <= 1:
@@ -59,16 +79,29 @@ class Dusa:
         if top_k < 1 or random_k < 0 or top_k + random_k > len(task.class_names):
             raise UsageError(f"top_k + random_k must fit the {len(task.class_names)} classes, top_k at least 1")
         self.predictor, self.prior, self.task = adaptable_copy(predictor, parameters), frozen_view(prior), task
-        self.timestep, self.top_k, self.random_k, self.scale = timestep, top_k, random_k, scale
+        self.timestep, self.top_k, self.random_k, self.others = timestep, top_k, random_k, others
+        self.scale = scale
         self.optimizer = Optimizer(optimizer, learning_rate, momentum)
         self.parameters, self.rows = parameters, rows
+        rate = learning_rate if prior_learning_rate is None else prior_learning_rate
+        moves = adapt_prior and bool(denoiser_weights(prior))
+        self.prior_optimizer = Optimizer(optimizer, rate, momentum) if moves else None
+        if moves and prior.dtype.itemsize < 4:
+            raise UsageError(
+                f"adapt_prior, as published, takes steps that {prior.dtype} is too coarse for: give dtype float32, or "
+                "set adapt_prior=false"
+            )
 
-    def init(self) -> Weights:
-        return Weights(choose_parameters(self.predictor, self.parameters))
+    def init(self) -> DusaState:
+        prior = Weights(denoiser_weights(self.prior)) if self.prior_optimizer else None
+        return DusaState(Weights(choose_parameters(self.predictor, self.parameters)), prior)
 
-    def step(self, state: Weights, inputs: Inputs, seed: int) -> tuple[Prediction, Weights]:
+    def step(self, state: DusaState, inputs: Inputs, seed: int) -> tuple[Prediction, DusaState]:
         latents = self.prior.latents(self.predictor.view(inputs.images))
-        leaves, optimizer = self.optimizer.start(state)
+        leaves, optimizer = self.optimizer.start(state.predictor)
+        prior_leaves, prior_optimizer = (
+            self.prior_optimizer.start(state.prior) if self.prior_optimizer and state.prior else ({}, None)
+        )
         with torch.enable_grad():
             logits = call(self.predictor, leaves, inputs.images)
             chosen = self._choose(logits.detach(), inputs, seed)
@@ -83,32 +116,66 @@ class Dusa:
             num_timesteps=self.prior.num_timesteps,
             span=(self.timestep, self.timestep),
         )
-        estimates = self._noise_estimates(latents, chosen, draws)  # [B, k, D]
+        noise = draws.noise[:, 0].flatten(1).float()
+        estimates, prior_gradients = self._noise_estimates(latents, chosen, draws, p.detach(), prior_leaves)
         with torch.enable_grad():
-            mixed = (p[..., None] * estimates).sum(1)
-            losses = (draws.noise[:, 0].flatten(1).float() - mixed).square().mean(1)
+            losses = (noise - mixture(p, estimates)).square().mean(1)
             gradients = torch.autograd.grad(losses.mean(), list(leaves.values()), allow_unused=True)
         descend(leaves, optimizer, gradients)
-        costs = [Cost(nfe_forward=chosen.shape[1])] * len(inputs)
-        return Prediction(logits.detach(), costs, losses.detach()[:, None].tolist()), stop(leaves, optimizer)
+        if prior_optimizer is not None:
+            descend(prior_leaves, prior_optimizer, prior_gradients)
+        asked = chosen.shape[1]
+        costs = [Cost(asked, asked if prior_optimizer else 0)] * len(inputs)
+        after = DusaState(stop(leaves, optimizer), stop(prior_leaves, prior_optimizer) if prior_optimizer else None)
+        return Prediction(logits.detach(), costs, losses.detach()[:, None].tolist()), after
 
     def _choose(self, logits: Tensor, inputs: Inputs, seed: int) -> Tensor:
-        """The top classes and random others of each image, `[B, top_k + random_k]`."""
+        """The top classes and others of each image, `[B, top_k + random_k]`."""
         order = logits.argsort(dim=-1, descending=True, stable=True)
-        others = len(self.task.class_names) - self.top_k
-        picks = [torch.randperm(others, generator=generator(seed, "dusa", id))[: self.random_k] for id in inputs.ids]
-        random = order[:, self.top_k :].gather(-1, torch.stack(picks).to(order.device))
-        return torch.cat([order[:, : self.top_k], random], -1)
+        top, rest = order[:, : self.top_k], order[:, self.top_k :]
+        if not self.random_k:
+            return top
+        likely = logits.float().gather(-1, rest).softmax(-1).cpu()
+        weights = likely if self.others == "multinomial" else torch.ones_like(likely)
+        picks = [
+            torch.multinomial(row.clamp(min=1e-30), self.random_k, generator=generator(seed, "dusa", id))
+            for row, id in zip(weights, inputs.ids, strict=True)
+        ]
+        return torch.cat([top, rest.gather(-1, torch.stack(picks).to(order.device))], -1)
 
-    @torch.no_grad()
-    def _noise_estimates(self, latents: Tensor, chosen: Tensor, draws: Draws) -> Tensor:
-        """eps_phi(z_t, t, c_k) of every image and chosen class, `[B, k, D]`."""
-        batch, kept = chosen.shape
-        hypotheses = self.task.hypotheses(latents.device)
+    def _noise_estimates(
+        self, latents: Tensor, chosen: Tensor, draws: Draws, p: Tensor, weights: dict[str, Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """eps_phi(z_t, t, c_k) of every image and chosen class, `[B, k, D]`, and d L / d each of the prior's weights.
+
+        Whole images at a time, so that the loss of a chunk is known with it. Raises DiffcernError where an estimate is
+        NaN or infinite.
+        """
+        (batch, kept), hypotheses = chosen.shape, self.task.hypotheses(latents.device)
         timesteps, noise = draws.timesteps[:, 0], draws.noise[:, 0]
         x_t = self.prior.add_noise(latents, timesteps, noise)
-        pieces = []
-        for rows in torch.arange(batch * kept, device=latents.device).split(self.rows):
-            b, k = rows // kept, rows % kept
-            pieces.append(self.prior(x_t[b], timesteps[b], hypotheses[chosen[b, k]]).eps.flatten(1))
-        return torch.cat(pieces).unflatten(0, (batch, kept))
+        pieces, totals = [], [torch.zeros_like(value) for value in weights.values()]
+        for b in torch.arange(batch, device=latents.device).split(max(1, self.rows // kept)):
+            each = b.repeat_interleave(kept)
+            with torch.set_grad_enabled(bool(weights)):
+                estimates = self._eps(weights, x_t[each], timesteps[each], hypotheses[chosen[b].flatten()])
+                estimates = estimates.unflatten(0, (len(b), kept))
+                if weights:
+                    residual = noise[b].flatten(1).float() - mixture(p[b], estimates)
+                    loss = residual.square().mean(1).sum() / batch
+                    parts = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
+                    totals = [total + part for total, part in zip(totals, parts, strict=True)]
+            pieces.append(estimates.detach())
+        return torch.cat(pieces), totals
+
+    def _eps(self, weights: dict[str, Tensor], x_t: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+        """`[R, D]`, of the prior with these weights in place of its own."""
+        eps = functional_call(self.prior, weights, (x_t, timesteps, condition)).eps.flatten(1)
+        if not torch.isfinite(eps).all():
+            raise DiffcernError("the prior's estimate is NaN or infinite: in float16, try bfloat16 or float32")
+        return eps
+
+
+def mixture(p: Tensor, estimates: Tensor) -> Tensor:
+    """sum_k p_k eps_k: `[B, k]` and `[B, k, D]` -> `[B, D]`."""
+    return (p[..., None] * estimates).sum(1)

@@ -25,6 +25,7 @@ FROZEN = {"adapt_prior": False}  # of methods that move the prior too where that
 SMALL: dict[str, dict[str, Any]] = {
     "diffusion-tta": {**FEEDBACK, **FROZEN},
     "sda-tta": FEEDBACK,
+    "dusa": {**FROZEN, "others": "uniform"},
     "memo": {"views": 32, "learning_rate": 1e-3},
     "diffpure": {"start": 199, "steps": 10},
     "dda": {"start": 399, "steps": 20, "weight": 0.1, "form": "estimate"},
