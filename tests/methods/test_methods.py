@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from diffcern.draws import draw
 from diffcern.errors import DiffcernError, UsageError
@@ -34,7 +35,7 @@ def test_batch_statistics_mix_with_the_source(predictor, inputs):
     x = torch.randn(4, 2, 3, 3)
     mixed = with_batch_statistics(nn.Sequential(layer), source_count=12.0)(x)
     mean = 0.75 * layer.running_mean + 0.25 * x.mean((0, 2, 3))
-    var = 0.75 * layer.running_var + 0.25 * x.var((0, 2, 3), correction=0)
+    var = 0.75 * layer.running_var + 0.25 * x.var((0, 2, 3), correction=1)  # unbiased, as published
     expected = (x - mean.view(1, 2, 1, 1)) / (var.view(1, 2, 1, 1) + layer.eps).sqrt()
     assert torch.allclose(mixed, expected, atol=1e-6)
 
@@ -68,6 +69,52 @@ def test_parameter_choices(predictor):
         choose_parameters(predictor, "al")
     with pytest.raises(DiffcernError, match="no parameters"):
         choose_parameters(nn.Linear(2, 2), "norm")
+
+
+def test_batch_statistics_can_be_constants(predictor, inputs):
+    """The same answer; but as published for MEMO no gradient runs through them."""
+    layer = nn.BatchNorm2d(3)
+    x = inputs.images.clone().requires_grad_()
+    through, constant = (with_batch_statistics(nn.Sequential(layer), 4.0, through=flag)(x) for flag in (True, False))
+    assert torch.equal(through, constant)
+    slope = torch.autograd.grad(constant.square().sum(), x, retain_graph=True)[0]
+    variance = 4 / 16 * layer.running_var + 12 / 16 * inputs.images.var((0, 2, 3))
+    expected = 2 * constant / (variance.view(1, 3, 1, 1) + layer.eps).sqrt()
+    torch.testing.assert_close(slope, expected.detach())
+    assert not torch.allclose(slope, torch.autograd.grad(through.square().sum(), x)[0])
+
+
+WITHOUT = {  # networks whose normalisation knows no batch
+    "layer norm": lambda: nn.Sequential(nn.Flatten(), nn.LayerNorm(192), nn.Linear(192, 4)),
+    "frozen": lambda: nn.Sequential(FrozenBatchNorm2d(3), nn.Flatten(), nn.Linear(192, 4)),
+    "none": lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 4)),
+}
+
+
+@pytest.mark.parametrize("kind", WITHOUT)
+@pytest.mark.parametrize(("name", "options"), [("bn-adapt", {}), ("diffusion-tta", {"batch_statistics": True})])
+def test_batch_statistics_of_a_network_that_has_none_are_refused(kind, name, options, prior, task):
+    """They were source's answer to the bit, and stood in the table as if something had been tried."""
+    predictor = Predictor(WITHOUT[kind](), task.class_names)
+    with pytest.raises(DiffcernError, match="has none: it would answer as source does"):
+        build_method(name, predictor, prior, task, options)
+
+
+def test_tents_sgd_is_nesterovs(predictor, inputs):
+    """The published configuration of ImageNet; two steps, by torch's own optimiser."""
+    options = {"optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.9, "steps": 2}
+    method = build_method("tent", predictor, None, None, options)
+    _, state = method.step(method.init(), inputs, 0)
+    predictor.train()  # batch statistics
+    affine = [p for m in predictor.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()]
+    optimizer = torch.optim.SGD(affine, 0.1, 0.9, nesterov=True)
+    for _ in range(2):
+        logits = predictor(inputs.images)
+        optimizer.zero_grad()
+        (-(logits.softmax(1) * logits.log_softmax(1)).sum(1).mean()).backward()
+        optimizer.step()
+    for value, expected in zip(state.parameters.values(), affine, strict=True):
+        torch.testing.assert_close(value, expected.detach(), atol=1e-5, rtol=1e-4)
 
 
 def test_attention_and_non_leaf_parameters_are_adapted(prior, task, inputs):

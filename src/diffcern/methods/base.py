@@ -59,11 +59,12 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
 
 @dataclass(frozen=True)
 class Optimizer:
-    """How weights move: a torch optimiser by name. momentum is SGD's only."""
+    """How weights move: a torch optimiser by name. momentum, and whether it is Nesterov's, are SGD's only."""
 
     name: str
     learning_rate: float
     momentum: float = 0.0
+    nesterov: bool = False
 
     def __post_init__(self) -> None:
         if self.name not in OPTIMIZERS:
@@ -78,7 +79,7 @@ class Optimizer:
         leaves = {name: value.detach().clone().requires_grad_() for name, value in weights.parameters.items()}
         options: dict[str, Any] = {"lr": self.learning_rate}
         if self.name == "sgd":
-            options["momentum"] = self.momentum
+            options |= {"momentum": self.momentum, "nesterov": self.nesterov and self.momentum > 0}
         optimizer = OPTIMIZERS[self.name](list(leaves.values()), **options)
         if weights.optimizer is not None:
             optimizer.load_state_dict(copy.deepcopy(weights.optimizer))

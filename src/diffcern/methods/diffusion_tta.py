@@ -29,7 +29,7 @@ from diffcern.methods.base import (
     frozen_view,
     stop,
 )
-from diffcern.methods.batch_norm import with_batch_statistics
+from diffcern.methods.batch_norm import check_batch_norm, with_batch_statistics
 from diffcern.methods.parameters import adaptable_copy, choose_parameters
 from diffcern.predictors import Predictor
 from diffcern.priors import Prior, TextPrior
@@ -137,6 +137,8 @@ class DiffusionTTA:
         check_draws(strategy, draws, span)
         weighting_named(weighting)
         self.needs_batch = batch_statistics
+        if batch_statistics:
+            check_batch_norm(predictor, "batch_statistics")
         network = with_batch_statistics(predictor, source_count) if batch_statistics else predictor
         self.predictor = adaptable_copy(network, parameters)
         self.prior = frozen_view(prior)

@@ -26,8 +26,9 @@ class Memo:
 
     Defaults are the paper's for ResNet-50: 64 views, SGD 2.5e-4 without momentum, all parameters. Transformers:
     "adamw" 1e-5 (with torch's weight decay of 0.01, the paper's). source_count: N images that BatchNorm's source
-    statistics count for, in both passes N / (N + n) for n images: 16/17 for one, as published; models without
-    BatchNorm have no use for it. severity: of AugMix's operations, its paper's.
+    statistics count for, in both passes N / (N + n) for n images: 16/17 for one, as published, the batch's share
+    without a gradient; models without BatchNorm have no use for it. severity: of AugMix's operations, 1 as in MEMO's
+    published code (AugMix's own paper: 3).
 
     Deviation: the views are AugMix's alone, not cropped and mirrored before, because not every label survives that.
     """
@@ -39,7 +40,7 @@ class Memo:
         predictor: Predictor,
         *,
         views: Count = 64,
-        severity: Annotated[int, Field(ge=1, le=10)] = 3,
+        severity: Annotated[int, Field(ge=1, le=10)] = 1,
         optimizer: str = "sgd",
         learning_rate: float = 2.5e-4,
         momentum: float = 0.0,
@@ -47,8 +48,10 @@ class Memo:
         source_count: float = 16.0,
     ) -> None:
         # The views of an image count as the one image that they are: N B / (N B + n B) = N / (N + n).
-        self.for_views = adaptable_copy(with_batch_statistics(predictor, source_count * views), parameters)
-        self.predictor = adaptable_copy(with_batch_statistics(predictor, source_count), parameters)
+        mixed, alone = (
+            with_batch_statistics(predictor, count, through=False) for count in (source_count * views, source_count)
+        )
+        self.for_views, self.predictor = (adaptable_copy(network, parameters) for network in (mixed, alone))
         self.optimizer = Optimizer(optimizer, learning_rate, momentum)
         self.parameters, self.views, self.severity = parameters, views, severity
 

@@ -17,7 +17,8 @@ from diffcern.types import Cost, Inputs, Prediction
 class Tent:
     """Online by default habit; the answer is the logits from before the step, as published.
 
-    Defaults: CIFAR's (Adam 1e-3, batch 200); ImageNet's are SGD 2.5e-4, momentum 0.9, batch 64.
+    Defaults: CIFAR's (Adam 1e-3, batch 200); ImageNet's are SGD 2.5e-4, momentum 0.9, batch 64. SGD's momentum is
+    Nesterov's, as in the published configuration.
     """
 
     needs_batch = True
@@ -33,7 +34,7 @@ class Tent:
         steps: Count = 1,
     ) -> None:
         self.predictor = frozen_copy(with_batch_statistics(predictor))
-        self.optimizer = Optimizer(optimizer, learning_rate, momentum)
+        self.optimizer = Optimizer(optimizer, learning_rate, momentum, nesterov=True)
         self.steps = steps
 
     def init(self) -> Weights:
