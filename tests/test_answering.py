@@ -115,7 +115,8 @@ def test_purified_images_of_corrupted_ones(llava, prior, table):
     rows = printed("answer", table, *options)["rows"]
     single = printed("answer", table, *options, "--batch-size", "1")["rows"]
     data, answerer = load_questions(table), load_answerer(str(llava))
-    choices = {"start": 300, "steps": 2, "weight": 0.3, "form": "estimate"}  # the small preset's form
+    own = {"form": "estimate", "border": "inside", "bounded": False}  # the small preset's
+    choices = {"start": 300, "steps": 2, "weight": 0.3, **own}
     cleaning = purification("dda", choices, answerer, load_prior(str(prior)))
     for row, other, question in zip(rows, single, data, strict=True):
         corrupted = shift(question.image, "noise", 3, 5, question.id)

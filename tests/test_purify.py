@@ -8,11 +8,12 @@ from diffcern.guides import Guide, LowPass, low_pass_matrix, mean_square
 from diffcern.priors import GaussianMixturePrior, load_prior
 from diffcern.priors.schedule import Schedule
 from diffcern.purify import purify, sample
+from diffcern.rng import generator
 from diffcern.solvers import DIFFUSION, SOLVERS, Solver
 from diffcern.types import Condition
 
 STD, START = 0.5, 600
-STOCHASTIC = {"ddpm": {}, "sde-dpm-solver++": {}, "ddim": {"eta": 1.0}}
+STOCHASTIC = {"ddpm": {}, "sde-dpm-solver++": {}, "ddim": {"eta": 1.0}, "reverse-sde": {"steps": START + 1}}
 DETERMINISTIC = ("ddim", "dpm-solver++", "unipc")
 
 
@@ -37,9 +38,8 @@ def test_stochastic_solvers_draw_from_the_posterior(gaussian, solver):
     mean = 0.3 + shrink * alpha * (x - 0.3)
     std = (STD**2 * sigma**2 / variance + (shrink * sigma) ** 2) ** 0.5
     latents = torch.full((count, 3, 4, 4), x)
-    purified = purify(
-        gaussian, latents, [str(i) for i in range(count)], start=START, steps=150, solver=solver, **STOCHASTIC[solver]
-    )
+    options = {"start": START, "steps": 150, "solver": solver, **STOCHASTIC[solver]}
+    purified = purify(gaussian, latents, [str(i) for i in range(count)], **options)
     assert purified.mean().item() == pytest.approx(mean, abs=0.02)  # 19,200 numbers: a standard error of 0.004
     assert purified.std().item() == pytest.approx(std, rel=0.03)
 
@@ -173,6 +173,117 @@ def test_low_pass_is_one_linear_operator():
     x = torch.randn(1, 2, 16, 12)
     down = interpolate(x, (4, 3), mode="bicubic", antialias=True)
     assert torch.allclose(LowPass(4).filter(x), interpolate(down, (16, 12), mode="bicubic", antialias=True), atol=1e-5)
+
+
+def test_the_reverse_sde_is_integrated_by_euler_maruyama(gaussian):
+    """x + (beta / 2) x + beta s(x) + sqrt(beta) z with s = -eps_hat / sigma, at every timestep (arXiv 2011.13456)."""
+    process = Solver(gaussian, "reverse-sde", 149, 150)
+    assert process.timesteps.tolist() == list(range(149, -1, -1))
+    x = torch.randn(2, 3, 4, 4)
+    for index in (0, 70, 149):
+        t = process.timesteps[index]
+        denoised = gaussian(x, t.expand(2), Condition())
+        before = gaussian.alphas[t - 1].double() if t > 0 else torch.tensor(1.0, dtype=torch.float64)
+        beta = 1 - (gaussian.alphas[t].double() / before) ** 2
+        rngs = [torch.Generator().manual_seed(k) for k in range(2)]
+        z = torch.stack([torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(k)) for k in range(2)])
+        expected = x + beta / 2 * x - beta * denoised.eps / gaussian.sigmas[t] + beta.sqrt() * z
+        torch.testing.assert_close(process.step(index, denoised.x0, x, rngs), expected.float(), atol=1e-5, rtol=1e-4)
+
+
+def test_estimates_are_clipped_unless_told_otherwise(gaussian):
+    """A prior of pixels whose estimate leaves [-1, 1]."""
+    gaussian.pixels, latents = True, torch.full((1, 3, 4, 4), 3.0)
+    try:
+        kept, free = (purify(gaussian, latents, ["a"], start=300, steps=1, clip=clip) for clip in (True, False))
+    finally:
+        del gaussian.pixels
+    assert kept.max() <= 1
+    assert free.max() > 1.2
+
+
+def test_ddas_loop_is_the_published_one(digits):
+    """Respaced ancestral steps and the gradient of the clamped estimate's distance, by autograd and loops.
+
+    A trained prior, several images and steps: x' = mean(x_t, clamped x0_hat) + sqrt(beta~) z,
+    x_{t-1} = x' - w grad_x_t ||Phi(x) - Phi(clamped x0_hat)||_2, Phi with zeros beyond the border.
+    """
+    prior, latents, ids = digits
+    start, steps, weight = 399, 8, 0.3
+    guide = Guide([(weight, LowPass(4, "zeros"))], bounded=True)
+    ours = purify(prior, latents, ids, start=start, steps=steps, guide=guide)
+    used = [round((k + 1) / steps * (start + 1)) - 1 for k in range(steps)]
+    bars = [prior.alphas[t].double().item() ** 2 for t in used]
+    for row, id in enumerate(ids):
+        rng = generator(0, "purify", id)
+        reference = latents[row : row + 1]
+        x = bars[-1] ** 0.5 * reference + (1 - bars[-1]) ** 0.5 * torch.randn(reference.shape[1:], generator=rng)
+        for k in reversed(range(steps)):
+            x = x.detach().requires_grad_()
+            x0 = prior(x, torch.tensor([used[k]]), Condition()).x0.clamp(-1, 1)
+            gradient = torch.autograd.grad((zero_padded(reference) - zero_padded(x0)).norm(), x)[0]
+            bar, before = bars[k], bars[k - 1] if k else 1.0
+            beta = 1 - bar / before
+            mean = before**0.5 * beta / (1 - bar) * x0 + (1 - beta) ** 0.5 * (1 - before) / (1 - bar) * x
+            noise = torch.randn(reference.shape[1:], generator=rng) if k else 0.0
+            x = mean + (beta * (1 - before) / (1 - bar)) ** 0.5 * noise - weight * gradient
+        torch.testing.assert_close(ours[row : row + 1], x.detach(), atol=2e-4, rtol=0)  # fp32 and eight steps
+
+
+def cubic(x):
+    """Keys' kernel with a = -1/2."""
+    x = abs(x)
+    return 1.5 * x**3 - 2.5 * x**2 + 1 if x <= 1 else -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2 if x < 2 else 0.0
+
+
+def zero_padded(x, factor=4):
+    """Down by the factor with the widened kernel, and up again; what lies beyond the border counts as zero."""
+
+    def matrix(rows, columns, scale):
+        wide = max(1.0, 1 / scale)
+        weights = torch.zeros(rows, columns, dtype=torch.float64)
+        for i in range(rows):
+            centre = (i + 0.5) / scale - 0.5
+            near = range(int(centre - 2 * wide) - 1, int(centre + 2 * wide) + 3)
+            total = sum(cubic((j - centre) / wide) for j in near)
+            for j in near:
+                if 0 <= j < columns:
+                    weights[i, j] = cubic((j - centre) / wide) / total
+        return weights
+
+    side = x.shape[-1]
+    once = matrix(side, side // factor, factor) @ matrix(side // factor, side, 1 / factor)
+    return once.float() @ x @ once.float().T
+
+
+@pytest.mark.parametrize("side", [16, 32, 256])
+def test_the_published_low_pass_has_zeros_beyond_the_border(side):
+    x = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(LowPass(4, "zeros").filter(x), zero_padded(x), atol=2e-5, rtol=0)
+    flat = LowPass(4, "zeros").filter(torch.ones(1, 1, side, side))
+    assert flat[0, 0, side // 2, side // 2] == pytest.approx(1, abs=0.05 if side == 16 else 1e-5)
+    assert flat[0, 0, 0, 0] < 0.8  # where "inside" keeps 1
+    assert LowPass(4).filter(torch.ones(1, 1, side, side)).min() == pytest.approx(1, abs=1e-5)
+
+
+def test_gdas_gradient_is_the_published_one(gaussian):
+    """Times the step's variance, of the energy of s x0_hat + (1 - s) x_t with s = sqrt(1 - alpha_bar)."""
+    torch.manual_seed(0)
+    reference, x = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4, requires_grad=True)
+    process = Solver(gaussian, "ddpm", 499, 50)
+    for index in (0, 20, 49):
+        t = process.timesteps[index]
+        sigma, variance = gaussian.sigmas[t].item(), process.variance(index)
+        x0 = gaussian(x, t.expand(2), Condition()).x0
+        energy = (reference - (sigma * x0 + (1 - sigma) * x)).square().flatten(1).mean(1)
+        expected = variance * torch.autograd.grad(7 * energy.sum(), x, retain_graph=True)[0]
+        guide = Guide([(7.0, mean_square)], mixed=True, scaled=True)
+        torch.testing.assert_close(guide.gradient(x, x0, reference, sigma=sigma, variance=variance), expected)
+        bar = gaussian.alphas[t].double().item() ** 2
+        before = gaussian.alphas[process.timesteps[index + 1]].double().item() ** 2 if index < 49 else 1.0
+        if index < 49:  # the last step has the variance of the one before
+            assert variance == pytest.approx((1 - bar / before) * (1 - before) / (1 - bar), rel=1e-4)
+    assert process.variance(49) == process.variance(48)
 
 
 @pytest.mark.parametrize("solver", DIFFUSION)

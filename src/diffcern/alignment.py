@@ -18,6 +18,11 @@ from diffcern.predictors import Predictor
 from diffcern.priors import Prior
 
 FILE = "align.json"
+SINCE: dict[str, dict[str, Any]] = {  # options that were added, and what folders without them were made with
+    "diffpure": {"clip": True},
+    "dda": {"border": "inside", "bounded": False},
+    "gda": {"scaled": False, "mixed": False},
+}
 GENERATED, ALIGNED, PREDICTOR = "generated", "aligned", "predictor"  # folders beside it
 
 
@@ -51,7 +56,8 @@ class Alignment:
         check_folder(folder)
         text = json.dumps(asdict(self), indent=1)
         if (folder / FILE).exists():
-            before, now = _flat(asdict(read_alignment(folder))), _flat(asdict(self))
+            now = _flat({**asdict(self), "options": _completed(self.method, self.options)})
+            before = _flat(asdict(read_alignment(folder)))
             changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
             if changed:
                 what = ", ".join(f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in changed)
@@ -86,7 +92,13 @@ def read_alignment(folder: Path) -> Alignment:
         raise UsageError(f"{folder} was not made by `diffcern align`: it has no {FILE}")
     with reading(path, "`diffcern align` writes such a file"):
         stored = json.loads(path.read_text())
-        return Alignment(**{**stored, "classes": tuple(stored["classes"])})
+        options = _completed(stored["method"], stored["options"])
+        return Alignment(**{**stored, "classes": tuple(stored["classes"]), "options": options})
+
+
+def _completed(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """With the options that there were not yet when a folder was made."""
+    return {**SINCE.get(method, {}), **options}
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal, get_args
 
 import torch
 from torch import Generator, Tensor
@@ -20,7 +21,9 @@ from diffcern.priors.base import Prior
 from diffcern.rng import noise_like
 
 Energy = Callable[[Tensor, Tensor], Tensor]
-FORMS = ("through", "estimate", "replace")
+Form = Literal["through", "estimate", "replace"]
+FORMS = get_args(Form)
+Border = Literal["inside", "zeros"]
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,18 @@ class Guide:
     form: "through" subtracts the gradient in x_t, back-propagated through the denoiser (DDA as published); "estimate"
     the gradient in x0_hat, without a backward pass through the denoiser; "replace" puts the low frequencies of the
     noised image in the place of those of x_t (ILVR, Choi et al. 2021, arXiv 2108.02938), for a low-pass term alone.
+
+    bounded: energies see the estimate kept in [-1, 1] where latents are pixels, as the step does (DDA as published):
+    a pixel that is beyond has no gradient. mixed: they see s x0_hat + (1 - s) x_t with s = sigma_t, which is what is
+    known at that time; scaled: the gradient is multiplied by the variance of the step (both GDA as published, after
+    Dhariwal & Nichol 2021, arXiv 2105.05233, algorithm 1).
     """
 
     terms: Sequence[tuple[float, Energy]]
-    form: str = "through"
+    form: Form = "through"
+    bounded: bool = False
+    mixed: bool = False
+    scaled: bool = False
 
     def __post_init__(self) -> None:
         if self.form not in FORMS:
@@ -49,20 +60,40 @@ class Guide:
         return self.form == "through"
 
     def check(self, prior: Prior) -> None:
-        """Raises UsageError where a term looks at pixels and the prior's latents are none."""
+        """Raises UsageError where a term looks at pixels and the prior's latents are none, or cannot filter them."""
+        for _, energy in self.terms:
+            if isinstance(energy, LowPass):
+                energy.check(prior.latent_shape[1:])
         needy = [type(energy).__name__ for _, energy in self.terms if getattr(energy, "needs_pixels", False)]
         if needy and not prior.pixels:
             raise UsageError(f"{', '.join(needy)} looks at pixels, and the latents of this prior are none")
 
-    def gradient(self, x: Tensor, x0: Tensor, reference: Tensor) -> Tensor:
-        """What to subtract from the next x: d (sum of energies) / d x_t, or / d x0_hat. `[B, C, h, w]`."""
+    def gradient(
+        self,
+        x: Tensor,
+        x0: Tensor,
+        reference: Tensor,
+        *,
+        sigma: float = 1.0,
+        variance: float = 1.0,
+        pixels: bool = False,
+    ) -> Tensor:
+        """What to subtract from the next x: d (sum of energies) / d x_t, or / d x0_hat. `[B, C, h, w]`.
+
+        sigma: of x_t; variance: of the step from it; pixels: whether latents are pixels.
+        """
         if self.form == "replace":
             return torch.zeros_like(x)
         with torch.enable_grad():
             at = x if self.through else x0.detach().requires_grad_()
-            estimated = x0 if self.through else at
-            total = torch.stack([weight * energy(estimated, reference) for weight, energy in self.terms]).sum()
-            return torch.autograd.grad(total, at)[0].detach()
+            seen = x0 if self.through else at
+            if self.bounded and pixels:
+                seen = seen.clamp(-1, 1)
+            if self.mixed:
+                seen = sigma * seen + (1 - sigma) * (x if self.through else x.detach())
+            total = torch.stack([weight * energy(seen, reference) for weight, energy in self.terms]).sum()
+            gradient = torch.autograd.grad(total, at)[0].detach()
+        return variance * gradient if self.scaled else gradient
 
     def replace(self, x: Tensor, reference: Tensor, prior: Prior, after: Tensor, rngs: Sequence[Generator]) -> Tensor:
         """x at the next timestep (`after`, empty at the end) with the low frequencies of the image noised to it."""
@@ -77,26 +108,50 @@ class Guide:
 
 
 @cache
-def low_pass_matrix(size: int, factor: int) -> Tensor:
-    """Averaging down by `factor` and back up, both antialiased, along one side: `[size, size]` (it is linear)."""
-    identity = torch.eye(size)[None, None]
-    down = F.interpolate(identity, (max(1, size // factor), size), mode="bicubic", antialias=True)
-    return F.interpolate(down, (size, size), mode="bicubic", antialias=True)[0, 0]
+def low_pass_matrix(size: int, factor: int, border: Border = "inside") -> Tensor:
+    """Averaging down by `factor` and back up, both bicubic, along one side: `[size, size]` (it is linear).
+
+    border: at the ends of the side, weights of pixels "inside" only, which sum to 1 (as Pillow and torch have it), or
+    "zeros" beyond (as the published filter of DDA has it): there the picture fades, the same in both of its arguments.
+    """
+    small = max(1, size // factor)
+    margin = 0 if border == "inside" else 2  # small pixels: as far as a bicubic filter reaches
+    padding = (0, 0, margin * factor, margin * factor)
+    padded = F.pad(torch.eye(size), padding)[None, None]
+    down = _resized(padded, small + 2 * margin, size)[..., margin : margin + small, :]
+    up = _resized(F.pad(down, (0, 0, margin, margin)), size + 2 * margin * factor, size)
+    return up[0, 0, margin * factor : margin * factor + size]
+
+
+def _resized(matrix: Tensor, rows: int, columns: int) -> Tensor:
+    return F.interpolate(matrix, (rows, columns), mode="bicubic", antialias=True)
 
 
 @dataclass(frozen=True)
 class LowPass:
-    """|| Phi(x) - Phi(x0_hat) ||_2 with Phi: down by `factor` and up again (DDA, arXiv 2207.03442, eq. 5)."""
+    """|| Phi(x) - Phi(x0_hat) ||_2 with Phi: down by `factor` and up again (DDA, arXiv 2207.03442, eq. 5).
+
+    border: see `low_pass_matrix`.
+    """
 
     factor: int = 4
+    border: Border = "inside"
 
     def __call__(self, x0: Tensor, reference: Tensor) -> Tensor:
         difference = self.filter(reference - x0).flatten(1)
         return difference.square().sum(1).clamp(min=1e-12).sqrt()  # a norm has no gradient at 0
 
+    def check(self, shape: Sequence[int]) -> None:
+        """Raises UsageError for zeros around latents whose sides are no multiples of the factor."""
+        if self.border == "zeros" and any(size % self.factor for size in shape):
+            raise UsageError(
+                f"the border of zeros needs sides that are multiples of the factor {self.factor}, not {list(shape)}: "
+                "give another factor, or border=inside"
+            )
+
     def filter(self, x: Tensor) -> Tensor:
         """Phi(x), `[B, C, h, w]`."""
-        height, width = (low_pass_matrix(size, self.factor).to(x) for size in x.shape[-2:])
+        height, width = (low_pass_matrix(size, self.factor, self.border).to(x) for size in x.shape[-2:])
         return height @ x @ width.T
 
 

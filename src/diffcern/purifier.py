@@ -21,12 +21,14 @@ from diffcern.solvers import Solver
 
 @dataclass(frozen=True)
 class Route:
-    """How far an image is noised and how it comes back. start: a timestep of the prior; eta: DDIM's."""
+    """How far an image is noised and how it comes back. start: a timestep of the prior; eta: DDIM's; clip: keep
+    estimates in the range of pixels, where latents are these."""
 
     start: int
     steps: int
     solver: str = "ddpm"
     eta: float = 0.0
+    clip: bool = True
 
     def evaluations(self, prior: Prior) -> int:
         """Denoiser evaluations per image. Raises UsageError where the route does not fit the prior."""

@@ -32,12 +32,14 @@ def purify(
     guide: Guide | None = None,
     condition: Condition | None = None,
     eta: float = 0.0,
+    clip: bool = True,
     seed: int = 0,
     rows: int = 64,
 ) -> Tensor:
     """Latents `[B, C, h, w]` noised to timestep `start` and denoised in `steps` steps: `[B, C, h, w]`, fp32.
 
-    solver: one of `solvers.SOLVERS`; eta is DDIM's. guide: keeps the result near the latents that were given.
+    solver: one of `solvers.SOLVERS`; eta is DDIM's. guide: keeps the result near the latents that were given. clip:
+    keep estimates of the clean latent in [-1, 1] where latents are pixels.
     condition: B rows; None is unconditional. rows: images at a time. Raises UsageError for settings that do not fit
     the prior, DiffcernError where a latent becomes NaN or infinite.
     """
@@ -57,9 +59,13 @@ def purify(
             with torch.set_grad_enabled(guide is not None and guide.through):
                 x = x.detach().requires_grad_(guide is not None and guide.through)
                 x0 = estimate(prior, x, t, told)
-            following = process.step(index, bounded(prior, x0.detach()), x.detach(), rngs)
+            known = x0.detach()
+            following = process.step(index, bounded(prior, known) if clip else known, x.detach(), rngs)
             if guide is not None:
-                following = following - guide.gradient(x, x0, reference)
+                sigma, variance = prior.sigmas[t].item(), process.variance(index)
+                following = following - guide.gradient(
+                    x, x0, reference, sigma=sigma, variance=variance, pixels=prior.pixels
+                )
                 after = process.timesteps[index + 1 : index + 2]
                 following = guide.replace(following, reference, prior, after, rngs)
             x = following

@@ -22,6 +22,7 @@ from torch import Generator, Tensor
 
 from diffcern.errors import UsageError, unknown
 from diffcern.priors.base import Prior
+from diffcern.rng import noise_like
 
 
 def ddpm(options: dict[str, Any]) -> Any:
@@ -57,7 +58,8 @@ DIFFUSION: dict[str, Callable[[dict[str, Any]], Any]] = {
     "unipc": unipc,
 }
 ONE_SHOT = "one-shot"  # the estimate of the clean image at the start, one evaluation
-SOLVERS = (*DIFFUSION, "euler", ONE_SHOT)
+REVERSE_SDE = "reverse-sde"  # Euler-Maruyama steps of the reverse SDE (Song et al. 2021, arXiv 2011.13456)
+SOLVERS = (*DIFFUSION, REVERSE_SDE, "euler", ONE_SHOT)
 
 
 class Solver:
@@ -71,7 +73,7 @@ class Solver:
         if name not in SOLVERS:
             raise unknown("solver", name, SOLVERS)
         if name != ONE_SHOT and (name == "euler") != (prior.kind == "flow"):
-            fitting = "euler" if prior.kind == "flow" else ", ".join(DIFFUSION)
+            fitting = "euler" if prior.kind == "flow" else ", ".join((*DIFFUSION, REVERSE_SDE))
             raise UsageError(f"{name} does not fit a prior that estimates {prior.kind}: use {fitting} or {ONE_SHOT}")
         if not 0 <= start < prior.num_timesteps:
             raise UsageError(f"start is a timestep of the prior, 0 to {prior.num_timesteps - 1}, not {start}")
@@ -87,10 +89,13 @@ class Solver:
         if name == "euler":
             self.scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=prior.num_timesteps)
             self.scheduler.set_timesteps(sigmas=prior.sigmas[self.timesteps].tolist(), device=prior.device)
-        elif name != ONE_SHOT:
-            alphas_cumprod = prior.alphas[ascending.to(prior.device)].double().cpu() ** 2
-            betas = 1 - alphas_cumprod / torch.cat([alphas_cumprod.new_ones(1), alphas_cumprod[:-1]])
-            options = {"trained_betas": betas.numpy(), "num_train_timesteps": count, "prediction_type": "sample"}
+            return
+        alphas_cumprod = prior.alphas[ascending.to(prior.device)].double().cpu() ** 2
+        before = torch.cat([alphas_cumprod.new_ones(1), alphas_cumprod[:-1]])
+        self.betas = 1 - alphas_cumprod / before
+        self.posterior = self.betas * (1 - before) / (1 - alphas_cumprod)
+        if name in DIFFUSION:
+            options = {"trained_betas": self.betas.numpy(), "num_train_timesteps": count, "prediction_type": "sample"}
             self.scheduler = DIFFUSION[name]({**options, "timestep_spacing": "trailing"})
             self.scheduler.set_timesteps(count, device=prior.device)
 
@@ -101,6 +106,8 @@ class Solver:
         """
         if self.name == ONE_SHOT:
             return x0
+        if self.name == REVERSE_SDE:
+            return self._reverse_sde(index, x0, x, rngs)
         time = self.scheduler.timesteps[index]
         if self.name == "euler":
             velocity = (x - x0) / self.prior.sigmas[self.timesteps[index]]
@@ -109,3 +116,20 @@ class Solver:
         if self.name == "ddim":
             options["eta"] = self.eta
         return self.scheduler.step(x0, time, x, **options).prev_sample
+
+    def variance(self, index: int) -> float:
+        """Of x at the next time given x at `timesteps[index]` and the clean image (Ho et al. 2020, eq. 7).
+
+        That of the last step, which would be 0, is the one before it, as published by guided diffusion. 0 for "euler".
+        """
+        if self.name == "euler":
+            return 0.0
+        at = len(self.timesteps) - 1 - index
+        values = self.posterior if len(self.posterior) > 1 else self.betas
+        return values[max(at, 1) if len(values) > 1 else 0].item()
+
+    def _reverse_sde(self, index: int, x0: Tensor, x: Tensor, rngs: Sequence[Generator]) -> Tensor:
+        """x + b x / 2 + b s(x) + sqrt(b) z with b the beta of the step and the score s = (alpha x0 - x) / sigma^2."""
+        b, t = self.betas[len(self.timesteps) - 1 - index].item(), self.timesteps[index]
+        score = (self.prior.alphas[t] * x0 - x) / self.prior.sigmas[t] ** 2
+        return x + b * (x / 2 + score) + b**0.5 * noise_like(x, rngs)

@@ -42,14 +42,15 @@ def test_ensembles():
     assert torch.allclose(join(p, q, "sum"), torch.tensor([[0.6, 0.4], [0.3, 0.7]]))
     assert torch.equal(join(p, q, "entropy"), torch.tensor([[0.8, 0.2], [0.1, 0.9]]))
     weighted = (0.8 * p[0] + 0.6 * q[0]) / 1.4
-    assert torch.allclose(join(p, q, "confidence")[0], weighted)
+    assert torch.allclose(join(p, q, "confidence-sum")[0], weighted)  # by the published names
+    assert torch.equal(join(p, q, "confidence"), torch.tensor([[0.8, 0.2], [0.1, 0.9]]))
     assert entropy(torch.tensor([[1.0, 0.0]])).item() == 0.0
 
 
 def test_diffpure_is_the_predictor_on_the_purified_image(digits):
     predictor, prior, _, inputs = digits
     prediction = answer(digits, "diffpure")
-    purified = Purifier(prior, Route(**SHORT))(inputs.images, inputs.ids)
+    purified = Purifier(prior, Route(**SHORT, solver="reverse-sde", clip=False))(inputs.images, inputs.ids)
     assert torch.allclose(prediction.probabilities, torch.softmax(predictor(purified), -1), atol=1e-4)
     assert [(c.nfe_forward, c.nfe_backward) for c in prediction.costs] == [(4, 0)] * 4
 
@@ -145,8 +146,9 @@ def test_gda_runs_with_all_its_terms(digits, clip):
     [
         ("dda", {"start": 1000}, "0 to 999"),
         ("dda", {"solver": "euler"}, "does not fit a prior"),
-        ("dda", {"form": "gradient"}, "one of through, estimate, replace"),
-        ("diffpure", {"ensemble": "max"}, "Input should be 'none', 'sum', 'entropy' or 'confidence'"),
+        ("dda", {"form": "gradient"}, "Input should be 'through', 'estimate' or 'replace'"),
+        ("diffpure", {"ensemble": "max"}, "Input should be 'none', 'sum', 'entropy', 'confidence' or"),
+        ("dda", {"factor": 3}, "sides that are multiples of the factor 3, not"),
         ("diffpure", {"skip": 1.5}, r"skip is a confidence"),
         ("gda", {"entropy": 0, "mse": 0}, "needs a weight above 0"),
         ("gda", {"style": 1.0}, "style needs clip"),

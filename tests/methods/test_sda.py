@@ -17,7 +17,7 @@ from diffcern.predictors.adapted import save_adapted
 from diffcern.priors import GaussianMixturePrior
 from diffcern.types import Inputs
 
-OPTIONS = {"start": 300, "steps": 3, "weight": 0.3}
+OPTIONS = {"start": 300, "steps": 3, "weight": 0.3, "border": "inside", "bounded": False}
 
 
 @pytest.fixture

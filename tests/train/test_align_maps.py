@@ -32,7 +32,7 @@ NAMES = ("sky", "road", "car")
 KNOWN = Maps("segmentation", ("car", "tree", "sky", "road"))  # in another order than the predictor's, and one more
 METRES = Maps("depth", near=1.0, far=12.0)
 RECIPE = Recipe(2, 1e-2, 0.01, "flip", warmup=0.0, label_smoothing=0.0, batch_size=2)
-OPTIONS = {"start": 400, "steps": 2, "weight": 0.3, "form": "estimate"}
+OPTIONS = {"start": 400, "steps": 2, "weight": 0.3, "form": "estimate", "border": "inside", "bounded": False}
 SOURCE = {"data": "streets", "class_names": None, "class_map": {"auto": "car"}}
 TASKS = ("segmentation", "depth")
 SIZE = (16, 24)  # of the images; the prior's is 8 x 8

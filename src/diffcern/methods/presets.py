@@ -27,9 +27,17 @@ SMALL: dict[str, dict[str, Any]] = {
     "sda-tta": FEEDBACK,
     "dusa": {**FROZEN, "others": "uniform"},
     "memo": {"views": 32, "learning_rate": 1e-3},
-    "diffpure": {"start": 199, "steps": 10},
-    "dda": {"start": 399, "steps": 20, "weight": 0.1, "form": "estimate"},
-    "gda": {"start": 399, "steps": 20, "form": "estimate", "entropy": 0.01},
+    "diffpure": {"start": 199, "steps": 10, "solver": "ddpm", "clip": True},
+    "dda": {"start": 399, "steps": 20, "weight": 0.1, "form": "estimate", "border": "inside", "bounded": False},
+    "gda": {
+        "start": 399,
+        "steps": 20,
+        "form": "estimate",
+        "scaled": False,
+        "mixed": False,
+        "entropy": 0.01,
+        "mse": 100.0,
+    },
     "diffusion-classifier": {"draws": 16, "weighting": "x0"},
 }
 MAPS: dict[str, dict[str, Any]] = {  # of feedback to predictors of maps

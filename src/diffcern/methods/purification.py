@@ -17,23 +17,24 @@ from diffcern.cache import TensorCache
 from diffcern.errors import UsageError
 from diffcern.feature_guides import MarginalEntropy, PatchContrast, StyleDirection
 from diffcern.fingerprints import fingerprint
-from diffcern.guides import Energy, Guide, LowPass, mean_square
+from diffcern.guides import Border, Energy, Form, Guide, LowPass, mean_square
 from diffcern.methods.base import TASKS, Count, Method, frozen_copy, frozen_view
 from diffcern.methods.source import Source
 from diffcern.predictors import Predictor, load_predictor
 from diffcern.priors import Prior
 from diffcern.purifier import Purifier, Route
+from diffcern.solvers import REVERSE_SDE
 from diffcern.tasks.base import resized
 from diffcern.types import Cost, Inputs, Prediction
 
-Ensemble = Literal["none", "sum", "entropy", "confidence"]
+Ensemble = Literal["none", "sum", "entropy", "confidence", "confidence-sum"]
 
 
 def join(source: Tensor, purified: Tensor, ensemble: Ensemble) -> Tensor:
     """Of probabilities `[B, K, ...]` before and after purification one answer, of the same shape.
 
-    "none": after; "sum": the mean; "entropy": whichever has the lower entropy; "confidence": the mean weighted by
-    each one's highest probability.
+    "none": after; "sum": the mean; "entropy": whichever has the lower entropy; "confidence": whichever has the higher
+    highest probability; "confidence-sum": the mean weighted by these (both by their published names).
     """
     if ensemble == "none":
         return purified
@@ -43,6 +44,8 @@ def join(source: Tensor, purified: Tensor, ensemble: Ensemble) -> Tensor:
         calmer = entropy(source) <= entropy(purified)
         return torch.where(calmer[:, None], source, purified)
     weight, other = (p.amax(1, keepdim=True) for p in (source, purified))
+    if ensemble == "confidence":
+        return torch.where(weight >= other, source, purified)
     return (weight * source + other * purified) / (weight + other)
 
 
@@ -123,8 +126,9 @@ class Purified:
 class DiffPure(Purified):
     """DiffPure (Nie et al. 2022, arXiv 2205.07460): no guide; the answer is that on the purified image.
 
-    Defaults: the paper's t* = 0.15 T for ImageNet, as 150 ancestral steps. cache: a folder that keeps purified
-    images for other runs; "" keeps none.
+    Defaults: the paper's for ImageNet, t* = 0.15 T (the 150th timestep, 149), back by the reverse SDE without clipping
+    the estimate. Its CIFAR-10 form is start 99, solver "ddpm", clip true. cache: a folder that keeps purified images
+    for other runs; "" keeps none.
     """
 
     def __init__(
@@ -132,16 +136,18 @@ class DiffPure(Purified):
         predictor: Predictor,
         prior: Prior,
         *,
-        start: int = 150,
+        start: int = 149,
         steps: Count = 150,
-        solver: str = "ddpm",
+        solver: str = REVERSE_SDE,
         eta: float = 0.0,
+        clip: bool = False,
         ensemble: Ensemble = "none",
         skip: float | None = None,
         cache: str = "",
         rows: Count = 64,
     ) -> None:
-        purifier = Purifier(frozen_view(prior), Route(start, steps, solver, eta), cache=cache_at(cache), rows=rows)
+        route = Route(start, steps, solver, eta, clip)
+        purifier = Purifier(frozen_view(prior), route, cache=cache_at(cache), rows=rows)
         source = Source(predictor)
         super().__init__(source, source, predictor, purifier, ensemble, skip)
 
@@ -150,8 +156,9 @@ class DDA(Purified):
     """Diffusion-driven adaptation (Gao et al. 2023, arXiv 2207.03442): low frequencies of the given image guide.
 
     Defaults: the paper's: 50 ancestral steps from t = 499 of 1000, weight 6, factor 4, and the sum of both answers.
-    form: see `guides.Guide`. reference_batch_size: the published code takes one norm over a batch of B images, which
-    makes its weight about w / sqrt(B); B = 4 gives the published figures' strength, whatever the batch here.
+    form, bounded: see `guides.Guide`; border: see `guides.low_pass_matrix`. reference_batch_size: the published code
+    takes one norm over a batch of B images, which makes its weight about w / sqrt(B); B = 4 gives the published
+    figures' strength, whatever the batch here.
     """
 
     def __init__(
@@ -165,7 +172,9 @@ class DDA(Purified):
         eta: float = 0.0,
         weight: float = 6.0,
         factor: Count = 4,
-        form: str = "through",
+        border: Border = "zeros",
+        form: Form = "through",
+        bounded: bool = True,
         reference_batch_size: Count = 1,
         ensemble: Ensemble = "sum",
         skip: float | None = None,
@@ -173,8 +182,8 @@ class DDA(Purified):
         rows: Count = 64,
     ) -> None:
         strength = weight / reference_batch_size**0.5 if form != "replace" else weight
-        guide = Guide([(strength, LowPass(factor))], form)
-        settings = {"low_pass": strength, "factor": factor, "form": form}
+        guide = Guide([(strength, LowPass(factor, border))], form, bounded)
+        settings = {"low_pass": strength, "factor": factor, "border": border, "form": form, "bounded": bounded}
         route = Route(start, steps, solver, eta)
         purifier = Purifier(frozen_view(prior), route, guide, settings, cache_at(cache), rows)
         source = Source(predictor)
@@ -187,7 +196,8 @@ class GDA(Purified):
 
     entropy, style, content, mse: weights, 0 leaves a term out. style needs `clip` ("hf:openai/clip-vit-base-patch32")
     and goes from the text style_source to style_target; content needs `content_layer`, the name of a module of the
-    predictor. The paper gives no weights that fit any prior; these are ours.
+    predictor. scaled, mixed: the published gradient, times the step's variance, of energies that look at what is known
+    at that time (see `guides.Guide`). The paper gives no weights that fit any prior; these are ours.
     """
 
     def __init__(
@@ -199,11 +209,13 @@ class GDA(Purified):
         steps: Count = 50,
         solver: str = "ddpm",
         eta: float = 0.0,
-        form: str = "through",
-        entropy: float = 1.0,
+        form: Form = "through",
+        scaled: bool = True,
+        mixed: bool = True,
+        entropy: float = 20.0,
         style: float = 0.0,
         content: float = 0.0,
-        mse: float = 100.0,
+        mse: float = 2000.0,
         views: Count = 8,
         clip: str = "",
         style_source: str = "a corrupted photo",
@@ -231,6 +243,8 @@ class GDA(Purified):
             raise UsageError("gda needs a weight above 0: entropy, style, content or mse")
         settings = {
             "form": form,
+            "scaled": scaled,
+            "mixed": mixed,
             "weights": [entropy, style, content, mse],
             "views": views,
             "style": [clip, style_source, style_target],
@@ -238,7 +252,8 @@ class GDA(Purified):
             "predictor": fingerprint(predictor),
         }
         route = Route(start, steps, solver, eta)
-        purifier = Purifier(frozen_view(prior), route, Guide(terms, form), settings, cache_at(cache), rows)
+        guide = Guide(terms, form, mixed=mixed, scaled=scaled)
+        purifier = Purifier(frozen_view(prior), route, guide, settings, cache_at(cache), rows)
         source = Source(predictor)
         super().__init__(source, source, predictor, purifier, ensemble, skip)
 
