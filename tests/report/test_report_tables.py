@@ -55,6 +55,13 @@ def test_dagger_has_its_footnote(build: Build) -> None:
     assert "†" not in printed(summarise(build(entries=ENTRIES[:1])))
 
 
+def test_drawn_frost_has_its_footnote(build: Build) -> None:
+    summary = summarise(build(shifts=("frost", "fog")))
+    for text in (printed(summary, 200), markdown_table(summary)):
+        assert "frost is drawn, milder than the published photographs" in text
+    assert "frost is drawn" not in markdown_table(summarise(build(shifts=("fog",))))
+
+
 def test_markdown_marks_gains_and_losses(build: Build) -> None:
     summary = summarise(build(entries=[*ENTRIES, HARMFUL], n=100))
     table = markdown_table(summary)

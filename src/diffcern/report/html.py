@@ -79,6 +79,7 @@ def write_report(run_dir: str | Path) -> Path:
         progress=coverage.progress(summary),
         verdict=wording.verdict(summary),
         findings=[*coverage.shortfalls(summary), *coverage.skips(summary), *wording.findings(summary)],
+        caveats=wording.caveats(summary),
         heat=_heat(table),
         strips=strips,
         zero=next(iter(strips.values())).zero if strips else 50,

@@ -21,6 +21,7 @@ from diffcern.report.wording import (
     Row,
     accuracy,
     amount,
+    caveats,
     described,
     headline,
     label,
@@ -175,7 +176,7 @@ def _notes(summary: Sequence[Row]) -> list[str]:
         notes.append(f"Bold: significantly above {SOURCE}; dim red: significantly below (paired bootstrap).")
     if any(row["needs_batch"] for row in summary):
         notes.append(f"{DAGGER} needs a batch of images: it cannot answer for one image alone.")
-    return notes + skips(summary)
+    return notes + caveats(summary) + skips(summary)
 
 
 def _plain(text: str) -> str:

@@ -14,6 +14,16 @@ PARTIAL = "‡"
 WORSE, SAME, BETTER = "worse", "same", "better"
 NARROW = 0.02  # a change whose whole interval is within two points is called none
 
+CAVEATS = {  # of shifts that are not quite the published ones
+    "frost": "frost is drawn, milder than the published photographs of ice: severity 5 is about their 1 to 2.",
+}
+
+
+def caveats(summary: Sequence[Row]) -> list[str]:
+    """What to know of the shifts in a table before it is compared with a published one."""
+    there = {row["shift"] for row in summary}
+    return [text for shift, text in CAVEATS.items() if shift in there]
+
 
 def headline(summary: Sequence[Row]) -> dict[tuple[str, str], Row]:
     """The object to print for each (entry, shift): the mean over severities where a shift has several."""

@@ -73,7 +73,7 @@ def frost(image: Tensor, generator: Generator, image_weight: float, frost_weight
     """Ice crystals on the lens, added with the published weights.
 
     Deviation: the published code adds a random crop of one of five photographs by third parties, which
-    diffcern does not ship. Here the ice is drawn (`ice`), so results compare roughly with published ones.
+    diffcern does not ship. Here the ice is drawn (`ice`) and milder: severity 5 is about published 1 to 2.
     """
     height, width = image.shape[1:]
     return image_weight * image + frost_weight * ice(height, width, reduction, generator)
