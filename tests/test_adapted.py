@@ -1,5 +1,7 @@
 """What `diffcern.adapt` and the module that it makes refuse, and say."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -45,3 +47,26 @@ def test_a_bare_network_and_swapped_models(predictor, prior):
         diffcern.adapt(nn.Linear(2, 2), prior)
     with pytest.raises(diffcern.UsageError, match=r"not GaussianMixturePrior and Predictor"):
         diffcern.adapt(prior, predictor)
+
+
+def test_images_of_different_sizes_in_one_list(model):
+    wide = torch.rand(3, 8, 20)
+    both = model([IMAGES[0], wide])
+    assert torch.allclose(both[:1], model(IMAGES[:1]), atol=1e-5)
+    assert torch.allclose(both[1:], model(wide[None]), atol=1e-5)
+    with pytest.raises(diffcern.UsageError, match=r"not \[1, 8, 20\]"):
+        model([IMAGES[0], wide[0]])
+
+
+def test_one_image_alone_has_no_batch_statistics(predictor):
+    """The last batch of a loader: TENT's answer for it means nothing, and it says so."""
+    tent, mixed = (
+        diffcern.adapt(predictor, method=name, online=True, **options)
+        for name, options in (("tent", {}), ("bn-adapt", {"source_count": 16.0}))
+    )
+    with pytest.warns(UserWarning, match="its answer means nothing"):
+        tent(IMAGES[:1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tent(IMAGES)
+        mixed(IMAGES[:1])

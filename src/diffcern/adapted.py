@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,11 @@ from diffcern.priors import Prior
 from diffcern.resizing import Images
 from diffcern.tasks import task_of
 from diffcern.types import Inputs, Prediction, concatenate
+
+LONELY = (
+    "one image has no batch statistics, and this method reads them: its answer means nothing. Give several images at a "
+    "time (the last batch of a loader too: drop_last=True), or a method with a source_count"
+)
 
 
 class AdaptedModel(nn.Module):
@@ -55,6 +61,8 @@ class AdaptedModel(nn.Module):
         with torch.inference_mode(False), torch.enable_grad():
             images = _usable(images) if isinstance(images, Tensor) else [_usable(image) for image in images]
             inputs = Inputs(images, [content_id(image) for image in images] if ids is None else ids)
+            if len(images) == 1 and self.method.needs_batch and not getattr(self.method, "source_count", 0.0):
+                warnings.warn(LONELY, stacklevel=2)
             if self.online:
                 self.prediction, self.state = self.method.step(self.state, inputs, self.seed)
             elif self.method.needs_batch:

@@ -21,10 +21,11 @@ from diffcern.predictors.native import NativePredictorConfig, native_predictor, 
 from diffcern.priors.native import NativeConfig, native_prior
 from diffcern.priors.spatial import Maps
 from diffcern.report import summarise, write_report
-from diffcern.run.bench import Bench, units
+from diffcern.run.bench import Bench
 from diffcern.run.evaluate import evaluate
 from diffcern.run.spec import parse_spec
 from diffcern.run.truths import Truths
+from diffcern.run.units import units
 from diffcern.tasks import Depth, Segmentation
 from diffcern.types import Inputs
 
@@ -227,7 +228,7 @@ def test_masks_whose_classes_are_not_named(table, tmp_path):
     table["models"]["class_map"] = {"floor": "ground"}
     bench = Bench(parse_spec(table), CPU)
     assert bench.task.class_names == ("ground", "cube")
-    (record,) = bench.run(units(bench.spec, 1)[0])[0]
+    (record,) = bench.run(units(bench.spec, 1)[0]).records
     assert record.statistics[-2:] == [12 * 8, 12 * 8]  # true pixels of each, without void
     table["models"]["labels"] = ["ground"]
     with pytest.raises(UsageError, match="leave labels out"):
@@ -244,7 +245,7 @@ def test_images_of_different_sizes_are_answered_one_by_one(table, tmp_path):
         bench.run(units(bench.spec, 2)[0])
     table["entries"]["source"]["batch_size"] = 1
     bench = Bench(parse_spec(table), CPU)
-    records = bench.run(units(bench.spec, 2)[0])[0]
+    records = bench.run(units(bench.spec, 2)[0]).records
     assert sorted(sum(record.statistics[-2:]) for record in records) == [12 * 16, 16 * 16]
 
 
@@ -295,7 +296,7 @@ def test_class_names_go_to_the_masks_where_there_are_labels_too(table, tmp_path)
     bench = Bench(parse_spec(table), CPU)
     assert bench.task.class_names == ("ground", "cube")
     assert bench.dataset.class_names == ("0", "1", "2")
-    assert bench.run(units(bench.spec, 3)[0])[0][0].statistics[-2:] == [0, 256]
+    assert bench.run(units(bench.spec, 3)[0]).records[0].statistics[-2:] == [0, 256]
 
 
 class Counting(list):

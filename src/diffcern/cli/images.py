@@ -66,6 +66,7 @@ def adapt(
     settings: SetOption = None,
     online: Annotated[bool, typer.Option("--online/--episodic", help="carry on from image to image")] = False,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 1,
+    shuffle: Annotated[bool, typer.Option("--shuffle", help="with --online: the images in a random order")] = False,
     max_side: SideOption = 4096,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
@@ -83,9 +84,12 @@ def adapt(
     """
     from diffcern.run.journal import Journal, check_out
     from diffcern.run.maps import check_maps_folder
+    from diffcern.run.order import shuffled, warned
     from diffcern.run.predict import adapt_rows, answers
 
     check_out(out, overwrite)
+    if shuffle and not online:
+        raise UsageError("--shuffle is for --online: episodic answers do not depend on the order")
     names: dict[str, Any] = {
         "predictor": predictor,
         "prior": prior or None,
@@ -110,6 +114,7 @@ def adapt(
         "online": online,
         "batch_size": batch_size,
         "seed": seed,
+        **({"shuffle": True} if shuffle else {}),
     }
     if task != "classification":
         check_maps_folder(out.with_suffix(""), Path(images))
@@ -117,7 +122,7 @@ def adapt(
     if online or built.needs_batch:
         journal.restart()  # an answer depends on the images before it or beside it
     given = answers(
-        dataset,
+        shuffled(dataset, seed) if shuffle else dataset,
         built,
         models.predictor,
         online=online,
@@ -127,7 +132,8 @@ def adapt(
         done={row["id"] for row in journal.rows},
     )
     if task == "classification":
-        rows = adapt_rows(models.predictor, given)
+        watched = warned(given, lambda text: typer.echo(text, err=True)) if online and not shuffle else given
+        rows = adapt_rows(models.predictor, watched)
     else:
         from diffcern.run.maps import adapt_maps
         from diffcern.run.purify import file_names

@@ -72,6 +72,11 @@ def needs(name: str, model: str) -> bool:
     return model in inspect.signature(method_class(name)).parameters
 
 
+def reads_batch(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether the method reads statistics of a batch, as far as its options tell (its predictor may have none)."""
+    return bool(getattr(method_class(name), "needs_batch", options.get("batch_statistics")))
+
+
 def checked_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options with types checked. Raises UsageError naming the option and what exists."""
     validator = options_of(method_class(name))

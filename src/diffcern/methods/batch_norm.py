@@ -92,6 +92,7 @@ class BatchNormAdapt:
     def __init__(self, predictor: Predictor, source_count: float = 0.0) -> None:
         check_batch_norm(predictor, "bn-adapt")
         self.predictor = frozen_copy(with_batch_statistics(predictor, source_count))
+        self.source_count = source_count
 
     def init(self) -> None:
         return None

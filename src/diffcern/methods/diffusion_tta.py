@@ -136,7 +136,7 @@ class DiffusionTTA:
             )
         check_draws(strategy, draws, span)
         weighting_named(weighting)
-        self.needs_batch = batch_statistics
+        self.needs_batch, self.source_count = batch_statistics, source_count
         if batch_statistics:
             check_batch_norm(predictor, "batch_statistics")
         network = with_batch_statistics(predictor, source_count) if batch_statistics else predictor

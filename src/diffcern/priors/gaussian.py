@@ -16,6 +16,7 @@ from torch import Tensor
 
 from diffcern.priors.base import Prior
 from diffcern.priors.schedule import Schedule
+from diffcern.resizing import interpolate
 from diffcern.types import Condition
 
 
@@ -50,7 +51,7 @@ class GaussianMixturePrior(Prior):
         self.log_snr_range = log_snr[0] - log_snr[1]
 
     def encode(self, images: Tensor) -> Tensor:
-        return 2 * images - 1
+        return 2 * interpolate(images, self.latent_shape[1:], "bilinear") - 1
 
     def decode(self, latents: Tensor) -> Tensor:
         return ((latents + 1) / 2).clamp(0, 1)

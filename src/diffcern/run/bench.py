@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,45 +24,17 @@ from diffcern.methods import MODELS, checked_options, method_class, needs
 from diffcern.methods.base import Method
 from diffcern.resizing import Images
 from diffcern.rng import generator
-from diffcern.run.batch import batch_of
+from diffcern.run.batch import ALONE, batch_of, even_batches
 from diffcern.run.models import load_models
+from diffcern.run.protocols import ACROSS, Place, stream
 from diffcern.run.spec import Entry, Spec
 from diffcern.run.truths import Truths, check_truth, load_images, right_answers
+from diffcern.run.units import Done, Item, Unit
 from diffcern.types import Inputs, Prediction, Record, Timing
 
 PICTURES_PER_CELL = 6  # images of which masks or depths are kept for the report, with every entry's answer
-UNIT = 20  # images per unit of work where images are independent
 KEPT_BYTES = 2**29  # of a cell's images in memory, from one entry to the next; further ones are made again
 KEPT_TRUTHS = 2**29  # the same of all masks and depths
-
-
-@dataclass(frozen=True)
-class Unit:
-    """One file of records: an entry on some images of one shift. Online entries take a shift as a whole."""
-
-    entry: str
-    shift: str
-    severity: int
-    start: int
-    stop: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.entry}--{self.shift}-{self.severity}--{self.start:06d}"
-
-    @property
-    def title(self) -> str:
-        return f"{self.entry} on {self.shift}" + (f" {self.severity}" if self.severity else "")
-
-
-def units(spec: Spec, count: int) -> list[Unit]:
-    """The whole work, in the order it is done."""
-    result = []
-    for shift, severity in spec.shifts.cells:
-        for name, entry in spec.entries.items():
-            size = count if entry.protocol == "online" else max(entry.batch_size, UNIT - UNIT % entry.batch_size)
-            result += [Unit(name, shift, severity, start, min(start + size, count)) for start in range(0, count, size)]
-    return result
 
 
 class Bench:
@@ -94,7 +66,6 @@ class Bench:
         if self.dense and self.task.class_names != tuple(name for names in classes for name in names):
             raise UsageError(f"a bench of {self.task.name} tells apart what the masks do: leave labels out of [models]")
         self.truths = Truths(self.dataset, self.task, classes, KEPT_TRUTHS)
-        self.skipped: dict[str, str] = {}  # images or truths that cannot be used: id -> reason
         self._methods: dict[str, Method] = {}
         self._cell: tuple[str, int] | None = None
         self._images: dict[int, Tensor] = {}
@@ -128,7 +99,7 @@ class Bench:
                 "method": entry.method,
                 "protocol": entry.protocol,
                 "batch_size": entry.batch_size,
-                "needs_batch": self.method(name).needs_batch or (entry.protocol == "online" and entry.batch_size > 1),
+                "needs_batch": self.method(name).needs_batch or (entry.protocol != "episodic" and entry.batch_size > 1),
                 "description": entry.description,
             }
             for name, entry in self.spec.entries.items()
@@ -160,74 +131,86 @@ class Bench:
         whole = self.dense or self.spec.shifts.whole  # a truth at every pixel belongs to every pixel
         return shifted(sample.image, shift, severity, self.spec.seed, sample.id, whole=whole)
 
-    def run(self, unit: Unit) -> tuple[list[Record], list[Timing], dict[str, bytes]]:
-        """The records of a unit; of its first images the masks or depths that were answered, as PNG by id."""
+    def stream(self, unit: Unit) -> list[Place]:
+        """The images of a unit, in the order in which its entry meets them."""
         entry = self.spec.entries[unit.entry]
-        method = self.method(unit.entry)
+        cells = self.spec.shifts.cells if entry.protocol in ACROSS else [(unit.shift, unit.severity)]
+        targets = [self.dataset.targets[index] for index in self.order]
+        return stream(entry.protocol, cells, targets, self.spec.seed, entry.concentration)[unit.start : unit.stop]
+
+    def run(self, unit: Unit) -> Done:
+        """The records of a unit, and what else there is to say of it; of some images the masks or depths, as PNG."""
+        entry, method = self.spec.entries[unit.entry], self.method(unit.entry)
         records: list[Record] = []
         timings: list[Timing] = []
-        pictures: dict[str, bytes] = {}
+        skipped: list[dict[str, Any]] = []
+        pictures: list[dict[str, Any]] = []
         state = method.init()
-        for start in range(unit.start, unit.stop, entry.batch_size):
-            positions: list[int] = list(range(start, min(start + entry.batch_size, unit.stop)))
-            positions, images = self._readable(positions, unit)
-            if not positions:
+        for batch in even_batches(self._readable(unit, skipped), entry.batch_size):
+            if len(batch) == 1 < entry.batch_size and method.needs_batch and not getattr(method, "source_count", 0.0):
+                skipped.append({**self._key(unit, batch[0]), "reason": ALONE})
                 continue
-            ids = [self.dataset.ids[self.order[p]] for p in positions]
+            ids = [self.dataset.ids[self.order[item.position]] for item in batch]
+            images = self._batch([item.image for item in batch])
             begin = time.perf_counter()
             if entry.protocol == "episodic":
                 state = method.init()
             prediction, state = method.step(state, Inputs(images, ids), self.spec.seed)
-            seconds = (time.perf_counter() - begin) / len(ids)
-            records += self._records(unit, entry, positions, ids, prediction)
-            timings += [
-                Timing(unit.entry, unit.shift, unit.severity, id, seconds, peak_memory_mb(self.device)) for id in ids
-            ]
-            for row, position in enumerate(positions):
-                if self.dense and position < PICTURES_PER_CELL:
-                    picture = self.truths.picture(self.order[position], prediction.output[row])
-                    pictures |= {ids[row]: picture} if picture else {}
-        return records, timings, pictures
+            seconds, memory = (time.perf_counter() - begin) / len(ids), peak_memory_mb(self.device)
+            records += self._records(unit, batch, prediction)
+            timings += [Timing(**self._key(unit, item), seconds=seconds, peak_memory_mb=memory) for item in batch]
+            for row, item in enumerate(batch):
+                if self.dense and item.position < PICTURES_PER_CELL:
+                    picture = self.truths.picture(self.order[item.position], prediction.output[row])
+                    pictures += [{**self._key(unit, item), "png": picture}] if picture else []
+        return Done(records, timings, skipped, pictures)
 
-    def _readable(self, positions: list[int], unit: Unit) -> tuple[list[int], Images]:
-        """The positions whose images and truths can be used, and those images as a batch; others go to `skipped`."""
-        images, kept = [], []
-        for position in positions:
+    def _readable(self, unit: Unit, skipped: list[dict[str, Any]]) -> Iterator[Item]:
+        """The images of the unit that can be used, with their truths; others become rows of `skipped`."""
+        for place, (position, shift, severity) in enumerate(self.stream(unit), unit.start):
+            item = Item(position, shift, severity, place, torch.empty(0))
             try:
                 if self.dense:
                     self.truths.sample(self.order[position])
-                images.append(self.image(position, unit.shift, unit.severity))
-                kept.append(position)
+                yield replace(item, image=self.image(position, shift, severity))
             except UnreadableImage as error:
-                self.skipped[self.dataset.ids[self.order[position]]] = error.reason
+                skipped.append({**self._key(unit, item), "reason": error.reason})
+
+    def _key(self, unit: Unit, item: Item) -> dict[str, Any]:
+        """What names a row of a file of the run."""
+        id = self.dataset.ids[self.order[item.position]]
+        return {"entry": unit.entry, "shift": item.shift, "severity": item.severity, "id": id}
+
+    def _batch(self, images: Sequence[Tensor]) -> Images:
         if self.dense and len({image.shape for image in images}) > 1:
             raise UsageError(
                 f"{self.spec.data.dataset} has images of different sizes, and answers of {self.task.name} are as large "
                 "as they are: set batch_size = 1"
             )
-        return kept, batch_of(images, self.device) if images else []
+        return batch_of(images, self.device)
 
-    def _records(
-        self, unit: Unit, entry: Entry, positions: list[int], ids: list[str], prediction: Prediction
-    ) -> Iterator[Record]:
-        indices = [self.order[position] for position in positions]
+    def _records(self, unit: Unit, batch: Sequence[Item], prediction: Prediction) -> Iterator[Record]:
+        entry, needs_batch = self.spec.entries[unit.entry], self.method(unit.entry).needs_batch
+        indices = [self.order[item.position] for item in batch]
         judged = self.truths.judge(indices, prediction.output, None if self.dense else prediction.probabilities)
-        for row, (index, id) in enumerate(zip(indices, ids, strict=True)):
+        for row, item in enumerate(batch):
+            notes = dict(prediction.notes[row]) if prediction.notes else {}
+            if entry.protocol != "episodic":
+                notes["order"] = item.place
+            if needs_batch and len(batch) != entry.batch_size:  # other statistics than were asked for
+                notes["batch"] = len(batch)
             yield Record(
-                entry=unit.entry,
+                **self._key(unit, item),
                 method=entry.method,
                 dataset=self.spec.data.dataset,
-                shift=unit.shift,
-                severity=unit.severity,
-                id=id,
-                index=index,
+                index=indices[row],
                 target=judged[row].target,
                 prediction=judged[row].prediction,
                 probabilities=list(judged[row].probabilities),
                 nfe_forward=prediction.costs[row].nfe_forward,
                 nfe_backward=prediction.costs[row].nfe_backward,
                 loss_trace=list(prediction.trace[row]) if prediction.trace else [],
-                notes=dict(prediction.notes[row]) if prediction.notes else {},
+                notes=notes,
                 statistics=list(judged[row].statistics),
             )
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 
 from diffcern.errors import UsageError
-from diffcern.run.bench import Bench, units
+from diffcern.run.bench import Bench
 from diffcern.run.parallel import do_unit, run_units
 from diffcern.run.pictures import examples, truths
 from diffcern.run.spec import Spec, check_same
 from diffcern.run.store import RunFolder, check_fingerprint
+from diffcern.run.units import units
 
 
 def evaluate(

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import torch
 
-from diffcern.run.bench import Bench, Unit
+from diffcern.run.bench import Bench
 from diffcern.run.spec import Spec
 from diffcern.run.store import RunFolder
+from diffcern.run.units import Unit
 
 _bench: Bench  # of this worker process
 _folder: RunFolder
@@ -35,12 +36,7 @@ def _work(unit: Unit) -> None:
 
 def do_unit(bench: Bench, folder: RunFolder, unit: Unit) -> None:
     """Does one unit and writes its records, and beside them which of its images were skipped."""
-    bench.skipped.clear()
-    records, timings, answers = bench.run(unit)
-    key = {"entry": unit.entry, "shift": unit.shift, "severity": unit.severity}
-    skipped = [{**key, "id": id, "reason": reason} for id, reason in bench.skipped.items()]
-    pictures = [{**key, "id": id, "png": png} for id, png in answers.items()]
-    folder.write_unit(unit.name, records, timings, skipped, pictures)
+    folder.write_unit(unit.name, bench.run(unit))
 
 
 def run_units(spec: Spec, out: Path, work: Sequence[Unit], workers: int, finished: Callable[[Unit], None]) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
@@ -16,19 +16,21 @@ from diffcern.errors import UsageError
 from diffcern.methods import Method
 from diffcern.methods.base import call
 from diffcern.predictors import Predictor
-from diffcern.run.batch import batch_of
+from diffcern.run.batch import ALONE, batch_of, even_batches
 from diffcern.types import Inputs, Prediction
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a method answered for one image. before: the predictor's output `[...]`; row: of the image in prediction."""
+    """What a method answered for one image. before: the predictor's output `[...]`; row: of the image in prediction;
+    batch: how many images lent their statistics, None where the method reads none."""
 
     sample: Sample
     before: Tensor
     prediction: Prediction
     row: int
     seconds: float
+    batch: int | None = None
 
     @property
     def cost(self) -> dict[str, Any]:
@@ -40,6 +42,7 @@ class Answer:
             "steps": len(trace),
             "nfe_forward": self.prediction.costs[self.row].nfe_forward,
             "nfe_backward": self.prediction.costs[self.row].nfe_backward,
+            **({} if self.batch is None else {"batch": self.batch}),
             "seconds": round(self.seconds, 4),
             "error": None,
         }
@@ -56,15 +59,17 @@ def answers(
     device: torch.device,
     done: set[str],
 ) -> Iterator[Answer | UnreadableImage]:
-    """Every image's answer, in order of batches; the error of one that cannot be read.
+    """Every image's answer, in order of batches, the last two of which share what is left; the error of one that cannot
+    be read, or is the only one left of a batch whose statistics are needed.
 
     done: ids to leave out, except online, where every image is part of the stream.
     """
-    state = method.init()
-    for samples in in_batches(dataset, batch_size, set() if online else done):
-        good = [sample for sample in samples if isinstance(sample, Sample)]
-        yield from (sample for sample in samples if isinstance(sample, UnreadableImage))
-        if not good:
+    state, errors = method.init(), deque[UnreadableImage]()
+    for good in even_batches(_readable(dataset, set() if online else done, errors), batch_size):
+        while errors:
+            yield errors.popleft()
+        if len(good) == 1 < batch_size and method.needs_batch and not getattr(method, "source_count", 0.0):
+            yield UnreadableImage(good[0].id, ALONE)
             continue
         if predictor.task != "classification" and len({sample.image.shape for sample in good}) > 1:
             raise UsageError("maps of images of different sizes do not stack: leave --batch-size at 1")
@@ -76,8 +81,19 @@ def answers(
             state = method.init()
         prediction, state = method.step(state, Inputs(images, [sample.id for sample in good]), seed)
         seconds = (time.perf_counter() - begin) / len(good)
+        batch = len(good) if method.needs_batch else None
         for row, sample in enumerate(good):
-            yield Answer(sample, before[row], prediction, row, seconds)
+            yield Answer(sample, before[row], prediction, row, seconds, batch)
+    yield from errors
+
+
+def _readable(dataset: Dataset, done: set[str], errors: deque[UnreadableImage]) -> Iterator[Sample]:
+    """The images that can be read, in order, without `done`; the others go to `errors`."""
+    for item in readable(dataset, skip=done):
+        if isinstance(item, UnreadableImage):
+            errors.append(item)
+        else:
+            yield item
 
 
 def adapt_rows(predictor: Predictor, given: Iterator[Answer | UnreadableImage]) -> Iterator[dict[str, Any]]:
@@ -104,8 +120,7 @@ def classify_rows(
     dataset: Dataset, method: Method, class_names: tuple[str, ...], *, seed: int, device: torch.device, done: set[str]
 ) -> Iterator[dict[str, Any]]:
     """Rows with the ranked labels and the margin of the first over the second, with its standard error."""
-    for samples in in_batches(dataset, 1, done):
-        sample = samples[0]
+    for sample in readable(dataset, skip=done):
         if isinstance(sample, UnreadableImage):
             yield unreadable(sample)
             continue
@@ -126,13 +141,6 @@ def classify_rows(
             "seconds": round(time.perf_counter() - begin, 4),
             "error": None,
         }
-
-
-def in_batches(dataset: Dataset, size: int, done: set[str]) -> Iterator[list[Sample | UnreadableImage]]:
-    """The images in order, by `size`, those in the place of an error where they cannot be read; without `done`."""
-    todo = (item for item in readable(dataset, skip=done))
-    while batch := list(islice(todo, size)):
-        yield batch
 
 
 def unreadable(error: UnreadableImage) -> dict[str, Any]:

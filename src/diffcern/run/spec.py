@@ -17,8 +17,9 @@ from diffcern.data.corruptions import COMMON, EXTRA
 from diffcern.data.scenes import Scenes
 from diffcern.data.shifts import SHIFTS
 from diffcern.errors import DiffcernError, UsageError, unknown
-from diffcern.methods import checked_options, method_class
+from diffcern.methods import checked_options, reads_batch
 from diffcern.methods.presets import preset_options
+from diffcern.run.protocols import PROTOCOLS, Protocol
 
 Value = TypeVar("Value")
 STRICT = ConfigDict(extra="forbid")
@@ -88,14 +89,15 @@ class Shifts:
 class Entry:
     """One row of the table: a method with options, and how it meets the images.
 
-    preset: where options that are not given come from (`methods/presets.py`). protocol: "episodic" starts afresh for
-    every batch, "online" carries its state through the images of a shift.
+    preset: where options that are not given come from (`methods/presets.py`). protocol, concentration: see
+    `run/protocols.py`.
     """
 
     method: str
     preset: str = "paper"
-    protocol: Literal["episodic", "online"] = "episodic"
+    protocol: Protocol = "episodic"
     batch_size: int = Field(default=1, ge=1)
+    concentration: float = Field(default=0.1, gt=0, allow_inf_nan=False)
     description: str = ""
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -150,8 +152,11 @@ def parse_spec(table: Mapping[str, Any], source: str = "specification") -> Spec:
     for name, entry in entries.items():
         if entry.protocol == "episodic" and entry.batch_size > 1 and not _batches(entry.method, entry.options):
             raise UsageError(
-                f"entry {name!r}: {entry.method} answers single images when episodic; set batch_size = 1 or online"
+                f"entry {name!r}: {entry.method} answers single images when episodic; set batch_size = 1, or a "
+                f"protocol that carries its state: {', '.join(PROTOCOLS[1:])}"
             )
+        if entry.protocol == "correlated" and spec.models.task != "classification":
+            raise UsageError(f"entry {name!r}: correlated goes by the classes of images: not for {spec.models.task}")
         if not name.replace("-", "").replace("_", "").replace("+", "").isalnum():
             raise UsageError(f"entry name {name!r}: use letters, digits, '-', '_' and '+' (it names files)")
     known = ["clean", *COMMON, *EXTRA, *SHIFTS, *Scenes.renditions, *GROUPS]
@@ -193,7 +198,7 @@ def _with_preset(entry: Entry, task: str) -> Entry:
 
 
 def _batches(method: str, options: Mapping[str, Any]) -> bool:
-    return method == "source" or bool(getattr(method_class(method), "needs_batch", options.get("batch_statistics")))
+    return method == "source" or reads_batch(method, options)
 
 
 def override(table: dict[str, Any], assignment: str) -> None:

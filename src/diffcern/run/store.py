@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from diffcern.errors import DiffcernError
 from diffcern.files import atomically
-from diffcern.types import Record, Timing
+from diffcern.run.units import Done
 
 RECORD_SCHEMA = pa.schema(
     [
@@ -95,25 +95,19 @@ class RunFolder:
         """Whether the records of that unit of work are there."""
         return (self.path / "records" / f"{unit}.parquet").is_file()
 
-    def write_unit(
-        self,
-        unit: str,
-        records: Sequence[Record],
-        timings: Iterable[Timing],
-        skipped: Sequence[Mapping[str, Any]] = (),  # rows of SKIPPED_SCHEMA
-        pictures: Sequence[Mapping[str, Any]] = (),  # rows of PICTURE_SCHEMA
-    ) -> None:
+    def write_unit(self, unit: str, done: Done) -> None:
         """Records last: a unit counts as done when they are there."""
-        if pictures:
+        if done.pictures:
             (self.path / "answers").mkdir(exist_ok=True)
-            self.write_table(f"answers/{unit}.parquet", pa.Table.from_pylist(list(pictures), schema=PICTURE_SCHEMA))
-        if skipped:
-            self.write_table(f"skipped/{unit}.parquet", pa.Table.from_pylist(list(skipped), schema=SKIPPED_SCHEMA))
-        self.write_table(
-            f"timings/{unit}.parquet", pa.Table.from_pylist([asdict(t) for t in timings], schema=TIMING_SCHEMA)
-        )
-        rows = [{**asdict(r), "notes": json.dumps(r.notes, sort_keys=True)} for r in records]
-        self.write_table(f"records/{unit}.parquet", pa.Table.from_pylist(rows, schema=RECORD_SCHEMA))
+            self._write("answers", unit, done.pictures, PICTURE_SCHEMA)
+        if done.skipped:
+            self._write("skipped", unit, done.skipped, SKIPPED_SCHEMA)
+        self._write("timings", unit, [asdict(timing) for timing in done.timings], TIMING_SCHEMA)
+        rows = [{**asdict(record), "notes": json.dumps(record.notes, sort_keys=True)} for record in done.records]
+        self._write("records", unit, rows, RECORD_SCHEMA)
+
+    def _write(self, kind: str, unit: str, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
+        self.write_table(f"{kind}/{unit}.parquet", pa.Table.from_pylist(list(rows), schema=schema))
 
 
 def check_fingerprint(path: Path, fingerprint: Mapping[str, str]) -> None:
