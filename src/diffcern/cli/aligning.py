@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from diffcern.cli.progress import counted
 from diffcern.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,14 +58,15 @@ def sampling_settings(generator: Prior, steps: int, solver: str, guidance_scale:
 @contextmanager
 def bars(console: Console) -> Iterator[Callable[[int, int, str], None]]:
     """A progress bar for each stage, that is for each first word of what is reported."""
-    columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    columns = [TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    columns.append(TextColumn("{task.fields[text]}", style="dim"))
+    with Progress(*columns, console=console, transient=True) as progress, counted(progress):
         shown: dict[str, TaskID] = {}
 
         def report(done: int, total: int, what: str) -> None:
             stage = what.partition(",")[0]
             if stage not in shown:
-                shown[stage] = progress.add_task(what)
+                shown[stage] = progress.add_task(what, text="")
             progress.update(shown[stage], completed=done, total=total, description=what)
 
         yield report

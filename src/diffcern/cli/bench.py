@@ -10,6 +10,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from diffcern.cli.options import DeviceOption, JsonOption, StrictOption
+from diffcern.cli.progress import counted
 from diffcern.cli.resumable import resumable
 from diffcern.errors import DiffcernError, UsageError
 
@@ -37,10 +38,11 @@ def bench(
     chosen, part = device_named(device), _shard(shard)
     check_folder(folder)
     check_same(resolved, folder)
-    shown = (TextColumn("{task.description:<44}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    shown = [TextColumn("{task.description:<44}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %")]
+    shown += [TimeRemainingColumn(), TextColumn("{task.fields[text]}", style="dim")]
     kept = f"the records are kept in {folder}"
-    with resumable(kept) as console, Progress(*shown, TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task("loading", total=1)
+    with resumable(kept) as console, Progress(*shown, console=console) as bar, counted(bar):
+        task = bar.add_task("loading", total=1, text="")
         complete, skipped = evaluate(
             resolved,
             folder,

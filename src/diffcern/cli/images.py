@@ -139,7 +139,7 @@ def adapt(
         from diffcern.run.purify import file_names
 
         rows = adapt_maps(models.predictor, given, file_names(dataset.ids), out.with_suffix(""))
-    write_rows(journal, rows, len(dataset), "adapting", strict, as_json)
+    write_rows(journal, rows, len(dataset), "adapting", strict, as_json, getattr(built, "evaluations", 0))
 
 
 def classify(
@@ -180,7 +180,7 @@ def classify(
         journal = Journal(out, chosen, overwrite=overwrite)
     done = {row["id"] for row in journal.rows} if journal else set()
     rows = classify_rows(dataset, built, classes, seed=seed, device=models.device, done=done)
-    write_rows(journal, rows, len(dataset), "classifying", strict, as_json)
+    write_rows(journal, rows, len(dataset), "classifying", strict, as_json, getattr(built, "evaluations", 0))
 
 
 def _prepare(

@@ -81,7 +81,8 @@ def purify(
     shown = parse_view(view)
     check_settings(out, {"identity": built.purifier.identity, "seed": seed, "max_side": max_side, "view": shown})
     rows = purified(dataset, built.purifier, out, view=shown, seed=seed, batch_size=batch_size, device=place)
-    written = collect(None, rows, len(dataset), "purifying", kept=f"what is in {out} is kept: run again to go on")
+    kept = f"what is in {out} is kept: run again to go on"
+    written = collect(None, rows, len(dataset), "purifying", kept, built.evaluations)
     skipped = sum(bool(row["error"]) for row in written)
     there = len(dataset) - len(written)
     made = f"{len(written) - skipped} images purified into {out}, {there} were there, {skipped} skipped"

@@ -8,16 +8,25 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import track
 
+from diffcern.cli.progress import progress_of
 from diffcern.cli.table import rows_table
 
 
 def write_rows(
-    journal: Any, rows: Iterator[dict[str, Any]], total: int, what: str, strict: bool, as_json: bool
+    journal: Any,
+    rows: Iterator[dict[str, Any]],
+    total: int,
+    what: str,
+    strict: bool,
+    as_json: bool,
+    evaluations: int = 0,
 ) -> None:
-    """Writes rows as they come, prints the table (its first rows, for a long one) and what was skipped."""
-    written = collect(journal, rows, total, what)
+    """Writes rows as they come, prints the table (its first rows, for a long one) and what was skipped.
+
+    evaluations: of the denoiser for each, where known.
+    """
+    written = collect(journal, rows, total, what, evaluations=evaluations)
     if as_json:
         typer.echo(json.dumps(written, indent=1))
     elif good := [row for row in written if not row["error"]]:
@@ -26,7 +35,12 @@ def write_rows(
 
 
 def collect(
-    journal: Any, rows: Iterator[dict[str, Any]], total: int, what: str, kept: str = "nothing is kept"
+    journal: Any,
+    rows: Iterator[dict[str, Any]],
+    total: int,
+    what: str,
+    kept: str = "nothing is kept",
+    evaluations: int = 0,
 ) -> list[dict[str, Any]]:
     """Takes rows as they come, into the journal where there is one, under a progress bar; with those it had before.
 
@@ -37,12 +51,14 @@ def collect(
     if written:
         console.print(f"continuing: {len(written)} of {total} are done")
     try:
-        for row in track(rows, what, total=total - len(written), console=console, transient=True):
-            if journal:
-                journal.add(row)
-            written.append(row)
-            if row["error"]:
-                console.print(f"skipped {row['id']}: {row['error']}")
+        with progress_of(what, total - len(written), console, evaluations) as done:
+            for row in rows:
+                if journal:
+                    journal.add(row)
+                written.append(row)
+                done()
+                if row["error"]:
+                    console.print(f"skipped {row['id']}: {row['error']}")
     except KeyboardInterrupt:
         if journal:
             kept = f"{len(journal.rows)} rows are kept: run the same command to continue"

@@ -26,7 +26,10 @@ State = Any  # each method's own; immutable, so that it can be kept, shared and 
 
 class Method(Protocol):
     """needs_batch: the method reads statistics of the batch, so its answer for one image depends on the others; one
-    that mixes them with the source's has a source_count above 0, and can answer for one image alone."""
+    that mixes them with the source's has a source_count above 0, and can answer for one image alone.
+
+    A method that asks the denoiser says how often for an image, at most, as `evaluations`: for whoever waits.
+    """
 
     needs_batch: bool
 

@@ -5,6 +5,7 @@ argmin_k  E_{t, eps} w(t) || eps - eps_hat(z_t, t, c_k) ||^2       with the same
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -67,6 +68,9 @@ class DiffusionClassifier:
             raise UsageError(f"temperature must be above 0, not {temperature}")
         self.draws = max(self.samples, default=draws)
         check_draws(strategy, self.draws, span)
+        alive = [len(self.hypotheses), *self.keep[:-1]]
+        new = [b - a for a, b in itertools.pairwise((0, *(self.samples or (draws,))))]
+        self.evaluations = sum(k * m for k, m in zip(alive, new, strict=True))  # of an image
         self.strategy, self.weighting, self.norm = strategy, weighting, norm
         self.view: View = view
         self.temperature, self.rows, self.span = temperature, rows, (span[0], span[1])

@@ -144,6 +144,7 @@ class DiffusionTTA:
         self.prior = frozen_view(prior)
         self.task = task
         self.steps, self.draws, self.strategy, self.weighting = steps, draws, strategy, weighting
+        self.evaluations = steps * draws  # of an image, at most
         self.span, self.resample, self.parameters, self.top_k = (span[0], span[1]), resample, parameters, top_k
         if temperature <= 0:
             raise UsageError(f"temperature must be above 0, not {temperature}")

@@ -80,7 +80,7 @@ class Dusa:
             raise UsageError(f"top_k + random_k must fit the {len(task.class_names)} classes, top_k at least 1")
         self.predictor, self.prior, self.task = adaptable_copy(predictor, parameters), frozen_view(prior), task
         self.timestep, self.top_k, self.random_k, self.others = timestep, top_k, random_k, others
-        self.scale = scale
+        self.scale, self.evaluations = scale, top_k + random_k
         self.optimizer = Optimizer(optimizer, learning_rate, momentum)
         self.parameters, self.rows = parameters, rows
         rate = learning_rate if prior_learning_rate is None else prior_learning_rate

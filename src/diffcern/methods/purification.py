@@ -81,6 +81,8 @@ class Purified:
             raise UsageError("depth comes without a confidence: leave skip out, and give ensemble none or sum")
         self.before, self.after, self.predictor, self.task = before, after, predictor, task
         self.purifier, self.ensemble, self.skip = purifier, ensemble, skip
+        answering = sum(getattr(method, "evaluations", 0) for method in (before, after))
+        self.evaluations = purifier.evaluations + answering  # of an image, at most
 
     def init(self) -> None:
         """No state: every answer rests on the models as given."""

@@ -12,6 +12,7 @@ from diffcern.priors.schedule import Schedule
 from diffcern.priors.spatial import Maps
 from diffcern.resizing import Images
 from diffcern.types import Condition, Denoised
+from diffcern.watching import evaluated
 
 
 class Prior(nn.Module, ABC):
@@ -102,7 +103,9 @@ class Prior(nn.Module, ABC):
             takes = f"maps of shape {self.spatial_shape}" if self.spatial_shape else "no maps"
             raise UsageError(f"this prior takes {takes}, not {tuple(condition.spatial.shape[1:])}")
         alpha, sigma = self.alpha_sigma(timesteps)
-        return Denoised(self.denoise(x_t, timesteps, condition), self.kind, x_t, alpha, sigma)
+        output = self.denoise(x_t, timesteps, condition)
+        evaluated(len(x_t))
+        return Denoised(output, self.kind, x_t, alpha, sigma)
 
     def hypotheses(self) -> Condition:
         """One condition row per class of the label space, `[K, K]`."""
