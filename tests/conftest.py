@@ -103,3 +103,7 @@ def cli(capsys, monkeypatch) -> Callable[..., tuple[int, str, str]]:
         return code, out, err
 
     return run
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--parity", metavar="FILE", help="write what tests/parity finds into docs/parity.md")
