@@ -39,7 +39,7 @@ def published(model):
 
 def test_a_step_is_the_equations_gradient(predictor, inputs):
     image, lr, views = inputs[:1], 0.1, 5
-    method = build_method("memo", predictor, None, None, {"views": views, "learning_rate": lr})
+    method = build_method("memo", predictor, None, None, {"views": views, "learning_rate": lr, "crops": "none"})
     prediction, state = method.step(method.init(), image, 7)
     network = published(predictor)
     seen = augmix(image.images[0], views, 1, generator(7, "memo", *image.ids))  # level 1, as published
@@ -62,8 +62,22 @@ def test_an_image_counts_once_however_many_images_there_are(predictor, inputs):
     assert torch.equal(ours.output, theirs.output)
 
 
+@pytest.mark.parametrize("crops", ["resized", "shifted"])
+def test_published_crops_and_mirrors(crops):
+    """Before AugMix, each view its own: half of them mirrored, and none is the whole picture any more."""
+    left = torch.zeros(3, 16, 32)
+    left[..., :12] = 1.0
+    size = (16, 16) if crops == "resized" else (16, 32)
+    views = augmix(left, 200, 1, generator(0, "memo", "a"), crops, size)
+    assert views.shape == (200, 3, *size)
+    right = (views[..., size[1] // 2 :].mean((1, 2, 3)) > views[..., : size[1] // 2].mean((1, 2, 3))).float().mean()
+    assert 0.15 < right < 0.7
+    plain = augmix(left, 200, 1, generator(0, "memo", "a"))
+    assert (plain[..., 16:].mean((1, 2, 3)) > plain[..., :16].mean((1, 2, 3))).float().mean() < 0.1
+
+
 def test_steps_lower_the_entropy(predictor, inputs):
-    method = build_method("memo", predictor, None, None, {"views": 8, "learning_rate": 0.05})
+    method = build_method("memo", predictor, None, None, {"views": 8, "learning_rate": 0.05, "crops": "none"})
     state, entropies = method.init(), []
     for _ in range(5):
         prediction, state = method.step(state, inputs[:1], 0)

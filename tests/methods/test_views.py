@@ -135,7 +135,7 @@ def test_memo_augments_what_the_predictor_sees(cropping, wide, monkeypatch):
         return image.expand(views, 3, 28, 28)
 
     monkeypatch.setattr(memo, "augmix", augmix)
-    built = build_method("memo", cropping, None, None, {"views": 2})
+    built = build_method("memo", cropping, None, None, {"views": 2, "crops": "none"})
     built.step(built.init(), Inputs([wide, wide[:, :64]], ["a", "b"]), 0)
     assert shapes == [(3, 28, 28)] * 2
 

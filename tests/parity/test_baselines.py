@@ -96,7 +96,7 @@ def test_memo(optimizer, classifier, reference, parity):
     for batch in batches(3, 1):
         prediction, state = method.step(state, batch, 7)
         answers.append(prediction.output)
-        views = augmix(batch.images[0], 4, 1, generator(7, "memo", batch.ids[0]))
+        views = augmix(batch.images[0], 4, 1, generator(7, "memo", batch.ids[0]), "resized")
         m = network(views).softmax(-1).mean(0)
         torchs.zero_grad()
         (-(m * m.log()).sum()).backward()

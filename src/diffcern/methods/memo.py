@@ -6,12 +6,12 @@ minimise  H(m) = -sum_k m_k log m_k,    m = (1/B) sum_b p(y | a_b(x)),    a_b fr
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
-from torchvision.transforms.v2 import AugMix
+from torch import Tensor, nn
+from torchvision.transforms.v2 import AugMix, Compose, RandomCrop, RandomHorizontalFlip, RandomResizedCrop
 
 from diffcern.methods.base import Count, Optimizer, Weights, call, descend, stop
 from diffcern.methods.batch_norm import with_batch_statistics
@@ -19,6 +19,8 @@ from diffcern.methods.parameters import adaptable_copy, choose_parameters
 from diffcern.predictors import Predictor
 from diffcern.rng import generator
 from diffcern.types import Cost, Inputs, Prediction
+
+Crops = Literal["none", "resized", "shifted"]
 
 
 class Memo:
@@ -30,7 +32,8 @@ class Memo:
     without a gradient; models without BatchNorm have no use for it. severity: of AugMix's operations, 1 as in MEMO's
     published code (AugMix's own paper: 3).
 
-    Deviation: the views are AugMix's alone, not cropped and mirrored before, because not every label survives that.
+    crops: crop and mirror each view at random before, as published ("resized" crops of all sizes, as for ImageNet, or
+    "shifted" by up to an eighth, as for CIFAR), or "none" where not every label survives that.
     """
 
     needs_batch = False
@@ -46,6 +49,7 @@ class Memo:
         momentum: float = 0.0,
         parameters: str = "all",
         source_count: float = 16.0,
+        crops: Crops = "resized",
     ) -> None:
         # The views of an image count as the one image that they are: N B / (N B + n B) = N / (N + n).
         mixed, alone = (
@@ -53,7 +57,7 @@ class Memo:
         )
         self.for_views, self.predictor = (adaptable_copy(network, parameters) for network in (mixed, alone))
         self.optimizer = Optimizer(optimizer, learning_rate, momentum)
-        self.parameters, self.views, self.severity = parameters, views, severity
+        self.parameters, self.views, self.severity, self.crops = parameters, views, severity, crops
 
     def init(self) -> Weights:
         return Weights(choose_parameters(self.predictor, self.parameters))
@@ -61,8 +65,12 @@ class Memo:
     def step(self, state: Weights, inputs: Inputs, seed: int) -> tuple[Prediction, Weights]:
         leaves, optimizer = self.optimizer.start(state)
         rngs = [generator(seed, "memo", id) for id in inputs.ids]
-        seen = self.predictor.resize(inputs.images)  # as published: what the predictor sees is augmented
-        views = [augmix(x, self.views, self.severity, rng) for x, rng in zip(seen, rngs, strict=True)]
+        seen = self.predictor.resize(inputs.images)
+        size = (seen.shape[-2], seen.shape[-1])
+        given = inputs.images if self.crops == "resized" else seen  # these are of the whole image
+        views = [
+            augmix(x, self.views, self.severity, rng, self.crops, size) for x, rng in zip(given, rngs, strict=True)
+        ]
         with torch.enable_grad():
             logits = call(self.for_views, leaves, torch.cat(views)).unflatten(0, (len(inputs), self.views))
             losses = marginal_entropy(logits)
@@ -80,14 +88,27 @@ def marginal_entropy(logits: Tensor) -> Tensor:
     return -(log_mean.exp() * log_mean).sum(-1)
 
 
-def augmix(image: Tensor, views: int, severity: int, rng: torch.Generator) -> Tensor:
+def augmix(
+    image: Tensor,
+    views: int,
+    severity: int,
+    rng: torch.Generator,
+    crops: Crops = "none",
+    size: tuple[int, int] | None = None,
+) -> Tensor:
     """Views `[views, 3, H, W]` of an image `[3, H, W]` in [0, 1], on its device (arXiv 1912.02781, section 3).
 
-    The operations are those that are none of ImageNet-C's corruptions (rotate, shear, translate, posterize, solarize,
-    autocontrast, equalize), on 8-bit images. torchvision draws from torch's global CPU generator, which is afterwards
-    as it was before.
+    crops: see `Memo`; size: of the views, by default the image's. The operations are those that are none of ImageNet-C's
+    corruptions (rotate, shear, translate, posterize, solarize, autocontrast, equalize), on 8-bit images. torchvision
+    draws from torch's global CPU generator, which is afterwards as it was before.
     """
-    transform = AugMix(severity=severity, all_ops=False)
+    height, width = size or (image.shape[-2], image.shape[-1])
+    before: dict[Crops, list[nn.Module]] = {
+        "none": [],
+        "resized": [RandomResizedCrop((height, width), antialias=True), RandomHorizontalFlip()],
+        "shifted": [RandomCrop((height, width), padding=(width // 8, height // 8)), RandomHorizontalFlip()],
+    }
+    transform = Compose([*before[crops], AugMix(severity=severity, all_ops=False)])
     pixels = (image * 255).round().to(torch.uint8).cpu()
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(rng.get_state())

@@ -1,4 +1,5 @@
-"""Which parameters of a predictor are adapted: all, those of normalisation layers, the last layer, or LoRA's."""
+"""Which parameters of a predictor are adapted: all, those of normalisation layers, the last layer, or LoRA's; or those
+that the published code of Diffusion-TTA happens to reach."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.methods.base import frozen_copy
 
-PARAMETER_CHOICES = ("all", "norm", "last", "lora")
+PARAMETER_CHOICES = ("all", "norm", "last", "lora", "published")
 RANK = 8  # of LoRA's updates
 
 
@@ -22,7 +23,8 @@ def adaptable_copy(model: nn.Module, which: str) -> Any:
 
 def choose_parameters(model: nn.Module, which: str) -> dict[str, Tensor]:
     """The parameters to adapt, by name: "all", "norm" (affine of normalisation layers), "last" (last linear layer),
-    "lora" (of an `adaptable_copy`).
+    "lora" (of an `adaptable_copy`), "published" (of modules without parts, but for the last linear layer: that code
+    passes over parameters beside a module's parts, such as attention's in_proj, layer scale and embeddings).
 
     Raises UsageError for another choice and DiffcernError when the model has none of the kind.
     """
@@ -37,13 +39,25 @@ def choose_parameters(model: nn.Module, which: str) -> dict[str, Tensor]:
             for key, value in module.named_parameters(recurse=False)
         }
     elif which == "last":
-        layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-        chosen = {name: value for name, value in chosen.items() if layers and name.startswith(layers[-1] + ".")}
+        chosen = {name: value for name, value in chosen.items() if _is_last(model, name)}
+    elif which == "published":
+        leaves = {name for name, module in model.named_modules() if not any(module.children())}
+        chosen = {
+            name: value
+            for name, value in chosen.items()
+            if name.rpartition(".")[0] in leaves and not _is_last(model, name)
+        }
     elif which == "lora":
         chosen = {name: value for name, value in chosen.items() if ".lora_" in name}
     if not chosen:
         raise DiffcernError(f"the predictor has no parameters of the kind {which!r} to adapt")
     return {name: value.detach().clone() for name, value in chosen.items()}
+
+
+def _is_last(model: nn.Module, name: str) -> bool:
+    """Whether a parameter is one of the last linear layer's."""
+    layers = [layer for layer, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return bool(layers) and name.rpartition(".")[0] == layers[-1]
 
 
 def _with_lora(model: nn.Module) -> nn.Module:

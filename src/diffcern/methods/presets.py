@@ -26,7 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "diffusion-tta": {**FEEDBACK, **FROZEN},
     "sda-tta": FEEDBACK,
     "dusa": {**FROZEN, "others": "uniform"},
-    "memo": {"views": 32, "learning_rate": 1e-3},
+    "memo": {"views": 32, "learning_rate": 1e-3, "crops": "none"},
     "diffpure": {"start": 199, "steps": 10, "solver": "ddpm", "clip": True},
     "dda": {"start": 399, "steps": 20, "weight": 0.1, "form": "estimate", "border": "inside", "bounded": False},
     "gda": {
