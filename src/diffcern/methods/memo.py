@@ -98,7 +98,7 @@ def augmix(
 ) -> Tensor:
     """Views `[views, 3, H, W]` of an image `[3, H, W]` in [0, 1], on its device (arXiv 1912.02781, section 3).
 
-    crops: see `Memo`; size: of the views, by default the image's. The operations are those that are none of ImageNet-C's
+    crops: see `Memo`; size: of the views, by default the image's. The operations are none of ImageNet-C's
     corruptions (rotate, shear, translate, posterize, solarize, autocontrast, equalize), on 8-bit images. torchvision
     draws from torch's global CPU generator, which is afterwards as it was before.
     """
