@@ -50,19 +50,3 @@ def download(name: str, patterns: Sequence[str], configuration: str = "config.js
 def holds(folder: Path, patterns: Sequence[str]) -> bool:
     """Whether any of the files is there."""
     return any(True for pattern in patterns for _ in folder.glob(pattern))
-
-
-def check_weights(folder: Path, name: str, safe: Sequence[str], pickled: Sequence[str], allow_pickle: bool) -> None:
-    """Raises DiffcernError unless the folder holds weights as safetensors, or as pickles where those are allowed.
-
-    name: what messages call it. safe, pickled: patterns, of which messages show the first.
-    """
-    if holds(folder, safe) or (allow_pickle and holds(folder, pickled)):
-        return
-    wanted, other = (patterns[0].replace("*", "") for patterns in (safe, pickled))
-    if allow_pickle:
-        raise DiffcernError(f"{name} has no weights: neither {wanted} nor {other}")
-    raise DiffcernError(
-        f"{name} is incomplete, or has no weights in safetensors format ({wanted}). Pickled weights can run code when "
-        "they are read: convert them, or pass allow_pickle=True (--allow-pickle) if you trust where they come from"
-    )

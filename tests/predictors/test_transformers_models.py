@@ -147,3 +147,19 @@ def test_models_of_another_kind_and_broken_ones(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["ViTModel"]}))
     with pytest.raises(DiffcernError, match=r"is a ViTModel; predictors are"):
         load_predictor(str(tmp_path))
+
+
+@pytest.mark.parametrize("options", [{}, {"max_shard_size": "5KB"}], ids=["one file", "shards"])
+@pytest.mark.parametrize("variant", ["fp16", None])
+def test_weights_of_one_precision_and_in_shards(tmp_path, publish, variant, options):
+    """In fp32, whatever they are stored in: of a folder and of a repository in the cache."""
+    model = classifier(tmp_path / "vit")
+    expected = load_predictor(str(tmp_path / "vit"))
+    (tmp_path / "vit" / "model.safetensors").unlink()
+    model.half().save_pretrained(tmp_path / "vit", variant=variant, **options)
+    publish(tmp_path / "vit", "someone/vit")
+    images = torch.rand(2, 3, 40, 40)
+    for name in (str(tmp_path / "vit"), "hf:someone/vit"):
+        predictor = load_predictor(name)
+        assert {parameter.dtype for parameter in predictor.parameters()} == {torch.float32}
+        torch.testing.assert_close(predictor(images), expected(images), rtol=0, atol=0.01)  # rounded to half

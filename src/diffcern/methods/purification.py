@@ -196,7 +196,7 @@ class GDA(Purified):
     """Generalised diffusion adaptation (Tsai et al. 2024, arXiv 2404.00095): marginal entropy over views, style,
     content and squared error guide; the answer is the branch of lower entropy.
 
-    entropy, style, content, mse: weights, 0 leaves a term out. style needs `clip` ("hf:openai/clip-vit-base-patch32")
+    entropy, style, content, mse: weights, 0 leaves a term out. style needs `clip` ("hf:openai/clip-vit-large-patch14")
     and goes from the text style_source to style_target; content needs `content_layer`, the name of a module of the
     predictor. scaled, mixed: the published gradient, times the step's variance, of energies that look at what is known
     at that time (see `guides.Guide`). The paper gives no weights that fit any prior; these are ours.
@@ -238,7 +238,7 @@ class GDA(Purified):
             terms.append((content, PatchContrast(network, content_layer)))
         if style:
             if not clip:
-                raise UsageError("style needs clip, the name of a CLIP model: hf:openai/clip-vit-base-patch32")
+                raise UsageError("style needs clip, the name of a CLIP model: hf:openai/clip-vit-large-patch14")
             texts = {"source": [style_source], "target": [style_target]}
             terms.append((style, StyleDirection(frozen_copy(load_predictor(clip, labels=texts)).to(prior.device))))
         if not terms:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.files import reading
 from diffcern.labels import Vocabulary
-from diffcern.predictors.hub import folder_of, refuse_pickles
+from diffcern.predictors.hub import folder_of, stored
 from diffcern.words import check_words
 
 OPEN_VOCABULARY = ("clip", "siglip")  # transformers' model types
@@ -73,13 +73,13 @@ def image_tower(name: str, *, allow_pickle: bool = False) -> tuple[Any, Any]:
         config = transformers.AutoConfig.from_pretrained(folder)
         if config.model_type != "clip":
             raise DiffcernError(f"{name} is a {config.model_type}, not a CLIP")
-        refuse_pickles(folder, name, allow_pickle)
+        weights = stored(folder, name, allow_pickle)
         processor = transformers.AutoImageProcessor.from_pretrained(folder)
         loud = transformers.logging.get_verbosity()
         transformers.logging.set_verbosity_error()  # it would list the weights of the text tower, which are left out
         try:
             model, info = transformers.CLIPVisionModel.from_pretrained(
-                folder, use_safetensors=None if allow_pickle else True, output_loading_info=True
+                folder, use_safetensors=weights.safe, variant=weights.variant, output_loading_info=True
             )
         finally:
             transformers.logging.set_verbosity(loud)

@@ -6,17 +6,19 @@ from pathlib import Path
 
 from diffcern import hub
 from diffcern.assets import asset
+from diffcern.weights import Stored, fetch_weights, stored_weights
 
-SAFE, PICKLED = ("model*.safetensors",), ("pytorch_model*.bin",)
+LIBRARY = "transformers"  # whose names timm's and our own weights have too
 
 
 def fetch(name: str, *, allow_pickle: bool = False, code: bool = False) -> Path:
-    """The folder that `name` stands for, see `hub.download`.
+    """The folder that `name` stands for, see `hub.download`; with its weights, if it has any (see `weights`).
 
     allow_pickle: fetch pickled weights where there are no others; code: fetch Python files too.
     """
-    folder = hub.download(name, (*hub.TEXT, *SAFE, *(("*.py",) if code else ())))
-    return hub.download(name, (*hub.TEXT, *PICKLED)) if allow_pickle and not hub.holds(folder, SAFE) else folder
+    folder = hub.download(name, (*hub.TEXT, *(("*.py",) if code else ())))
+    fetch_weights(name, {"": LIBRARY}, "config.json", allow_pickle)
+    return folder
 
 
 def folder_of(name: str, *, allow_pickle: bool = False, code: bool = False) -> Path:
@@ -28,6 +30,7 @@ def folder_of(name: str, *, allow_pickle: bool = False, code: bool = False) -> P
     return fetch(rest, allow_pickle=allow_pickle, code=code) if family == "hf" else Path(name).expanduser()
 
 
-def refuse_pickles(folder: Path, name: str, allow_pickle: bool) -> None:
-    """Raises DiffcernError unless the folder holds safetensors weights, or pickled ones where those are allowed."""
-    hub.check_weights(folder, name, SAFE, PICKLED, allow_pickle)
+def stored(folder: Path, name: str, allow_pickle: bool) -> Stored:
+    """How the weights in the folder are stored. Raises DiffcernError unless they are safetensors, or pickles where
+    those are allowed; name: what messages call the folder."""
+    return stored_weights(name, folder, {"": LIBRARY}, allow_pickle)[""]

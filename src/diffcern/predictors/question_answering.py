@@ -21,7 +21,7 @@ from diffcern.errors import DiffcernError, UsageError
 from diffcern.files import reading
 from diffcern.predictors.base import Predictor
 from diffcern.predictors.branches import branched, log_likelihoods
-from diffcern.predictors.hub import folder_of, refuse_pickles
+from diffcern.predictors.hub import folder_of, stored
 from diffcern.predictors.image_processors import check_preprocessing, preprocessing
 from diffcern.resizing import Images
 from diffcern.words import check_words
@@ -165,10 +165,10 @@ def load_answerer(name: str, *, allow_pickle: bool = False) -> Answerer:
         config = transformers.AutoConfig.from_pretrained(folder)
         if config.model_type != "llava":
             raise DiffcernError(f"{name} is a {config.model_type}; questions are answered by llava models")
-        refuse_pickles(folder, name, allow_pickle)
+        weights = stored(folder, name, allow_pickle)
         processor = transformers.AutoProcessor.from_pretrained(folder)
         model, info = transformers.LlavaForConditionalGeneration.from_pretrained(
-            folder, use_safetensors=None if allow_pickle else True, output_loading_info=True
+            folder, use_safetensors=weights.safe, variant=weights.variant, output_loading_info=True
         )
         if wrong := sorted({*info["missing_keys"], *info["unexpected_keys"]}):
             raise DiffcernError(f"the weights of {name} do not fit its config.json: {', '.join(wrong[:3])}")

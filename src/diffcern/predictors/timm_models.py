@@ -14,7 +14,7 @@ from torch import nn
 from diffcern.errors import DiffcernError, UsageError, first_line
 from diffcern.labels import Labels, imagenet_labels, label_space, unique
 from diffcern.predictors.base import Predictor
-from diffcern.predictors.hub import fetch, refuse_pickles
+from diffcern.predictors.hub import fetch, stored
 from diffcern.resizing import Fit
 
 WORDNET = re.compile(r"n\d{8}")
@@ -39,7 +39,7 @@ def timm_predictor(name: str, *, allow_pickle: bool = False) -> Predictor:
     config = timm.models.get_pretrained_cfg(name)
     if config.hf_hub_id:
         folder = fetch(config.hf_hub_id, allow_pickle=allow_pickle)  # into the cache, from where timm reads it
-        refuse_pickles(folder, config.hf_hub_id, allow_pickle)
+        stored(folder, config.hf_hub_id, allow_pickle)
     elif not allow_pickle:
         raise DiffcernError(
             f"timm has no safetensors weights for {name!r}. Pickled weights can run code when they are read: choose "
@@ -53,7 +53,7 @@ def timm_folder(folder: Path, name: str, *, allow_pickle: bool = False) -> Predi
 
     Raises DiffcernError when it has no label names or its weights do not fit.
     """
-    refuse_pickles(folder, name, allow_pickle)
+    stored(folder, name, allow_pickle)
     return _wrap(_create(f"local-dir:{folder}"), name)
 
 

@@ -14,8 +14,9 @@ from diffcern.errors import DiffcernError, UsageError
 from diffcern.labels import Labels, Vocabulary, label_space
 from diffcern.predictors.base import Kind, Output, Predictor
 from diffcern.predictors.clip import OPEN_VOCABULARY, zero_shot
-from diffcern.predictors.hub import refuse_pickles
+from diffcern.predictors.hub import stored
 from diffcern.predictors.image_processors import check_preprocessing, preprocessing
+from diffcern.weights import Stored
 
 # How transformers names a task's classes, and the tensor of the model's answer that is wanted.
 METRIC = ("glpn", "zoedepth", "depth_pro")
@@ -40,9 +41,9 @@ def transformers_predictor(
     UsageError where that is missing; DiffcernError for a model of another kind, one whose tensors
     are not those of its network, and one whose images are prepared in a way that `Predictor` cannot.
     """
-    refuse_pickles(folder, name, allow_pickle)
+    weights = stored(folder, name, allow_pickle)
     try:
-        return _read(folder, name, vocabulary, None if allow_pickle else True, trust_remote_code)
+        return _read(folder, name, vocabulary, weights, trust_remote_code)
     except DiffcernError:
         raise
     except Exception as error:  # whatever reader failed, the user needs to know which model and why
@@ -50,7 +51,7 @@ def transformers_predictor(
         raise DiffcernError(f"cannot load {name}: {reason}") from error
 
 
-def _read(folder: Path, name: str, vocabulary: Vocabulary | None, safe: bool | None, trust: bool) -> Predictor:
+def _read(folder: Path, name: str, vocabulary: Vocabulary | None, weights: Stored, trust: bool) -> Predictor:
     import transformers  # slow to import, and only needed here
 
     config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust)
@@ -59,7 +60,7 @@ def _read(folder: Path, name: str, vocabulary: Vocabulary | None, safe: bool | N
         raise UsageError(f'{name} needs labels: load_predictor(..., labels=["cat", "dog"]) names what to tell apart')
     processor = transformers.AutoImageProcessor.from_pretrained(folder, trust_remote_code=trust)
     options = preprocessing(processor, name)
-    model, missing = _load(f"AutoModel{TASKS[task][0] if task else ''}", folder, name, safe, trust)
+    model, missing = _load(f"AutoModel{TASKS[task][0] if task else ''}", folder, name, weights, trust)
     if task is not None:
         names = [config.id2label[index] for index in range(config.num_labels)]
         labels = Labels(()) if task == "depth" else label_space(names)
@@ -98,13 +99,14 @@ def _metric(config: Any) -> bool:
     return config.model_type in METRIC or getattr(config, "depth_estimation_type", "") == "metric"
 
 
-def _load(auto: str, folder: Path, name: str, safe: bool | None, trust: bool) -> tuple[Any, list[str]]:
+def _load(auto: str, folder: Path, name: str, weights: Stored, trust: bool) -> tuple[Any, list[str]]:
     """The model in fp32 and the names of the tensors that the checkpoint lacks."""
     import transformers
 
     model, info = getattr(transformers, auto).from_pretrained(
         folder,
-        use_safetensors=safe,
+        use_safetensors=weights.safe,
+        variant=weights.variant,
         trust_remote_code=trust,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # so that the message below can name them

@@ -21,6 +21,7 @@ from diffcern.labels import label_space
 from diffcern.priors.base import Prior
 from diffcern.priors.latent import Autoencoder
 from diffcern.priors.schedule import schedule_of
+from diffcern.priors.sizes import side_of
 from diffcern.priors.soft import class_weights, soften_labels
 from diffcern.types import Condition
 
@@ -53,7 +54,7 @@ class DiTPrior(Prior):
         for block in transformer.transformer_blocks:
             block.norm1.emb.time_proj.downscale_freq_shift = SHIFTS[frequencies]
         self.denoiser = transformer
-        size, channels = transformer.config.sample_size, transformer.config.in_channels
+        size, channels = side_of(transformer), transformer.config.in_channels
         self.autoencoder = Autoencoder(vae, size)
         self.latent_shape = (channels, size, size)
         self.class_names = class_names

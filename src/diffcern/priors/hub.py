@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import json
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,8 +17,10 @@ from diffcern.files import reading
 from diffcern.priors.base import Prior
 from diffcern.priors.controlnet import Control
 from diffcern.priors.dit import FREQUENCIES, DiTPrior, told_frequencies, usual_frequencies
+from diffcern.priors.sizes import size_options
 from diffcern.priors.stable_diffusion import StableDiffusion3Prior, StableDiffusionPrior, StableDiffusionXLPrior
 from diffcern.priors.unet import UNetPrior
+from diffcern.weights import STEMS, Stored, fetch_weights, stored_weights
 
 INDEX = "model_index.json"
 FAMILIES: dict[str, Any] = {
@@ -35,12 +38,6 @@ UNUSED = (
     "image_encoder",
     "depth_estimator",
 )  # components that a prior has no use for
-# What the libraries call a network's weights, as safetensors and as pickles. Those of other precisions
-# ("model.fp16.safetensors") and other formats lie beside them in many repositories, and are not fetched.
-WEIGHTS = {
-    "diffusers": ("diffusion_pytorch_model{}.safetensors", "diffusion_pytorch_model{}.bin"),
-    "transformers": ("model{}.safetensors", "pytorch_model{}.bin"),
-}
 
 
 def from_hub(name: str, *, control: Control | None = None, allow_pickle: bool = False) -> Prior:
@@ -67,17 +64,19 @@ def from_hub(name: str, *, control: Control | None = None, allow_pickle: bool = 
         if part not in UNUSED and any(value)  # an optional one that is left out is [null, null]
     }
     networks = {part: value for part, value in used.items() if issubclass(value, nn.Module)}
-    folder = _fetch(name, INDEX, used.keys(), networks, allow_pickle)
-    loaded = {part: _network(folder / part, value, allow_pickle) for part, value in networks.items()}
+    folder = hub.download(name, [str(PurePosixPath(part, file)) for part in ("", *used) for file in hub.TEXT], INDEX)
+    places = _places(name, folder, used)
+    loaded = _networks(name, folder, {places[part]: value for part, value in networks.items()}, INDEX, allow_pickle)
     left_out: dict[str, Any] = dict.fromkeys(components.keys() - used.keys())
     with reading(folder, "It may be incomplete"):
-        pipeline = DiffusionPipeline.from_pretrained(str(folder), **loaded, **left_out)
+        parts = {part: loaded[places[part]] for part in networks}
+        pipeline = DiffusionPipeline.from_pretrained(str(folder), **parts, **left_out)
     pipeline.set_progress_bar_config(disable=True)
     told = {FREQUENCIES: wanted or usual_frequencies(name)} if FAMILIES[kind] is DiTPrior else {}
     prior = FAMILIES[kind].from_pipeline(pipeline, {**index, **told})
     if control is not None:
-        place = _fetch(control.name, "config.json", [""], {"": ControlNetModel}, allow_pickle)
-        controlnet = _network(place, ControlNetModel, allow_pickle)
+        place = hub.download(control.name, hub.TEXT)
+        controlnet = _networks(control.name, place, {"": ControlNetModel}, "config.json", allow_pickle)[""]
         width = controlnet.config.cross_attention_dim
         if not isinstance(prior, StableDiffusionPrior) or width != prior.denoiser.config.cross_attention_dim:
             raise UsageError(f"{control.name} was trained beside another U-Net than that of {name} ({kind})")
@@ -87,52 +86,63 @@ def from_hub(name: str, *, control: Control | None = None, allow_pickle: bool = 
 
 def _class(name: str, part: str, library: str, class_name: str) -> Any:
     """The class of a pipeline's component."""
-    found = getattr(import_module(library), class_name, None) if library in WEIGHTS else None
+    found = getattr(import_module(library), class_name, None) if library in STEMS else None
     if found is None:
         raise DiffcernError(
-            f"{name} has {library}.{class_name} as its {part}, which {' and '.join(WEIGHTS)} do not know here: priors "
+            f"{name} has {library}.{class_name} as its {part}, which {' and '.join(STEMS)} do not know here: priors "
             "never run a repository's own code"
         )
     return found
 
 
-def _weights(part: str, network: Any) -> tuple[list[str], list[str]]:
-    """The patterns of a network's weights in its repository: safetensors, pickles."""
-    files = WEIGHTS[network.__module__.partition(".")[0]]
-    safe, pickled = ([str(PurePosixPath(part, file.format(shard))) for shard in ("", "-*")] for file in files)
-    return safe, pickled
+def _places(name: str, folder: Path, components: Mapping[str, Any]) -> dict[str, str]:
+    """The folder of each component below its repository's: of its name, or "", the repository's own, as in the first
+    ones that were published (google/ddpm-cifar10-32).
 
-
-def _fetch(
-    name: str, configuration: str, parts: Collection[str], networks: Mapping[str, Any], allow_pickle: bool
-) -> Path:
-    """The folder with these parts (its folders) and the weights of those that are networks; not all that is published.
-
-    Raises DiffcernError for a part that is not there, or has no weights that may be read.
+    Raises DiffcernError for what is in neither.
     """
-    weights = [_weights(part, network) for part, network in networks.items()]
-    text = [str(PurePosixPath(part, file)) for part in parts for file in hub.TEXT]
-    folder = hub.download(name, [*text, *(file for safe, _ in weights for file in safe)], configuration)
-    pickles = [file for safe, pickled in weights for file in pickled if not hub.holds(folder, safe)]
-    if allow_pickle and pickles:
-        hub.download(name, pickles, configuration)
-    if missing := [part for part in parts if not (folder / part).is_dir()]:
+    places = {part: part if (folder / part).is_dir() else "" for part in components}
+    missing = [part for part, value in components.items() if not places[part] and not _at_root(folder, value)]
+    if missing:
         raise DiffcernError(
             f"{name} lacks {', '.join(missing)}: {folder} holds only a part of it. Complete that folder; a hub "
             "repository by running this once on a machine with a network and copying its cache"
         )
-    for safe, pickled in weights:
-        hub.check_weights(folder, name, safe, pickled, allow_pickle)
-    return folder
+    return places
 
 
-def _network(folder: Path, architecture: Any, allow_pickle: bool) -> Any:
+def _at_root(folder: Path, component: Any) -> bool:
+    """Whether a repository's own folder holds the configuration of a component of diffusers."""
+    config = folder / getattr(component, "config_name", "none")  # config.json is a network's, schedulers have others
+    if not config.is_file():
+        return False
+    with reading(config, "It may be damaged"):
+        return not issubclass(component, nn.Module) or (
+            json.loads(config.read_text()).get("_class_name") == component.__name__
+        )
+
+
+def _networks(
+    name: str, folder: Path, classes: Mapping[str, Any], configuration: str, allow_pickle: bool
+) -> dict[str, Any]:
+    """The networks of a repository, by their folders in it; not all that is published is fetched.
+
+    Raises DiffcernError for one that has no weights that may be read.
+    """
+    libraries = {place: network.__module__.partition(".")[0] for place, network in classes.items()}
+    fetch_weights(name, libraries, configuration, allow_pickle)
+    weights = stored_weights(name, folder, libraries, allow_pickle)
+    return {place: _network(folder / place, value, weights[place]) for place, value in classes.items()}
+
+
+def _network(folder: Path, architecture: Any, weights: Stored) -> Any:
     """A network whose tensors are exactly the checkpoint's."""
     diffusers = architecture.__module__.startswith("diffusers.")
-    options = {"low_cpu_mem_usage": False} if diffusers else {}  # else it leaves tensors without a value
+    # low_cpu_mem_usage leaves tensors without a value
+    options: dict[str, Any] = {"low_cpu_mem_usage": False, **size_options(folder, architecture)} if diffusers else {}
     with reading(folder, "It may be truncated, or belong to another config.json"):
         network, info = architecture.from_pretrained(
-            folder, use_safetensors=None if allow_pickle else True, output_loading_info=True, **options
+            folder, use_safetensors=weights.safe, variant=weights.variant, output_loading_info=True, **options
         )
     _check_complete(folder, info)
     return network

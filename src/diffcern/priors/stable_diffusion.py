@@ -14,6 +14,7 @@ from diffcern.errors import UsageError
 from diffcern.priors.controlnet import Control, ControlledUNet
 from diffcern.priors.latent import Autoencoder
 from diffcern.priors.schedule import schedule_of
+from diffcern.priors.sizes import side_of
 from diffcern.priors.spatial import Maps, with_maps
 from diffcern.priors.text import TextPrior
 from diffcern.types import Condition
@@ -84,7 +85,7 @@ class PipelinePrior(TextPrior):
     encoder: PromptEncoder
 
     def __init__(self, pipeline: Any, denoiser: Any) -> None:
-        size, channels = denoiser.config.sample_size, pipeline.vae.config.latent_channels
+        size, channels = side_of(denoiser, pipeline.vae), pipeline.vae.config.latent_channels
         super().__init__(denoiser, PromptEncoder(pipeline), schedule_of(pipeline.scheduler), (channels, size, size))
         self.map_channels = denoiser.config.in_channels - channels  # channels that are concatenated to the latent's
         if self.map_channels:

@@ -14,6 +14,7 @@ from diffcern.priors.base import Prior
 from diffcern.priors.guided_diffusion import PUBLISHED, read_guided_diffusion
 from diffcern.priors.latent import PUBLISHED_RESIZE, pixel_images, pixel_latents
 from diffcern.priors.schedule import schedule_of
+from diffcern.priors.sizes import side_of
 from diffcern.priors.soft import class_weights, soften_labels
 from diffcern.types import Condition
 
@@ -31,7 +32,7 @@ class UNetPrior(Prior):
         super().__init__()
         soften_labels(unet)
         self.denoiser = unet
-        size = unet.config.sample_size
+        size = side_of(unet)
         self.latent_shape = (unet.config.in_channels, size, size)
         table = unet.class_embedding
         self.rows = 0 if table is None else table.weight.shape[0]
