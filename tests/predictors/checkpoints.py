@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import string
 from pathlib import Path
 
+import sentencepiece
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import nn
@@ -100,20 +103,74 @@ def clip(folder: Path) -> nn.Module:
 
 
 def siglip(folder: Path) -> nn.Module:
-    """With a small tokenizer of words in place of SentencePiece's."""
+    """With SigLIP's own tokenizer, as published: SentencePiece's file, and no other."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stream = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a photo of a cat", "a picture of a dog", "fish"] * 20),
+        model_writer=stream,
+        vocab_size=25,
+        bos_id=-1,
+        eos_id=1,
+        unk_id=2,
+        pad_id=0,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    (folder / "spiece.model").write_bytes(stream.getvalue())
+    settings = {"tokenizer_class": "SiglipTokenizer", "model_max_length": 24, "do_lower_case": True}
+    special = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | special | {"model_input_names": ["input_ids"]}))
+    (folder / "special_tokens_map.json").write_text(json.dumps(special))
+    return siglip_model(folder, 32, 24)
+
+
+def siglip2(folder: Path) -> nn.Module:
+    """SigLIP 2 of fixed resolution, as published: Gemma's tokenizer, which knows capitals, and no architectures."""
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    tokens = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *string.ascii_letters, *"▁.,'"]
+    merges = [("c", "a"), ("ca", "t"), ("C", "a"), ("Ca", "t"), ("d", "o"), ("do", "g")]
+    tokens += ["".join(merge) for merge in merges]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    model = models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", 1)])
+    tokenizer.add_special_tokens(special)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = {f"{name}_token": f"<{name}>" for name in ("bos", "eos", "pad", "unk")}
+    settings = {"tokenizer_class": "GemmaTokenizer", "padding_side": "right", "model_max_length": 10**30}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | names))
+    model = siglip_model(folder, len(tokens), 24)
+    config = json.loads((folder / "config.json").read_text())
+    del config["architectures"]
+    (folder / "config.json").write_text(json.dumps(config))
+    return model
+
+
+def siglip_words(folder: Path) -> nn.Module:
+    """With a tokenizer.json alone, of words."""
     words = ["</s>", "<unk>", "a", "photo", "of", "picture", "cat", "dog", "fish", "."]
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 0)])
     wrapped = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="</s>", pad_token="</s>", unk_token="<unk>", model_max_length=12
     )
+    wrapped.save_pretrained(folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"tokenizer_class": "SiglipTokenizer"}))
+    return siglip_model(folder, len(words), 12)
+
+
+def siglip_model(folder: Path, words: int, length: int) -> nn.Module:
     shape = {key: value for key, value in TOWER.items() if key not in ("image_size", "patch_size")}
-    text = {"vocab_size": len(words), "max_position_embeddings": 12, "projection_size": 16}
+    text = {"vocab_size": words, "max_position_embeddings": length, "projection_size": 16}
     config = transformers.SiglipConfig(text_config={**shape, **text}, vision_config=TOWER)
     processor = transformers.SiglipImageProcessor(size={"height": 32, "width": 32})
-    return save(folder, transformers.SiglipModel(config), processor, wrapped)
+    return save(folder, transformers.SiglipModel(config), processor)
 
 
 def rewrite(folder: Path, *, drop: str = "", **added: object) -> None:

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 import transformers
@@ -6,13 +8,13 @@ from diffcern.errors import UsageError
 from diffcern.methods.parameters import choose_parameters
 from diffcern.predictors import load_predictor
 
-from .checkpoints import clip, rewrite, siglip
+from .checkpoints import clip, rewrite, siglip, siglip2, siglip_words
 from .conftest import LEVELS, check_adaptable, levels, tensor
 
 LABELS = ["cat", "dog", "a fish"]
 
 
-@pytest.mark.parametrize("build", [clip, siglip])
+@pytest.mark.parametrize("build", [clip, siglip, siglip2])
 def test_one_template_gives_the_models_own_logits(build, tmp_path, photo):
     model = build(tmp_path)
     predictor = load_predictor(str(tmp_path), labels=LABELS)
@@ -22,7 +24,8 @@ def test_one_template_gives_the_models_own_logits(build, tmp_path, photo):
         assert tokenizer("CAT")["input_ids"] == tokenizer.convert_tokens_to_ids(
             ["<|startoftext|>", "cat</w>", "<|endoftext|>"]
         )
-    tokens = tokenizer(prompts, padding=True if build is clip else "max_length", return_tensors="pt")
+    padding = {"padding": True} if build is clip else {"padding": "max_length", "max_length": 24}
+    tokens = tokenizer(prompts, return_tensors="pt", **padding)
     mask = {"attention_mask": tokens["attention_mask"]} if build is clip else {}  # SigLIP reads its padding
     pixels = predictor.prepare(tensor(photo))
     with torch.no_grad():
@@ -84,4 +87,24 @@ def test_a_text_tower_that_lacks_tensors_is_refused(tmp_path):
     clip(tmp_path)
     rewrite(tmp_path, drop="text_projection")
     with pytest.raises(DiffcernError, match=r"lacks 1 tensors \(text_projection\.weight\)"):
+        load_predictor(str(tmp_path), labels=LABELS)
+
+
+@pytest.mark.parametrize("build", [clip, siglip, siglip2, siglip_words])
+def test_capitals_make_no_difference(build, tmp_path):
+    """All were trained on lower case; the tokenizer of SigLIP 2, Gemma's, knows capitals."""
+    build(tmp_path)
+    lower, upper = (load_predictor(str(tmp_path), labels=labels) for labels in (["cat", "dog"], ["Cat", "DOG"]))
+    assert upper.class_names == ("Cat", "DOG")
+    torch.testing.assert_close(lower.model.text, upper.model.text, rtol=0, atol=0)
+    assert not torch.allclose(lower.model.text[0], lower.model.text[1], atol=1e-3)
+
+
+def test_siglip_of_any_ratio_is_refused_by_name(tmp_path):
+    from diffcern.errors import DiffcernError
+
+    siglip(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "siglip2", "architectures": None}))
+    with pytest.raises(DiffcernError, match=r"NaFlex\): give one of fixed resolution"):
         load_predictor(str(tmp_path), labels=LABELS)

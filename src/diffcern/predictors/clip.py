@@ -58,6 +58,18 @@ def zero_shot(model: Any, tokenizer: Any, vocabulary: Vocabulary) -> ZeroShot:
     return ZeroShot(model.vision_model, projection, text, model.logit_scale.detach().exp(), bias)
 
 
+def text_tokenizer(folder: Path, model_type: str, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of a CLIP or SigLIP in a folder.
+
+    transformers reads SigLIP's from SentencePiece's file alone; where there is only a tokenizer.json, that is read.
+    """
+    import transformers  # slow to import, and only needed here
+
+    if model_type == "siglip" and (folder / "tokenizer.json").is_file() and not any(folder.glob("*.model")):
+        return transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+    return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+
+
 def image_tower(name: str, *, allow_pickle: bool = False) -> tuple[Any, Any]:
     """The CLIPVisionModel of a CLIP, in fp32, and the processor that prepares its images.
 
@@ -94,12 +106,13 @@ def image_tower(name: str, *, allow_pickle: bool = False) -> tuple[Any, Any]:
 def text_features(model: Any, tokenizer: Any, vocabulary: Vocabulary, rows: int = 256) -> Tensor:
     """One feature of length 1 per label, `[K, D]`: the mean over its sentences' features of length 1.
 
-    SigLIP was trained on text padded to full length and without a mask, CLIP with one. Raises UsageError for a prompt
-    that the tokenizer would cut off, or of which it does not know a word.
+    SigLIP was trained on text padded to full length and without a mask, CLIP with one; both on lower case, which
+    SigLIP 2's tokenizer (Gemma's) leaves to whoever calls it. Raises UsageError for a prompt that the tokenizer would
+    cut off, or of which it does not know a word.
     """
     siglip = model.config.model_type == "siglip"
     limit = model.config.text_config.max_position_embeddings
-    prompts = vocabulary.prompts
+    prompts = [prompt.lower() for prompt in vocabulary.prompts] if siglip else vocabulary.prompts
     for prompt, ids in zip(prompts, tokenizer(prompts)["input_ids"], strict=True):
         if len(ids) > limit:
             raise UsageError(f"the prompt {prompt!r} has {len(ids)} tokens and the model reads {limit}: shorten it")

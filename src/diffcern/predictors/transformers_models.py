@@ -13,7 +13,7 @@ from torch import nn
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.labels import Labels, Vocabulary, label_space
 from diffcern.predictors.base import Kind, Output, Predictor
-from diffcern.predictors.clip import OPEN_VOCABULARY, zero_shot
+from diffcern.predictors.clip import OPEN_VOCABULARY, text_tokenizer, zero_shot
 from diffcern.predictors.hub import stored
 from diffcern.predictors.image_processors import check_preprocessing, preprocessing
 from diffcern.weights import Stored
@@ -68,7 +68,7 @@ def _read(folder: Path, name: str, vocabulary: Vocabulary | None, weights: Store
     else:
         assert vocabulary is not None  # checked above
         _refuse(name, "lacks", missing)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
+        tokenizer = text_tokenizer(folder, config.model_type, trust)
         labels = Labels(vocabulary.labels)
         network = zero_shot(model, tokenizer, vocabulary)
     predictor = Predictor(
@@ -88,6 +88,11 @@ def _task(config: Any, name: str) -> Kind | None:
             return task
     if config.model_type in OPEN_VOCABULARY:
         return None
+    if config.model_type == "siglip2":
+        raise DiffcernError(
+            f"{name} is a SigLIP 2 that takes images of any ratio (NaFlex): give one of fixed resolution, whose name "
+            "ends with the size, as google/siglip2-base-patch16-224"
+        )
     raise DiffcernError(
         f"{name} is a {' or '.join(architectures) or config.model_type}; predictors are image classification, semantic "
         "segmentation and depth estimation models, CLIP and SigLIP"
