@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from diffcern.copies import duplicate
 from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.resizing import Images
 from diffcern.types import Inputs, Prediction
@@ -104,14 +105,12 @@ def stop(leaves: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> Weights
 
 def frozen_copy(model: nn.Module) -> Any:
     """A private copy in eval mode without gradients: the user's module is never touched."""
-    return copy.deepcopy(model).eval().requires_grad_(False)
+    return duplicate(model).eval().requires_grad_(False)
 
 
 def frozen_view(model: nn.Module) -> Any:
     """The same, but sharing the memory of the weights: for priors, which are large and which nothing here changes."""
-    shared: dict[int, Any] = {id(buffer): buffer.detach() for buffer in model.buffers()}
-    shared |= {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
-    view = copy.deepcopy(model, shared).eval().requires_grad_(False)
+    view = duplicate(model, shared=True).eval().requires_grad_(False)
     for original, copied in zip(model.modules(), view.modules(), strict=True):
         if original._compiled_call_impl is not None:  # which copying forgets
             copied.compile()

@@ -8,12 +8,11 @@ alone, as in training.
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from diffcern.copies import duplicate
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.methods.base import TASKS, call, frozen_copy
 from diffcern.predictors import Predictor
@@ -62,7 +61,7 @@ def with_batch_statistics(model: nn.Module, source_count: float = 0.0, *, throug
     """
     if source_count < 0:
         raise UsageError(f"source_count must be at least 0, not {source_count}")
-    model = copy.deepcopy(model)
+    model = duplicate(model)
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, _BatchNorm):

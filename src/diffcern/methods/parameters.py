@@ -16,8 +16,13 @@ RANK = 8  # of LoRA's updates
 
 
 def adaptable_copy(model: nn.Module, which: str) -> Any:
-    """A private copy, frozen; for "lora" with adapters that answer like the model until they are trained."""
+    """A private copy, frozen; for "lora" with adapters that answer like the model until they are trained.
+
+    Weights in half precision become fp32: in theirs, most updates would be rounded away.
+    """
     copied = frozen_copy(model)
+    if any(p.dtype in (torch.float16, torch.bfloat16) for p in copied.parameters()):
+        copied = copied.float()
     return _with_lora(copied) if which == "lora" else copied
 
 

@@ -9,11 +9,11 @@ of two depth maps is their mean.
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Literal
 
 from diffcern.alignment import PREDICTOR, read_alignment
+from diffcern.copies import duplicate
 from diffcern.errors import UsageError
 from diffcern.fingerprints import fingerprint
 from diffcern.methods.base import Count, Method
@@ -111,5 +111,5 @@ def read_aligned(aligned: str, predictor: Predictor, prior: Prior, cache: str, r
     folder = Path(aligned).expanduser()
     alignment = read_alignment(folder)
     alignment.check(predictor, prior)
-    after = load_weights(copy.deepcopy(predictor), folder / PREDICTOR)
+    after = load_weights(duplicate(predictor), folder / PREDICTOR)
     return after, PURIFIERS[alignment.method](predictor, prior, **alignment.options, cache=cache, rows=rows).purifier

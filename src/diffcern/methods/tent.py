@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import torch
 
-from diffcern.methods.base import Count, Optimizer, Weights, call, descend, frozen_copy, stop
+from diffcern.methods.base import Count, Optimizer, Weights, call, descend, stop
 from diffcern.methods.batch_norm import with_batch_statistics
-from diffcern.methods.parameters import choose_parameters
+from diffcern.methods.parameters import adaptable_copy, choose_parameters
 from diffcern.predictors import Predictor
 from diffcern.types import Cost, Inputs, Prediction
 
@@ -33,7 +33,7 @@ class Tent:
         momentum: float = 0.9,
         steps: Count = 1,
     ) -> None:
-        self.predictor = frozen_copy(with_batch_statistics(predictor))
+        self.predictor = adaptable_copy(with_batch_statistics(predictor), "norm")
         self.optimizer = Optimizer(optimizer, learning_rate, momentum, nesterov=True)
         self.steps = steps
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffcern.errors import UsageError
+from diffcern.predictors.outputs import Kind, answer_of, input_dtype
 from diffcern.resizing import Centre, Fit, Images, Size, centre_view, fitted_shape, interpolate, pair, resize_and_crop
 
-Kind = Literal["classification", "segmentation", "depth"]
 ANY_SIZE = 224  # side of images for a predictor that takes any size, where theirs differ
 
 
@@ -21,14 +20,15 @@ class Predictor(nn.Module):
 
     task says what comes out: "classification" logits `[B, K]`, "segmentation" logits `[B, K, H, W]`, "depth" a map
     `[B, H, W]`, in metres if `metric`, else inverse and relative; the last two in the size of the images that were
-    given (bilinear).
+    given (bilinear). The model may answer with a tensor, or with one in a tuple, a dictionary or a ModelOutput, and
+    have any precision (see `outputs`).
     class_names: K names, none for depth. class_ids: their WordNet ids ("n01440764") where known, which stay apart
     where names collide.
 
     size, crop, fit, interpolation, centre, multiple: how images are resized and cropped, see `resize_and_crop` and
     `fitted_shape`; size None takes them as they are. Classifiers take images of exactly the size as they are too
     (ImageNet-C's come cropped); dense tasks see the whole image, uncropped. Then (x - mean) / std. Everything is
-    differentiable. Raises UsageError when there are not as many ids as names.
+    differentiable. Raises UsageError when there are not as many ids as names, and in the call as `answer_of`.
     """
 
     mean: Tensor
@@ -66,6 +66,7 @@ class Predictor(nn.Module):
         self.interpolation = interpolation
         self.centre = centre
         self.multiple = multiple
+        self._outputs = len(self.class_names)  # of the model, whatever `restrict` leaves of them
         self.register_buffer("kept", None, persistent=False)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
@@ -136,7 +137,8 @@ class Predictor(nn.Module):
         return (self.resize(images) - self.mean) / self.std
 
     def forward(self, images: Images) -> Tensor:
-        output = self.model(self.prepare(images))
+        pixels = self.prepare(images).to(input_dtype(self.model))
+        output = answer_of(self.model(pixels), self.task, self._outputs, len(images))
         if self.kept is not None:
             output = output[:, self.kept]
         if self.task == "classification":

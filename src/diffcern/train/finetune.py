@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from diffusers.optimization import get_cosine_schedule_with_warmup
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from diffcern.copies import duplicate
 from diffcern.data import Dataset, subset
 from diffcern.errors import DiffcernError
 from diffcern.files import reading
@@ -90,7 +90,7 @@ def finetune(
         plain, seen = Views(validation, fitted(base, shape)), partial(Views, training, recipe.view(base, shape))
     else:
         plain, seen = MapViews(validation), partial(MapViews, training, mirrors(recipe.augmentation))
-    predictor = copy.deepcopy(base).requires_grad_(True)
+    predictor = duplicate(base).requires_grad_(True)
     parameters = list(predictor.parameters())
     options: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
     if recipe.optimizer == "sgd":

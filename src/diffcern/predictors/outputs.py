@@ -1,0 +1,90 @@
+"""What a network answers with, as one tensor: other libraries put it into dictionaries, tuples, ModelOutputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from diffcern.errors import UsageError
+
+Kind = Literal["classification", "segmentation", "depth"]
+KEYS: dict[Kind, tuple[str, ...]] = {  # of transformers, torchvision and common habit, in this order
+    "classification": ("logits", "out", "output", "pred", "prediction"),
+    "segmentation": ("logits", "out", "output", "pred", "prediction"),
+    "depth": ("predicted_depth", "depth", "out", "output", "pred", "prediction"),
+}
+SHAPES: dict[Kind, str] = {
+    "classification": "logits [B, classes]",
+    "segmentation": "logits [B, classes, h, w]",
+    "depth": "a map [B, h, w]",
+}
+
+
+def input_dtype(model: nn.Module) -> torch.dtype:
+    """The precision that a network takes its images in: of its first floating-point parameter or buffer."""
+    for tensors in (model.parameters(), model.buffers()):
+        found = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None)
+        if found is not None:
+            return found
+    return torch.float32
+
+
+def answer_of(output: Any, task: Kind, classes: int, batch: int) -> Tensor:
+    """The answer in what a network gave for `batch` images: logits `[B, K]`, `[B, K, h, w]` or a map `[B, h, w]`.
+
+    A tensor; of a mapping (a ModelOutput too) what is called as usual, else its only tensor that may be the answer; of
+    a tuple that tensor. Half precision becomes fp32. Raises UsageError, which says what there was, where nothing may
+    be it or several may, and for another number of outputs than of classes.
+    """
+    if isinstance(output, Tensor):
+        found = output
+    elif isinstance(output, Mapping):
+        key = next((key for key in KEYS[task] if isinstance(output.get(key), Tensor)), None)
+        found = output[key] if key is not None else _only(output, task, classes, batch)
+    elif isinstance(output, Sequence) and not isinstance(output, str):
+        found = _only(dict(enumerate(output)), task, classes, batch)
+    else:
+        raise UsageError(
+            f"the network answers with a {type(output).__name__}, where {SHAPES[task]} is wanted: {_wrap()}"
+        )
+    if task == "depth" and found.ndim == 4 and found.shape[1] == 1:
+        found = found[:, 0]
+    _check(found, task, classes, batch)
+    return found.float() if found.dtype in (torch.float16, torch.bfloat16) else found
+
+
+def _only(parts: Mapping[Any, Any], task: Kind, classes: int, batch: int) -> Tensor:
+    """The tensor among the parts that has the shape of an answer."""
+    tensors = {name: value for name, value in parts.items() if isinstance(value, Tensor)}
+    fitting = [value for value in tensors.values() if _fits(value, task, classes, batch)]
+    if len(fitting) == 1:
+        return fitting[0]
+    shapes = ", ".join(f"{name}: {list(value.shape)}" for name, value in tensors.items()) or "no tensor"
+    many = "several parts" if fitting else "no part"
+    raise UsageError(f"{many} of what the network answers with may be {SHAPES[task]} ({shapes}): {_wrap()}")
+
+
+def _fits(value: Tensor, task: Kind, classes: int, batch: int) -> bool:
+    if task == "depth":
+        return value.ndim == 3 or (value.ndim == 4 and value.shape[1] == 1)
+    return value.ndim == (2 if task == "classification" else 4) and tuple(value.shape[:2]) == (batch, classes)
+
+
+def _check(found: Tensor, task: Kind, classes: int, batch: int) -> None:
+    shape = list(found.shape)
+    if _fits(found, task, classes, batch) and len(found) == batch:
+        return
+    if task != "depth" and found.ndim == (2 if task == "classification" else 4) and len(found) == batch:
+        only = " A sigmoid's one output z is two logits: torch.cat([-z / 2, z / 2], 1)." if shape[1] == 1 else ""
+        raise UsageError(
+            f"the network has {shape[1]} outputs and the predictor {classes} class names: name as many classes, in the "
+            f"order of the outputs.{only}"
+        )
+    raise UsageError(f"for {batch} images the network answers with {shape}, where {SHAPES[task]} is wanted: {_wrap()}")
+
+
+def _wrap() -> str:
+    return "wrap it in a module that returns that alone"
