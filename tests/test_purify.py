@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from diffusers import DDPMScheduler
 
-from diffcern.errors import UsageError
+from diffcern.errors import DiffcernError, UsageError
 from diffcern.guides import Guide, LowPass, low_pass_matrix, mean_square
 from diffcern.priors import GaussianMixturePrior, load_prior
-from diffcern.priors.schedule import Schedule
+from diffcern.priors.schedule import Schedule, schedule_of
 from diffcern.purify import purify, sample
 from diffcern.rng import generator
 from diffcern.solvers import DIFFUSION, SOLVERS, Solver
@@ -50,8 +51,6 @@ def test_deterministic_solvers_follow_the_probability_flow(gaussian, solver):
     alpha, sigma, variance = moments(gaussian)
     latents, ids = torch.randn(3, 3, 4, 4), ["a", "b", "c"]
     purified = purify(gaussian, latents, ids, start=START, steps=100, solver=solver)
-    from diffcern.rng import generator
-
     noise = torch.stack([torch.randn(3, 4, 4, generator=generator(0, "purify", id)) for id in ids])
     noised = alpha * latents + sigma * noise
     expected = 0.3 + STD / variance**0.5 * (noised - alpha * 0.3)
@@ -62,8 +61,6 @@ def test_one_shot_is_the_posterior_mean(gaussian):
     alpha, _, variance = moments(gaussian)
     latents = torch.randn(2, 3, 4, 4)
     purified = purify(gaussian, latents, ["a", "b"], start=START, steps=7, solver="one-shot")
-    from diffcern.rng import generator
-
     noise = torch.stack([torch.randn(3, 4, 4, generator=generator(0, "purify", id)) for id in "ab"])
     noised = gaussian.add_noise(latents, torch.tensor([START, START]), noise)
     assert torch.allclose(purified, 0.3 + alpha * STD**2 / variance * (noised - alpha * 0.3), atol=1e-4)
@@ -83,8 +80,6 @@ def test_flow_matching(gaussian):
     prior.set_schedule(Schedule("flow", 1 - sigmas, sigmas, sigmas * 1000))
     latents = torch.randn(2, 3, 4, 4)
     purified = purify(prior, latents, ["a", "b"], start=599, steps=300, solver="euler")
-    from diffcern.rng import generator
-
     noise = torch.stack([torch.randn(3, 4, 4, generator=generator(0, "purify", id)) for id in "ab"])
     noised = 0.4 * latents + 0.6 * noise
     expected = 0.3 + STD / (0.16 * STD**2 + 0.36) ** 0.5 * (noised - 0.4 * 0.3)
@@ -305,6 +300,7 @@ def test_the_last_step_is_the_estimate_itself(gaussian, solver):
         ({"solver": "dpm"}, "unknown solver 'dpm'"),
         ({"solver": "euler"}, "euler does not fit a prior that estimates eps: use ddpm, ddim"),
         ({"eta": 0.5}, "eta belongs to ddim"),
+        ({"solver": "ddim", "eta": 2.0}, "eta is 0 .deterministic. to 1"),
     ],
 )
 def test_settings_that_do_not_fit(gaussian, options, message):
@@ -319,3 +315,65 @@ def test_guides_that_do_not_fit(gaussian):
         Guide([(1.0, mean_square)], "replace")
     with pytest.raises(UsageError, match="finite and at least 0"):
         Guide([(-1.0, LowPass())])
+
+
+@pytest.fixture
+def terminal(gaussian):
+    """The same Gaussian under a schedule that ends in pure noise, and a velocity for its estimate."""
+    prior = GaussianMixturePrior(torch.full((1, 3, 4, 4), 0.3), std=STD)
+    scheduler = DDPMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction")
+    prior.set_schedule(schedule_of(scheduler))
+    assert prior.alphas[-1] == 0
+
+    def velocity(x_t, timesteps, condition):
+        alpha, sigma = prior.alpha_sigma(timesteps)
+        x0 = 0.3 + alpha * STD**2 / (alpha**2 * STD**2 + sigma**2) * (x_t - alpha * 0.3)
+        return alpha * (x_t - alpha * x0) / sigma - sigma * x0
+
+    prior.denoise = velocity
+    return prior
+
+
+@pytest.mark.parametrize("solver", DETERMINISTIC)
+@pytest.mark.parametrize("steps", [1, 2, 50, 1000])
+def test_a_schedule_that_ends_in_pure_noise(terminal, solver, steps):
+    """From there the image is gone: x0 = mu + s eps in the limit of many steps."""
+    ids = ["a", "b", "c"]
+    purified = purify(terminal, torch.randn(3, 3, 4, 4), ids, start=999, steps=steps, solver=solver)
+    assert torch.isfinite(purified).all()
+    noise = torch.stack([torch.randn(3, 4, 4, generator=generator(0, "purify", id)) for id in ids])
+    if steps == 1000:
+        assert (purified - (0.3 + STD * noise)).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("solver", STOCHASTIC)
+@pytest.mark.parametrize("steps", [1, 2, 50, 300])
+def test_samples_from_pure_noise(terminal, solver, steps):
+    options = STOCHASTIC[solver] | {"start": 999, "steps": steps, "solver": solver}
+    purified = purify(terminal, torch.zeros(300, 3, 4, 4), [str(i) for i in range(300)], **options)
+    assert torch.isfinite(purified).all()
+    if steps == 300:  # 14,400 numbers: standard errors of 0.004 and 0.003
+        assert purified.mean().item() == pytest.approx(0.3, abs=0.02)
+        assert purified.std().item() == pytest.approx(STD, rel=0.03)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 10])
+def test_few_steps_from_almost_pure_noise(steps):
+    """The cosine schedule ends at alpha^2 = 2e-9: rounding must not leave ddim a negative variance."""
+    prior = GaussianMixturePrior(torch.full((1, 3, 4, 4), 0.3), std=STD)
+    prior.set_schedule(schedule_of(DDPMScheduler(beta_schedule="squaredcos_cap_v2")))
+    purified = purify(prior, torch.zeros(8, 3, 4, 4), list("abcdefgh"), start=999, steps=steps, solver="ddim", eta=1.0)
+    assert torch.isfinite(purified).all()
+
+
+def test_an_estimate_of_the_noise_says_nothing_at_pure_noise(terminal):
+    terminal.kind = "eps"
+    with pytest.raises(UsageError, match="start at 998 or below"):
+        purify(terminal, torch.zeros(1, 3, 4, 4), ["a"], start=999, steps=10)
+    assert torch.isfinite(purify(terminal, torch.zeros(1, 3, 4, 4), ["a"], start=998, steps=10)).all()
+
+
+def test_what_is_not_finite_is_said_without_a_guide_where_there_is_none(gaussian):
+    with pytest.raises(DiffcernError) as error:
+        purify(gaussian, torch.full((1, 3, 4, 4), torch.nan), ["a"], start=100, steps=10)
+    assert "guide" not in str(error.value)

@@ -69,7 +69,7 @@ def purify(
                 after = process.timesteps[index + 1 : index + 2]
                 following = guide.replace(following, reference, prior, after, rngs)
             x = following
-        pieces.append(_finite(x))
+        pieces.append(_finite(x, guide is not None))
     return torch.cat(pieces) if pieces else latents.float()
 
 
@@ -122,7 +122,8 @@ def bounded(prior: Prior, x0: Tensor) -> Tensor:
     return x0.clamp(-1, 1) if prior.pixels else x0
 
 
-def _finite(latents: Tensor) -> Tensor:
+def _finite(latents: Tensor, guided: bool = False) -> Tensor:
     if not torch.isfinite(latents).all():
-        raise DiffcernError("a purified latent is NaN or infinite: lower the guide's weight, or use fp32 or bf16")
+        remedy = "lower the guide's weight, or use fp32 or bf16" if guided else "use fp32 or bf16, or another solver"
+        raise DiffcernError(f"a purified latent is NaN or infinite: {remedy}")
     return latents

@@ -60,13 +60,19 @@ DIFFUSION: dict[str, Callable[[dict[str, Any]], Any]] = {
 ONE_SHOT = "one-shot"  # the estimate of the clean image at the start, one evaluation
 REVERSE_SDE = "reverse-sde"  # Euler-Maruyama steps of the reverse SDE (Song et al. 2021, arXiv 2011.13456)
 SOLVERS = (*DIFFUSION, REVERSE_SDE, "euler", ONE_SHOT)
+LOG_SNR = ("dpm-solver++", "sde-dpm-solver++", "unipc")  # integrate over the log-SNR
+# What these are told is left of the image where nothing is (zero terminal SNR), as alpha^2: every log-SNR is finite
+# then, and the pure noise that they begin with the same to fp32. diffusers takes this number too.
+NOTHING = 2.0**-24
+ALMOST = 1 - 1e-6  # DDIM's eta of 1 leaves the root of 0 to rounding where a step comes from (almost) pure noise
 
 
 class Solver:
     """The steps from `start` to the clean image. timesteps: `[steps]`, the prior's own, from `start` down.
 
     Raises UsageError for a solver that does not exist or does not fit the prior (flow matching takes "euler", the
-    others do not), a start outside the prior's schedule, and more steps than there are times.
+    others do not), a start outside the prior's schedule or at pure noise for a prior that estimates noise, more steps
+    than there are times, and an eta outside [0, 1].
     """
 
     def __init__(self, prior: Prior, name: str, start: int, steps: int, eta: float = 0.0) -> None:
@@ -77,8 +83,15 @@ class Solver:
             raise UsageError(f"{name} does not fit a prior that estimates {prior.kind}: use {fitting} or {ONE_SHOT}")
         if not 0 <= start < prior.num_timesteps:
             raise UsageError(f"start is a timestep of the prior, 0 to {prior.num_timesteps - 1}, not {start}")
+        if prior.kind == "eps" and not prior.alphas[start] > 0:
+            raise UsageError(
+                f"at timestep {start} nothing is left of the image, and an estimate of the noise says nothing about "
+                f"it: start at {start - 1} or below"
+            )
         if not 1 <= steps <= start + 1:
             raise UsageError(f"steps are 1 to start + 1 = {start + 1}, not {steps}")
+        if not 0 <= eta <= 1:
+            raise UsageError(f"eta is 0 (deterministic) to 1 (ancestral), not {eta}")
         if eta and name != "ddim":
             raise UsageError(f"eta belongs to ddim, not to {name}")
         count = 1 if name == ONE_SHOT else steps
@@ -92,6 +105,8 @@ class Solver:
             return
         alphas_cumprod = prior.alphas[ascending.to(prior.device)].double().cpu() ** 2
         before = torch.cat([alphas_cumprod.new_ones(1), alphas_cumprod[:-1]])
+        if name in LOG_SNR and alphas_cumprod[-1] == 0:
+            alphas_cumprod[-1] = min(NOTHING, before[-1].item() / 4)  # still less than a step earlier
         self.betas = 1 - alphas_cumprod / before
         self.posterior = self.betas * (1 - before) / (1 - alphas_cumprod)
         if name in DIFFUSION:
@@ -114,7 +129,7 @@ class Solver:
             return self.scheduler.step(velocity, time, x).prev_sample
         options: dict[str, Any] = {} if self.name == "unipc" else {"generator": list(rngs)}
         if self.name == "ddim":
-            options["eta"] = self.eta
+            options["eta"] = min(self.eta, ALMOST)
         return self.scheduler.step(x0, time, x, **options).prev_sample
 
     def variance(self, index: int) -> float:
