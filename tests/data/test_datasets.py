@@ -255,7 +255,7 @@ def test_single_file_and_max_side(pictures: Path) -> None:
 
 
 def test_folder_errors_say_what_is_looked_for(pictures: Path) -> None:
-    with pytest.raises(DiffcernError, match=r"no images.*\.jpg, \.jpeg, \.png"):
+    with pytest.raises(DiffcernError, match=r"no images.*\.jpg, \.png, .*how files begin"):
         load_dataset(str(pictures / "empty"))
     with pytest.raises(DiffcernError, match="no such file or folder"):
         load_dataset(f"folder:{pictures}/nowhere")

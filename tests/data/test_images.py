@@ -17,7 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from diffcern.data import images
-from diffcern.data.images import UnreadableImage, check_pixels, decode, encode_png, is_image
+from diffcern.data.formats import is_image
+from diffcern.data.images import UnreadableImage, check_pixels, decode, encode_png
 from diffcern.errors import DiffcernError
 
 RGB = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3) * 4  # no symmetry, all values different

@@ -10,9 +10,10 @@ from diffcern.data import digits, imagenet, objectnet, scenes
 from diffcern.data.base import Dataset, Sample, Subset, readable, subset
 from diffcern.data.corrupted import CifarC, imagenet_c
 from diffcern.data.folder import ImageFolder
+from diffcern.data.formats import is_image
 from diffcern.data.hub import HubImages
 from diffcern.data.imagenet import VARIANTS, ClassFolders
-from diffcern.data.images import UnreadableImage, check_pixels, decode, encode_png, is_image
+from diffcern.data.images import UnreadableImage, check_pixels, decode, encode_png
 from diffcern.data.pairs import PAIR_FORMS, MatchingExample, Pairs, load_pairs
 from diffcern.data.parquet import ParquetImages
 from diffcern.data.questions import QUESTION_FORMS, Question, Questions, load_questions

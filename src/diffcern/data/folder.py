@@ -9,15 +9,19 @@ from pathlib import Path
 
 from diffcern.data import columns
 from diffcern.data.base import Accepts, Sample
-from diffcern.data.images import SUFFIXES, decode, is_image
+from diffcern.data.formats import holds_image
+from diffcern.data.images import decode
 from diffcern.errors import DiffcernError
+
+LIKE = ".jpg, .png, .webp, .tif, .heic, ..."
 
 
 class ImageFolder:
     """All images below `root` (or the one image that `root` is), in natural order of their relative paths.
 
-    ids: relative POSIX paths. Hidden files and folders and files with other suffixes are passed over; linked
-    folders are followed. max_side, border: see `images.decode`.
+    ids: relative POSIX paths. What is an image is told by `formats.holds_image`; one that cannot be decoded here (a
+    camera's raw file, say) is in the data set all the same, so that it is named and counted. Hidden files and folders
+    and files of other kinds are passed over; linked folders are followed. max_side, border: see `images.decode`.
 
     labelled: the first-level folder is the class; class_names are those folders' names in plain string order
     (as in torchvision: "10" before "2"), or the ones given, which must hold every folder's name. Unlabelled,
@@ -39,15 +43,17 @@ class ImageFolder:
         place = Path(root).expanduser()
         if not place.exists():
             raise DiffcernError(f"no such file or folder: {place}.")
-        if place.is_file() and not is_image(place):
-            raise DiffcernError(f"{place} is not an image: its suffix is none of {', '.join(SUFFIXES)}.")
+        if place.is_file() and not holds_image(place):
+            raise DiffcernError(f"{place} is not an image, neither by its suffix ({LIKE}) nor by how it begins.")
         self.name = place.absolute().name
         self._base = place.parent if place.is_file() else place
         self._max_side = max_side
         self._border = border
         self._paths = [Path(place.name)] if place.is_file() else _find(place)
         if not self._paths:
-            raise DiffcernError(f"no images below {place}: looked for {', '.join(SUFFIXES)}, in any case.")
+            raise DiffcernError(
+                f"no images below {place}: looked for suffixes ({LIKE}), in any case, and at how files begin."
+            )
         self.ids: Sequence[str] = [_id(path) for path in self._paths]
         self.class_names = tuple(class_names or ())
         self.targets: Sequence[int] = [-1] * len(self._paths)
@@ -91,7 +97,7 @@ def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
                 continue
             if entry.is_dir():
                 yield from _walk(folder / entry.name, (*above, real))
-            elif is_image(Path(entry.name)):
+            elif holds_image(folder / entry.name):
                 yield folder / entry.name
 
 

@@ -9,7 +9,7 @@ import contextlib
 import io
 import threading
 import warnings
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -18,11 +18,9 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from diffcern.data.formats import FORMATS, pillow_formats, refusal
 from diffcern.errors import DiffcernError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm")
-# Named one by one, so that Pillow never hands a file to an interpreter (EPS starts Ghostscript).
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 MAX_PIXELS = 64_000_000  # at full size: 768 MB as a float32 tensor
 MAX_PIXELS_REDUCED = 1_000_000_000  # with max_side: Pillow itself needs up to 4 bytes per stored pixel
 BAND_PIXELS = 4_000_000  # converted to float32 at a time when shrinking
@@ -42,11 +40,6 @@ class UnreadableImage(DiffcernError):
 
     def __str__(self) -> str:
         return f"cannot read image {self.name!r}: {self.reason}"
-
-
-def is_image(path: PurePath) -> bool:
-    """Whether the suffix, in any case, is one of `SUFFIXES`."""
-    return path.suffix.lower() in SUFFIXES
 
 
 def decode(source: Path | bytes, name: str, max_side: int | None = None, border: int = 0) -> Tensor:
@@ -81,9 +74,10 @@ def decode(source: Path | bytes, name: str, max_side: int | None = None, border:
 def _decode(stream: IO[bytes], name: str, max_side: int | None, border: int) -> Tensor:
     if not stream.read(1):
         raise UnreadableImage(name, "the file is empty")
-    stream.seek(0)
+    if reason := refusal(name, stream):
+        raise UnreadableImage(name, reason)
     try:
-        image = _open(stream)
+        image = _open(stream, name)
     except UnidentifiedImageError as error:
         raise UnreadableImage(name, f"not an image of a known format ({', '.join(FORMATS)})") from error
     except Exception as error:  # Pillow's parsers raise whatever a damaged header makes them
@@ -105,13 +99,13 @@ def _decode(stream: IO[bytes], name: str, max_side: int | None, border: int) -> 
             raise UnreadableImage(name, f"pixels that cannot be converted to RGB ({error})") from error
 
 
-def _open(stream: IO[bytes]) -> Image.Image:
+def _open(stream: IO[bytes], name: str) -> Image.Image:
     """Open (header only) without Pillow's pixel limit, which is global and lower than ours."""
     with _PIXEL_LIMIT, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(stream, formats=FORMATS)
+            return Image.open(stream, formats=pillow_formats(name))
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
