@@ -135,8 +135,8 @@ def test_several_prompts_for_a_label(folder, tmp_path):
         assert row["label"] == {"kitten": "cat"}.get(single["label"], single["label"])
         if single["label"] != "dog" and not single["ranked"].split(", ")[1].startswith("dog"):
             assert row["margin"] > single["margin"]  # the runner-up is of another class
-    (tmp_path / "bad.csv").write_text("text,name\na,b\n")
-    with pytest.raises(UsageError, match="columns prompt and label"):
+    (tmp_path / "bad.csv").write_text("text,number\na,b\n")
+    with pytest.raises(UsageError, match="needs a column label, and prompt"):
         run(*common, "--labels", tmp_path / "bad.csv")
 
 

@@ -12,6 +12,9 @@ from typing import NamedTuple
 from diffcern.errors import UsageError
 
 WORDNET_ID = re.compile(r"n\d{8}")
+WORDNET_SUFFIX = re.compile(r" \(n\d{8}\)$")
+IDENTIFIED = re.compile(r" \((n\d{8}|\d+)\)$")  # what tells classes of one name apart, see `unique`
+BACKGROUND = ("background", "dummy")  # as `normal` has it, before ImageNet's classes in heads of 1,001
 
 
 class Labels(NamedTuple):
@@ -25,8 +28,9 @@ def label_space(names: Sequence[str]) -> Labels:
     """The labels that a model lists, in its order.
 
     ImageNet-1k's list goes by many spellings ("tench, Tinca tinca"; "crane bird"): whichever it is, the result is
-    `imagenet_labels()`, so that models from different libraries meet. A list of WordNet ids of its classes becomes
-    their names. Any other stays as it is, except that a name that stands twice gets its index: "crane (134)".
+    `imagenet_labels()`, so that models from different libraries meet; likewise behind a background class, whose id is
+    its name. A list of WordNet ids of its classes becomes their names. Any other stays as it is, except that a name
+    that stands twice gets its index: "crane (134)".
     """
     if names and all(WORDNET_ID.fullmatch(name) for name in names):
         known = dict(zip(*reversed(imagenet_labels()), strict=True))
@@ -37,6 +41,10 @@ def label_space(names: Sequence[str]) -> Labels:
         pairs = zip(names, imagenet.names, strict=True)
         if sum(_first(ours) == _first(theirs) for ours, theirs in pairs) >= 950:
             return imagenet
+    if len(names) == 1001 and normal(names[0]) in BACKGROUND:  # as TensorFlow's models have it
+        rest = label_space(names[1:])
+        if rest.ids:
+            return Labels((names[0], *rest.names), (names[0], *rest.ids))
     return Labels(unique(names, [str(index) for index in range(len(names))]))
 
 
@@ -55,6 +63,48 @@ def imagenet_labels(subset: str = "imagenet-1k") -> Labels:
     first = [name.split(", ")[0] for name in synonyms]
     shared = _repeated(first)
     return Labels(unique([s if f in shared else f for f, s in zip(first, synonyms, strict=True)], ids), ids)
+
+
+@cache
+def _identified() -> dict[str, str]:
+    """WordNet ids by the names of `imagenet_labels`."""
+    names, ids = imagenet_labels()
+    assert ids is not None
+    return dict(zip(names, ids, strict=True))
+
+
+def imagenet_ids(names: Sequence[str]) -> tuple[str, ...] | None:
+    """The WordNet ids of names that are all ImageNet-1k's, as `imagenet_labels` has them; None where one is not."""
+    if any(name.isdecimal() for name in names):  # known without what is slow to import
+        return None
+    known = _identified()
+    return tuple(known[name] for name in names) if all(name in known for name in names) else None
+
+
+@cache
+def _torchvision_names() -> dict[str, str]:
+    """torchvision's name of each ImageNet class, by WordNet id: "crane bird", "maillot tank suit"."""
+    from torchvision.models import ResNet18_Weights  # slow to import, and only needed here
+
+    return dict(zip(imagenet_labels().ids or (), ResNet18_Weights.IMAGENET1K_V1.meta["categories"], strict=True))
+
+
+def synonyms_of(identity: str) -> tuple[str, ...]:
+    """What a class of that WordNet id may be called: all of WordNet's synonyms together and one by one, and as
+    torchvision calls it; () for an id of no image class."""
+    from timm.data import ImageNetInfo  # slow to import, and only needed here
+
+    try:
+        together = str(ImageNetInfo().label_name_to_description(identity, detailed=False))
+    except KeyError:
+        return ()
+    others = [name for key, name in _torchvision_names().items() if key == identity]
+    return together, *together.split(", "), *others
+
+
+def normal(name: str) -> str:
+    """A name in one spelling: no capitals, no underscores, single spaces."""
+    return " ".join(name.replace("_", " ").casefold().split())
 
 
 def unique(names: Sequence[str], ids: Sequence[str]) -> tuple[str, ...]:
@@ -89,7 +139,14 @@ class Vocabulary:
     def __post_init__(self) -> None:
         twice = sorted({label for label in self.labels if self.labels.count(label) > 1})
         if not self.labels or twice:
-            raise UsageError(f"labels are different names, at least one; given twice: {', '.join(twice) or 'none'}")
+            raise UsageError(
+                f"labels are different names, at least one; given twice: {', '.join(twice) or 'none'}"
+                + (
+                    ". A WordNet id tells classes of one name apart, as n02012849 the crane that is a bird"
+                    if twice
+                    else ""
+                )
+            )
         silent = [label for label, own in zip(self.labels, self.sentences, strict=True) if not own]
         if silent:
             raise UsageError(f"every label needs a sentence; without one: {', '.join(silent)}")
@@ -113,6 +170,7 @@ def vocabulary_of(labels: Wanted | None, templates: Sequence[str] | None) -> Voc
     """
     if isinstance(labels, str) or isinstance(templates, str):
         raise UsageError("labels and templates are lists of names and sentences, not one string")
+    labels = None if labels is None else readable(labels)
     if labels is None or isinstance(labels, Mapping):
         if templates is not None:
             raise UsageError("templates are put around labels: give labels, and no sentences of their own")
@@ -123,6 +181,22 @@ def vocabulary_of(labels: Wanted | None, templates: Sequence[str] | None) -> Voc
     without = [template for template in templates if "{}" not in template]
     if not templates or without:
         raise UsageError(f"templates are sentences with {{}} where the label goes; without it: {without}")
+    texts = [WORDNET_SUFFIX.sub("", label) for label in labels]
     return Vocabulary(
-        tuple(labels), tuple(tuple(template.replace("{}", label) for template in templates) for label in labels)
+        tuple(labels), tuple(tuple(template.replace("{}", text) for template in templates) for text in texts)
     )
+
+
+def readable(labels: Wanted) -> Wanted:
+    """The labels, with names in the place of WordNet ids of ImageNet's classes; ImageNet's whole list, in whichever
+    spelling, as `imagenet_labels` has it, so that no name stands twice."""
+    if isinstance(labels, Mapping):
+        return {_readable(name): sentences for name, sentences in labels.items()}
+    space = label_space(labels)
+    return list(space.names if space.ids else map(_readable, labels))
+
+
+def _readable(label: str) -> str:
+    if not WORDNET_ID.fullmatch(label):
+        return label
+    return {identity: name for name, identity in _identified().items()}.get(label, label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
@@ -23,7 +24,9 @@ PickleOption = Annotated[bool, typer.Option("--allow-pickle", help="read weights
 TrustOption = Annotated[bool, typer.Option("--trust-remote-code", help="run code that a repository brings along")]
 LabelsOption = Annotated[
     str,
-    typer.Option("--labels", help="what to tell apart: a,b or a text file or a CSV with columns prompt, label"),
+    typer.Option(
+        "--labels", help="what to tell apart: a,b or a file: one a line, JSON, or a CSV with columns prompt, label"
+    ),
 ]
 ClassMapOption = Annotated[
     Path | None, typer.Option("--class-map", help="JSON object: the prior's or data's name of a class -> yours")
@@ -61,10 +64,9 @@ def refuse_given(context: typer.Context, names: Iterable[str], why: str) -> None
 
 
 def parse_labels(text: str) -> list[str] | dict[str, list[str]] | None:
-    """Labels from "cat,dog", from a text file with one per line, or with sentences of their own from a CSV file.
+    """Labels from "cat,dog", or from a file (see `label_files.read_labels`).
 
-    None for no text. Raises UsageError for a CSV file without the columns prompt and label (or classname), and for a
-    single label.
+    None for no text. Raises UsageError for a file that is not there, as `read_labels`, and for a single label.
     """
     labels = _labels(text)
     if text and len(labels) < 2:
@@ -73,29 +75,14 @@ def parse_labels(text: str) -> list[str] | dict[str, list[str]] | None:
 
 
 def _labels(text: str) -> list[str] | dict[str, list[str]]:
-    if text.endswith((".csv", ".txt")) and "," not in text:
-        if not Path(text).is_file():
-            raise UsageError(f"--labels: there is no file {text}")
-        if text.endswith(".csv"):
-            return _prompts(Path(text))
-    lines = (
-        Path(text).read_text().splitlines() if text and "," not in text and Path(text).is_file() else text.split(",")
-    )
-    return [line.strip() for line in lines if line.strip()]
+    from diffcern.label_files import SUFFIXES, read_labels
 
-
-def _prompts(path: Path) -> dict[str, list[str]]:
-    import csv
-
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    column = next((name for name in ("label", "classname") if rows and name in rows[0]), None)
-    if column is None or not rows[0].get("prompt"):
-        raise UsageError(f"{path} needs the columns prompt and label, one row per prompt")
-    prompts: dict[str, list[str]] = {}
-    for row in rows:
-        prompts.setdefault(row[column].strip(), []).append(row["prompt"].strip())
-    return prompts
+    with contextlib.suppress(OSError):  # a list of labels too long to be a path
+        if text and Path(text).expanduser().is_file():
+            return read_labels(Path(text).expanduser())
+    if text.lower().endswith(SUFFIXES) and "," not in text:
+        raise UsageError(f"--labels: there is no file {text}")
+    return [label.strip() for label in text.split(",") if label.strip()]
 
 
 def parse_class_map(path: Path | None) -> dict[str, str] | None:

@@ -39,7 +39,7 @@ def load_predictor(
     a repository holds is told by its files: predictor.json (`diffcern train predictor`), mae.json (`diffcern train
     mae`), adapted.json (`diffcern align`) or a config.json of transformers or timm.
 
-    labels: what to tell apart, for CLIP and SigLIP; of other models a choice among their classes (see
+    labels: what to tell apart, for CLIP and SigLIP; of other models a choice among their classes, in any spelling (see
     `Predictor.restrict`). A mapping gives each label sentences of its own. templates: for CLIP and SigLIP, the
     sentences around a label (`["a photo of a {}."]`). allow_pickle: read weights that exist as pickles only (with
     torch's weights_only).
@@ -50,9 +50,9 @@ def load_predictor(
     """
     vocabulary = vocabulary_of(labels, templates)
     predictor = _load(name, vocabulary, allow_pickle, trust_remote_code)
-    if labels is None or isinstance(predictor.model, ZeroShot):
+    if vocabulary is None or isinstance(predictor.model, ZeroShot):
         return predictor
-    return predictor.restrict(list(labels))
+    return predictor.restrict(vocabulary.labels)
 
 
 def _load(name: str, vocabulary: Vocabulary | None, allow_pickle: bool, trust_remote_code: bool) -> Predictor:

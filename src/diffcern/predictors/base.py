@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffcern.errors import UsageError
+from diffcern.labels import BACKGROUND, normal
 from diffcern.predictors.outputs import Kind, answer_of, input_dtype
 from diffcern.resizing import Centre, Fit, Images, Size, centre_view, fitted_shape, interpolate, pair, resize_and_crop
+from diffcern.spellings import Spellings
 
 ANY_SIZE = 224  # side of images for a predictor that takes any size, where theirs differ
 
@@ -73,19 +75,19 @@ class Predictor(nn.Module):
         self.eval()
 
     def restrict(self, names: Sequence[str]) -> Predictor:
-        """Answers with these classes only, in this order; in place, and the logits of the others are not looked at.
+        """Answers with these classes only, in this order, and by these names; in place, and the logits of the others
+        are not looked at.
 
-        Raises UsageError that names what the predictor does not know, or stands twice.
+        A class may be named as `spellings.Spellings` finds it. Raises UsageError that names what the predictor does not
+        know, what may be several of its classes, and what stands twice; and for no names.
         """
-        unknown = [name for name in names if name not in self.class_names]
-        if unknown or len(set(names)) < len(names) or not names:
-            problem = ", ".join(unknown[:6]) or "none, or one twice"
-            known = ", ".join([*self.class_names[:6], *(["..."] if len(self.class_names) > 6 else [])])
-            raise UsageError(f"asked for classes: {problem}; the predictor knows {len(self.class_names)}: {known}")
+        if not names:
+            raise UsageError("asked for no classes: name at least one")
         if tuple(names) != self.class_names:
-            index = torch.tensor([self.class_names.index(name) for name in names], device=self.mean.device)
+            chosen = Spellings(self.class_names, self.class_ids).indices(names)
+            index = torch.tensor(chosen, device=self.mean.device)
             self.kept = index if self.kept is None else self.kept[index]
-            self.class_ids = None if self.class_ids is None else tuple(self.class_ids[i] for i in index.tolist())
+            self.class_ids = None if self.class_ids is None else tuple(self.class_ids[i] for i in chosen)
             self.class_names = tuple(names)
         return self
 
@@ -145,6 +147,14 @@ class Predictor(nn.Module):
             return output
         maps, shape = output if output.ndim == 4 else output[:, None], images[0].shape[-2:]
         return F.interpolate(maps, shape, mode="bilinear", align_corners=False).reshape(*output.shape[:-2], *shape)
+
+
+def without_background(predictor: Predictor) -> Predictor:
+    """ImageNet's 1,000 classes alone, in place, of a head that has a background class before them."""
+    names = predictor.class_names
+    if len(names) == 1001 and predictor.class_ids and normal(names[0]) in BACKGROUND:
+        return predictor.restrict(names[1:])
+    return predictor
 
 
 class Output(nn.Module):

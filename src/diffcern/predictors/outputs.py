@@ -78,10 +78,14 @@ def _check(found: Tensor, task: Kind, classes: int, batch: int) -> None:
     if _fits(found, task, classes, batch) and len(found) == batch:
         return
     if task != "depth" and found.ndim == (2 if task == "classification" else 4) and len(found) == batch:
-        only = " A sigmoid's one output z is two logits: torch.cat([-z / 2, z / 2], 1)." if shape[1] == 1 else ""
+        hint = ""
+        if shape[1] == 1:
+            hint = ". A sigmoid's one output z is two logits: torch.cat([-z / 2, z / 2], 1)"
+        elif shape[1] == classes + 1:
+            hint = ", a background class too, which `restrict` leaves out"
         raise UsageError(
             f"the network has {shape[1]} outputs and the predictor {classes} class names: name as many classes, in the "
-            f"order of the outputs.{only}"
+            f"order of the outputs{hint}"
         )
     raise UsageError(f"for {batch} images the network answers with {shape}, where {SHAPES[task]} is wanted: {_wrap()}")
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from diffcern.errors import DiffcernError, UsageError, first_line
 from diffcern.labels import Labels, imagenet_labels, label_space, unique
-from diffcern.predictors.base import Predictor
+from diffcern.predictors.base import Predictor, without_background
 from diffcern.predictors.hub import fetch, stored
 from diffcern.resizing import Fit
 
@@ -107,7 +107,7 @@ def _wrap(model: Any, name: str) -> Predictor:
             "diffcern.Predictor"
         )
     labels = _labels(model, name)
-    return Predictor(
+    predictor = Predictor(
         model,
         labels.names,
         size=height if height == width else (height, width),
@@ -118,6 +118,7 @@ def _wrap(model: Any, name: str) -> Predictor:
         std=config["std"],
         class_ids=labels.ids,
     )
+    return without_background(predictor)
 
 
 def _labels(model: Any, name: str) -> Labels:

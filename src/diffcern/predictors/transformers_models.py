@@ -12,7 +12,7 @@ from torch import nn
 
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.labels import Labels, Vocabulary, label_space
-from diffcern.predictors.base import Kind, Output, Predictor
+from diffcern.predictors.base import Kind, Output, Predictor, without_background
 from diffcern.predictors.clip import OPEN_VOCABULARY, text_tokenizer, zero_shot
 from diffcern.predictors.hub import stored
 from diffcern.predictors.image_processors import check_preprocessing, preprocessing
@@ -74,6 +74,7 @@ def _read(folder: Path, name: str, vocabulary: Vocabulary | None, weights: Store
     predictor = Predictor(
         network, labels.names, class_ids=labels.ids, task=task or "classification", metric=_metric(config), **options
     )
+    without_background(predictor)
     check_preprocessing(predictor, processor, name)
     if missing and not _unused(predictor, model, missing):
         _refuse(name, "lacks", missing)

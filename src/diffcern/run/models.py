@@ -10,7 +10,7 @@ import torch
 
 from diffcern.errors import UsageError
 from diffcern.fingerprints import fingerprint
-from diffcern.labels import Wanted
+from diffcern.labels import Wanted, readable
 from diffcern.methods import build_method
 from diffcern.methods.base import Method
 from diffcern.predictors import Predictor, load_predictor
@@ -56,7 +56,8 @@ def load_models(models: Models, device: torch.device, labels: Sequence[str] = ()
     prior's. Raises UsageError for names that do not exist or where there is none, DiffcernError for a model that
     cannot be read or whose classes the prior lacks.
     """
-    names: Wanted | None = models.labels or tuple(labels) or None
+    given: Wanted | None = models.labels or tuple(labels) or None
+    names = None if given is None else readable(given)
     predictor = prior = None
     if models.predictor is not None:
         predictor = load_predictor(

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffcern.data.base import Sample
-from diffcern.errors import DiffcernError
+from diffcern.errors import DiffcernError, UsageError
 from diffcern.priors.base import Prior
+from diffcern.spellings import Spellings, abridged
 from diffcern.types import Condition
 
 
@@ -53,22 +54,23 @@ def resized(maps: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def name_map(class_names: Sequence[str], prior_class_names: Sequence[str]) -> Tensor:
-    """`[K, K_prior]`, 1 where two classes have one name. Raises DiffcernError naming both sides where one is unknown to
-    the prior, or stands twice."""
+    """`[K, K_prior]`, 1 where two names mean one class (see `spellings.Spellings`). Raises DiffcernError naming both
+    sides where one is unknown to the prior, or stands twice."""
     names, known = list(class_names), list(prior_class_names)
-    missing = [name for name in names if name not in known]
-    if missing or len(set(names)) < len(names) or len(set(known)) < len(known):
-        raise DiffcernError(
-            f"{len(names)} labels ({_abridged(names)}) do not map by name onto the prior's {len(known)} classes "
-            f"({_abridged(known)}): "
-            + (f"the prior lacks {_abridged(missing)}" if missing else "a name stands twice")
-            + ". Give models of one label space, or name the classes alike."
-        )
+    spellings, problem = Spellings(known), ""
     mapping = torch.zeros(len(names), len(known))
-    mapping[range(len(names)), [known.index(name) for name in names]] = 1
+    if missing := spellings.unknown(names):
+        problem = f"the prior lacks {abridged(missing)}{spellings.nearest(missing)}"
+    elif len(set(known)) < len(known):
+        problem = "a name stands twice"
+    else:
+        try:
+            mapping[range(len(names)), spellings.indices(names)] = 1
+        except UsageError as error:
+            problem = str(error)
+    if problem:
+        raise DiffcernError(
+            f"{len(names)} labels ({abridged(names)}) do not map by name onto the prior's {len(known)} classes "
+            f"({abridged(known)}): {problem}. Give models of one label space, or name the classes alike (--class-map)"
+        )
     return mapping
-
-
-def _abridged(names: Sequence[str], limit: int = 6) -> str:
-    shown = ", ".join(names[:limit])
-    return shown + (", ..." if len(names) > limit else "")

@@ -18,6 +18,7 @@ from diffcern.data.base import VOID, Sample
 from diffcern.data.maps import foreign
 from diffcern.errors import DiffcernError
 from diffcern.priors.base import Prior
+from diffcern.spellings import Spellings
 from diffcern.tasks.base import name_map, resized
 from diffcern.types import Condition
 
@@ -36,7 +37,7 @@ class Segmentation:
         self.class_names = tuple(class_names)
         self.shape: tuple[int, int] | None = None
         known = shown(prior) if prior is not None else ()
-        if prior is not None and prior.spatial_shape is not None and set(class_names) <= set(known):
+        if prior is not None and prior.spatial_shape is not None and not Spellings(known).unknown(class_names):
             self.mapping = name_map(class_names, known)
             if prior.colours:
                 self.mapping = self.mapping @ torch.tensor(prior.colours)

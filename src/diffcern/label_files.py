@@ -1,0 +1,130 @@
+"""Labels from files as people have them: lists of names, ImageNet's lists, JSON, a Python dictionary, CSV with prompts.
+
+Knows nothing about models; `labels` and `spellings` say what a name means.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import io
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from diffcern.errors import UsageError
+from diffcern.labels import WORDNET_ID
+
+SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".names", ".yaml", ".yml")
+SYNSET = re.compile(r"(n\d{8})[ \t,]+\S.*")  # "n01440764 tench, Tinca tinca", as ILSVRC's synset_words.txt has it
+NUMBERED = re.compile(r"(\d+)\s*[:,;\t]\s*(\S.*)|(\d+)\s+(\S.*)")  # "0: tench", "0 tench"
+NAMES = ("label", "classname", "class", "class_name", "name")
+Labels = list[str] | dict[str, list[str]]
+
+
+def read_labels(path: Path) -> Labels:
+    """The labels in a file, in its order; with sentences of their own from a CSV file with a column prompt.
+
+    A text file holds one a line ("tench, Tinca tinca" is one), behind its WordNet id or its number where it has one: an
+    id stands for its class then, and numbers count from 0 or 1. JSON holds a list, an object from numbers to names or
+    to [id, name], or a model's config.json with id2label; CSV a column label. Raises UsageError for a file that cannot
+    be read or holds no labels, and for cells that are empty.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text ({error}): save it as UTF-8") from error
+    except OSError as error:
+        raise UsageError(f"cannot read the labels in {path}: {error.strerror}") from error
+    suffix = path.suffix.lower()
+    if suffix in (".csv", ".tsv"):
+        labels = _table(text, path, "\t" if suffix == ".tsv" else ",")
+    elif suffix == ".json":
+        labels = _named(_json(text, path), path)
+    elif text.lstrip().startswith("{"):  # a dictionary as Python prints it
+        labels = _named(_literal(text, path), path)
+    else:
+        labels = _lines(text, path)
+    if not labels:
+        raise UsageError(f"{path} holds no labels: give two or more to tell apart, one a line")
+    return labels
+
+
+def _lines(text: str, path: Path) -> list[str]:
+    lines = [line.strip() for line in text.splitlines()]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    if lines and all(SYNSET.fullmatch(line) for line in lines):
+        return [line[:9] for line in lines]
+    numbers = [NUMBERED.fullmatch(line) for line in lines]
+    if len(lines) > 1 and all(numbers):
+        rows = [(int(match[1] or match[3]), match[2] or match[4]) for match in numbers if match]
+        first = rows[0][0]
+        if first in (0, 1) and [number for number, _ in rows] == list(range(first, first + len(rows))):
+            return [name.strip() for _, name in rows]
+    return lines
+
+
+def _table(text: str, path: Path, separator: str) -> Labels:
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+    rows = list(reader)
+    heads = {(head or "").strip().lower(): head for head in reader.fieldnames or ()}
+    column = next((heads[name] for name in NAMES if name in heads), None)
+    if column is None:
+        raise UsageError(
+            f"{path} needs a column label, and prompt where labels have sentences of their own; it has "
+            f"{', '.join(heads) or 'none'}"
+        )
+    cells = [(row[column] or "").strip() for row in rows]
+    if "" in cells:
+        raise UsageError(f"{path}, line {cells.index('') + 2}: the label is empty")
+    if "prompt" not in heads:
+        return cells
+    prompts: dict[str, list[str]] = {}
+    for number, (label, row) in enumerate(zip(cells, rows, strict=True), start=2):
+        prompt = (row[heads["prompt"]] or "").strip()
+        if not prompt:
+            raise UsageError(f"{path}, line {number}: the prompt of {label!r} is empty")
+        prompts.setdefault(label, []).append(prompt)
+    return prompts
+
+
+def _json(text: str, path: Path) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON: {error}") from error
+
+
+def _literal(text: str, path: Path) -> Any:
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        raise UsageError(f"{path} begins like a dictionary and is none: give one label a line") from error
+
+
+def _named(content: Any, path: Path) -> list[str]:
+    """The names in a list, or in an object by their numbers."""
+    if isinstance(content, dict):
+        content = content.get("id2label") or content.get("label_names") or content
+    if isinstance(content, dict):
+        if not all(str(key).isdecimal() for key in content):
+            raise UsageError(f'{path} must be a list of names, or an object from numbers to names: {{"0": "tench"}}')
+        numbers = sorted(content, key=lambda key: int(key))
+        first = int(numbers[0]) if numbers else 0
+        if first not in (0, 1) or [int(key) for key in numbers] != list(range(first, first + len(numbers))):
+            raise UsageError(f"{path} must number its names from 0 or 1 on, without gaps")
+        content = [content[key] for key in numbers]
+    if not isinstance(content, list):
+        raise UsageError(f"{path} must be a list of names, or an object from numbers to names")
+    return [_name(value, path) for value in content]
+
+
+def _name(value: Any, path: Path) -> str:
+    """A name, or the WordNet id beside one, as in Keras' imagenet_class_index.json."""
+    if isinstance(value, Sequence) and not isinstance(value, str) and value:
+        value = next((part for part in value if isinstance(part, str) and WORDNET_ID.fullmatch(part)), value[-1])
+    if not isinstance(value, str) or not value.strip():
+        raise UsageError(f"{path} holds {value!r} in the place of a name")
+    return value.strip()
