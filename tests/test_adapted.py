@@ -70,3 +70,76 @@ def test_one_image_alone_has_no_batch_statistics(predictor):
         warnings.simplefilter("error")
         tent(IMAGES)
         mixed(IMAGES[:1])
+
+
+def held(value: object) -> list[torch.Tensor]:
+    """All tensors of a state, as a flat list."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, dict):
+        return [tensor for part in value.values() for tensor in held(part)]
+    if isinstance(value, list | tuple):
+        return [tensor for part in value for tensor in held(part)]
+    return held(vars(value)) if hasattr(value, "__dict__") else []
+
+
+METHODS = {
+    "source": {},
+    "tent": {},
+    "bn-adapt": {},
+    "memo": {"views": 2},
+    "diffusion-tta": {"steps": 1, "draws": 2},
+    "diffusion-classifier": {"draws": 2},
+    "dusa": {"top_k": 2, "random_k": 1},
+    "diffpure": {"start": 20, "steps": 2, "solver": "ddpm"},
+    "dda": {"start": 20, "steps": 2},
+    "gda": {"start": 20, "steps": 2},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_its_parameters_are_those_of_the_private_networks(predictor, prior, method):
+    """As evaluation loops ask for a model's device."""
+    prior.pixels = True  # gda looks at them
+    adapted = diffcern.adapt(predictor, prior, method, **METHODS[method])
+    expected = adapted(IMAGES)
+    tensors = [*adapted.parameters(), *adapted.buffers()]
+    assert {tensor.device.type for tensor in tensors} == {"cpu"}
+    assert not any(parameter.requires_grad for parameter in adapted.parameters())
+    assert not {id(tensor) for tensor in tensors} & {id(t) for m in (predictor, prior) for t in m.parameters()}
+    if method != "diffusion-classifier":
+        assert next(adapted.parameters()).shape == next(predictor.parameters()).shape
+    adapted.train()  # as some loops do, and then some forget to undo
+    assert not any(module.training for module in adapted.networks.modules() if module is not adapted.networks)
+    assert torch.equal(adapted(IMAGES), expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_it_moves_as_a_whole_and_the_given_models_stay(predictor, prior, method):
+    """To a device without memory, which every machine has."""
+    prior.pixels = True
+    adapted = diffcern.adapt(predictor, prior, method, online=True, **METHODS[method])
+    adapted(IMAGES)
+    assert adapted.to("meta") is adapted
+    moved = [*adapted.parameters(), *adapted.buffers(), *held(adapted.state)]
+    moved += [
+        t for name, value in vars(adapted.method).items() if name in ("hypotheses", "owners") for t in held(value)
+    ]
+    assert {tensor.device.type for tensor in moved} == {"meta"}
+    given = [tensor for model in (predictor, prior) for tensor in (*model.parameters(), *model.buffers())]
+    assert {tensor.device.type for tensor in given} == {"cpu"}
+
+
+def test_moving_where_it_is_keeps_the_state(predictor, prior):
+    options = {"steps": 1, "draws": 2, "learning_rate": 0.05, "online": True}
+    one, other = (diffcern.adapt(predictor, prior, **options) for _ in range(2))
+    one(IMAGES)
+    other(IMAGES)
+    assert torch.equal(one.to("cpu").cpu()(IMAGES), other(IMAGES))
+
+
+def test_another_precision_is_refused_by_name(model):
+    for change in (model.half, model.double, lambda: model.to(torch.bfloat16)):
+        with pytest.raises(diffcern.UsageError, match="load_prior"):
+            change()
+    assert model.float() is model

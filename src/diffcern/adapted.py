@@ -14,6 +14,7 @@ from diffcern.fingerprints import content_id
 from diffcern.methods import build_method
 from diffcern.methods.base import Method
 from diffcern.methods.presets import preset_options
+from diffcern.moving import moved, networks_in
 from diffcern.predictors import Predictor
 from diffcern.priors import Prior
 from diffcern.resizing import Images
@@ -31,8 +32,9 @@ class AdaptedModel(nn.Module):
 
     online: carry the adapted state from call to call until `reset()`; otherwise every image is an episode of its
     own (every call, for a method that needs a batch). The state is a value that this module holds; the models given
-    to the method never change; the method holds private copies, so move the models to their device before building
-    it. `prediction` keeps the last call's costs and traces.
+    to the method never change; the method holds private copies, which this module's parameters are: in eval mode
+    whatever is asked of it, moved by `to(device)` together with the state. `prediction` keeps the last call's costs and
+    traces.
     """
 
     def __init__(self, method: Method, *, online: bool = False, seed: int = 0) -> None:
@@ -41,11 +43,27 @@ class AdaptedModel(nn.Module):
         self.online = online
         self.seed = seed
         self.prediction: Prediction | None = None
+        self.networks = nn.ModuleList(networks_in(method))
         self.reset()
 
     def reset(self) -> None:
         """Forgets what was adapted: back to the models as given."""
         self.state = self.method.init()
+
+    def train(self, mode: bool = True) -> AdaptedModel:
+        """Changes nothing but the flag: a method decides itself what its networks do."""
+        self.training = mode
+        return self
+
+    def _apply(self, fn: Any, recurse: bool = True) -> AdaptedModel:
+        """`to(device)` and its like. Raises UsageError for another precision."""
+        if fn(torch.zeros(0)).dtype != torch.float32:
+            raise UsageError(
+                "the precision of a method's networks is theirs: load_prior(..., dtype=...), or your network's own "
+                "before it is wrapped in diffcern.Predictor"
+            )
+        self.method, self.state = moved((self.method, self.state), fn)
+        return self
 
     def forward(self, images: Images, ids: Sequence[str] | None = None) -> Tensor:
         """Images `[B, 3, H, W]`, or B of any sizes, float in [0, 1] -> logits `[B, K]`, of pixels `[B, K, H, W]`, or

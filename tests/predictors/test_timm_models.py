@@ -131,3 +131,19 @@ def test_names_that_timm_does_not_know():
         load_predictor("timm:local-dir:no/such")
     with pytest.raises(DiffcernError, match=r"timm/resnet50\.a1_in1k.*network"):
         load_predictor("timm:resnet50.a1_in1k")
+
+
+@pytest.mark.parametrize("removed", [{"num_classes": 0}, {"num_classes": 0, "global_pool": ""}])
+def test_a_folder_without_its_head_says_so(tmp_path, removed):
+    """Its pooled features are no answers, and their number no number of classes."""
+    timm.models.save_for_hf(timm.create_model("resnet18", **removed), tmp_path, safe_serialization=True)
+    with pytest.raises(DiffcernError, match=r"without its classifier \(num_classes 0\): it gives features"):
+        load_predictor(str(tmp_path))
+
+
+def test_other_label_names_than_outputs(tmp_path):
+    config = {"label_names": ["cat", "dog"]}
+    model = timm.create_model("resnet18", num_classes=3)
+    timm.models.save_for_hf(model, tmp_path, safe_serialization=True, model_config=config)
+    with pytest.raises(DiffcernError, match="has 3 outputs and 2 label_names"):
+        load_predictor(str(tmp_path))

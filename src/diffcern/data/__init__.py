@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from diffcern.data import digits, imagenet, objectnet, scenes
-from diffcern.data.base import Dataset, Sample, Subset, readable, subset
+from diffcern.data.base import Batch, Dataset, Sample, Subset, collate, readable, subset
 from diffcern.data.corrupted import CifarC, imagenet_c
 from diffcern.data.folder import ImageFolder
 from diffcern.data.formats import is_image
@@ -25,6 +25,7 @@ __all__ = [
     "FORMS",
     "PAIR_FORMS",
     "QUESTION_FORMS",
+    "Batch",
     "CifarC",
     "ClassFolders",
     "Dataset",
@@ -40,6 +41,7 @@ __all__ = [
     "Subset",
     "UnreadableImage",
     "check_pixels",
+    "collate",
     "decode",
     "encode_png",
     "is_image",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, TypeVar
 
+import torch
 from torch import Tensor
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 from diffcern.data.images import UnreadableImage
 from diffcern.errors import UsageError
@@ -33,6 +35,72 @@ class Sample:
     target: int
     mask: Tensor | None = None
     depth: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one size, as torch's `DataLoader` collates them; unpacks as `images, targets`, as torchvision's do.
+
+    ids: B names. images: `[B, 3, H, W]`; targets: `[B]` int64. masks `[B, H, W]`, depths `[B, H, W]`: None where the
+    samples have none.
+    """
+
+    ids: list[str]
+    images: Tensor
+    targets: Tensor
+    masks: Tensor | None = None
+    depths: Tensor | None = None
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter((self.images, self.targets))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """On another device."""
+        return self._each(lambda tensor: tensor.to(device))
+
+    def pin_memory(self) -> Batch:
+        """As `DataLoader(pin_memory=True)` asks for."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        maps = [None if part is None else change(part) for part in (self.masks, self.depths)]
+        return Batch(self.ids, change(self.images), change(self.targets), *maps)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """One batch of samples; `DataLoader` uses it by itself. Raises UsageError for images of several sizes."""
+    shapes = {tuple(sample.image.shape) for sample in samples}
+    if len(shapes) > 1:
+        raise UsageError(
+            f"images of {len(shapes)} sizes do not stack: batch_size=1, or collate_fn=list and a list of images, which "
+            "predictors and adapted models take"
+        )
+    masks, depths = ([getattr(sample, part) for sample in samples] for part in ("mask", "depth"))
+    return Batch(
+        [sample.id for sample in samples],
+        torch.stack([sample.image for sample in samples]),
+        torch.tensor([sample.target for sample in samples]),
+        _stacked(masks),
+        _stacked(depths),
+    )
+
+
+def _stacked(maps: Sequence[Tensor | None]) -> Tensor | None:
+    there = [part for part in maps if part is not None]
+    if not there:
+        return None
+    if len(there) < len(maps) or len({part.shape for part in there}) > 1:
+        raise UsageError(
+            "maps that some samples lack, or of several sizes, do not stack: batch_size=1, or collate_fn=list"
+        )
+    return torch.stack(there)
+
+
+# As torch's documentation has it for types of one's own: DataLoader(dataset) works without a collate_fn.
+default_collate_fn_map[Sample] = lambda samples, *, collate_fn_map=None: collate(samples)
 
 
 class Dataset(Protocol):

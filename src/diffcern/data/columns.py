@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from diffcern.data.images import UnreadableImage
 from diffcern.errors import DiffcernError
 from diffcern.labels import WORDNET_ID
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "png", "picture", "photo")
+# Of tables that name files beside them (`metadata.parquet` of an image folder), where no column above is there.
+PATH_COLUMNS = ("file_name", "image_path", "image_file", "filepath", "file_path", "filename", "path")
 LABEL_COLUMNS = ("label", "fine_label", "labels", "target", "class", "cls")
 
 Features = Mapping[str, Any]
 
 
 def image_column(columns: Sequence[str], features: Features, wanted: str | None, where: str) -> str:
-    """The column `wanted`, else one of the usual names, else the only one described as an image.
+    """The column `wanted`, else one of the usual names, else the only one described as an image, else one of paths.
 
     Raises `DiffcernError`, listing the columns there are.
     """
@@ -32,6 +36,9 @@ def image_column(columns: Sequence[str], features: Features, wanted: str | None,
             return column
     if len(described) == 1:
         return described[0]
+    for column in PATH_COLUMNS:
+        if not described and column in columns:
+            return column
     raise DiffcernError(
         f"{where} has no image column: looked for {', '.join(IMAGE_COLUMNS)}; it has {', '.join(columns)}. "
         "Give image_column."
@@ -108,6 +115,32 @@ def unique(ids: Sequence[str], where: str) -> Sequence[str]:
         twice, times = Counter(ids).most_common(1)[0]
         raise DiffcernError(f"{where}: ids must be unique, but {twice!r} occurs {times} times.")
     return ids
+
+
+def stored(value: Any, folder: Path, name: str) -> bytes | Path | None:
+    """What a row holds of an image: its bytes, else the file that it names, None for neither.
+
+    value: bytes, a path, or the usual `{bytes, path}`. folder: the table's, which a path is relative to (or to the
+    working directory, as for `datasets`). Raises `UnreadableImage`, which names the sample, for an address.
+    """
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+    if not isinstance(value, str):
+        return value if isinstance(value, bytes) else None
+    if "://" in value:
+        raise UnreadableImage(name, f"the table names {value}, which is not fetched: download it, and name the file")
+    beside = folder / value
+    return beside if beside.exists() or not Path(value).exists() else Path(value)
+
+
+def content(source: bytes | Path | None, name: str) -> bytes | None:
+    """The bytes themselves. Raises `UnreadableImage`, which names the sample, for a file that cannot be read."""
+    if not isinstance(source, Path):
+        return source
+    try:
+        return source.read_bytes()
+    except OSError as error:
+        raise UnreadableImage(name, f"{source}: {error.strerror}") from error
 
 
 def _require(wanted: str, columns: Sequence[str], where: str) -> str:

@@ -75,28 +75,13 @@ class HubImages:
     def __getitem__(self, index: int) -> Sample:
         row = range(len(self))[index]
         values, name = self._rows[row], self.ids[row]
-        source = _stored(values[self._image])
+        source = columns.stored(values[self._image], Path(), name)
         if source is None:
             raise UnreadableImage(name, f"column {self._image!r} holds no image in this row")
-        mask, depth = self._maps.decode(lambda column: _content(values[column], name), name)
+        mask, depth = self._maps.decode(
+            lambda column: columns.content(columns.stored(values[column], Path(), name), name), name
+        )
         return Sample(name, decode(source, name, self._max_side), self.targets[row], mask, depth)
-
-
-def _stored(value: dict[str, Any] | None) -> bytes | Path | None:
-    """What a row of images holds: the bytes, else the file where they are."""
-    value = value or {}
-    return value.get("bytes") or (Path(value["path"]) if value.get("path") else None)
-
-
-def _content(value: dict[str, Any] | None, name: str) -> bytes | None:
-    """The bytes themselves. Raises UnreadableImage, which names the sample, for a file that cannot be read."""
-    source = _stored(value)
-    if not isinstance(source, Path):
-        return source
-    try:
-        return source.read_bytes()
-    except OSError as error:
-        raise UnreadableImage(name, f"{source}: {error.strerror}") from error
 
 
 def _undecoded(rows: Any, images: Sequence[str]) -> Any:

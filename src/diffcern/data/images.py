@@ -31,15 +31,18 @@ _UPRIGHT = {2: (0, [2]), 3: (2, []), 4: (0, [1]), 5: (-1, [2]), 6: (-1, []), 7: 
 
 
 class UnreadableImage(DiffcernError):
-    """An image that cannot be decoded; `name` says which one, `reason` why."""
+    """An image that cannot be decoded; `name` says which one, `reason` why.
 
-    def __init__(self, name: str, reason: str) -> None:
+    A loader's worker process hands it on as its text alone.
+    """
+
+    def __init__(self, name: str, reason: str = "") -> None:
         super().__init__(name, reason)
         self.name = name
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"cannot read image {self.name!r}: {self.reason}"
+        return f"cannot read image {self.name!r}: {self.reason}" if self.reason else self.name
 
 
 def decode(source: Path | bytes, name: str, max_side: int | None = None, border: int = 0) -> Tensor:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 from diffcern.data.base import Dataset, Subset
 from diffcern.data.columns import unique
@@ -37,6 +38,10 @@ class MatchingExample:
     images: tuple[Tensor, ...]
     captions: tuple[str, ...]
     tags: Mapping[str, str]
+
+
+# DataLoader(...) gives lists of them: images of several sizes and texts do not stack.
+default_collate_fn_map[MatchingExample] = lambda items, *, collate_fn_map=None: list(items)
 
 
 @dataclass(frozen=True)

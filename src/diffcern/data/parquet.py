@@ -1,5 +1,7 @@
 """Images in Parquet files, in the Hugging Face convention: `image: {bytes, path}`, `label`, optionally `id`.
 
+A row without bytes names a file, absolute or relative to the Parquet file; so does a column of texts.
+
 Only the row groups that are asked for are read; labels and ids are read once, without the images.
 """
 
@@ -103,16 +105,15 @@ class ParquetImages:
         name = self.ids[row]
         image = self._stored(self._image, row)
         if image is None:
-            raise UnreadableImage(name, f"column {self._image!r} holds no image bytes in this row")
-        mask, depth = self._maps.decode(lambda column: self._stored(column, row), name)
+            raise UnreadableImage(name, f"column {self._image!r} holds no image bytes and no path in this row")
+        mask, depth = self._maps.decode(lambda column: columns.content(self._stored(column, row), name), name)
         return Sample(name, decode(image, name, self._max_side), self.targets[row], mask, depth)
 
-    def _stored(self, column: str, row: int) -> bytes | None:
-        """The encoded pixels of one row; None where this row of the column has none."""
+    def _stored(self, column: str, row: int) -> bytes | Path | None:
+        """The encoded pixels of one row, or the file that has them; None where this row of the column has none."""
         group = bisect_right(self._starts, row) - 1
         value = self._row_group(group)[column][row - self._starts[group]].as_py()
-        data = value.get("bytes") if isinstance(value, dict) else value
-        return data if isinstance(data, bytes) else None
+        return columns.stored(value, self._groups[group][0].parent, self.ids[row])
 
     def _row_group(self, group: int) -> pa.Table:
         """The columns of pixels of one row group, kept while `CACHE_BYTES` allow (always at least the latest)."""

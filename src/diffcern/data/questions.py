@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 from diffcern.data.base import Dataset
 from diffcern.data.columns import unique
@@ -29,6 +30,10 @@ class Question:
     answer: str
     choices: tuple[str, ...] = ()
     kind: str = ""
+
+
+# DataLoader(...) gives lists of them: images of several sizes and texts do not stack.
+default_collate_fn_map[Question] = lambda items, *, collate_fn_map=None: list(items)
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ class Purified:
             raise UsageError(f"skip is a confidence in (0, 1], not {skip}")
         if task == "depth" and (skip is not None or ensemble not in ("none", "sum")):
             raise UsageError("depth comes without a confidence: leave skip out, and give ensemble none or sum")
-        self.before, self.after, self.predictor, self.task = before, after, predictor, task
+        self.before, self.after, self.predictor, self.task = before, after, frozen_view(predictor), task
         self.purifier, self.ensemble, self.skip = purifier, ensemble, skip
         answering = sum(getattr(method, "evaluations", 0) for method in (before, after))
         self.evaluations = purifier.evaluations + answering  # of an image, at most

@@ -126,7 +126,14 @@ def _labels(model: Any, name: str) -> Labels:
     from timm.data import CustomDatasetInfo, infer_imagenet_subset
 
     config, count = model.pretrained_cfg, model.num_classes
+    if not count:
+        raise DiffcernError(
+            f"{name} was saved without its classifier (num_classes 0): it gives features, and no answers. Give the "
+            "model with its head, or train one and save it with label_names"
+        )
     if listed := config.get("label_names"):
+        if len(listed) != count:
+            raise DiffcernError(f"{name} has {count} outputs and {len(listed)} label_names in its config.json")
         info = CustomDatasetInfo(listed, config.get("label_descriptions"))
         keys = [info.index_to_label_name(index) for index in range(count)]
         described = [info.index_to_description(index) for index in range(count)]
