@@ -21,6 +21,7 @@ STEMS = {
 # Published beside the plain ones, or in their place. Others ("non_ema", "ema_only") are other weights.
 VARIANTS = ("fp32", "fp16", "bf16")
 OTHERS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.gguf", "*.safetensors")
+SINGLE = (".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".gguf")
 
 
 @dataclass(frozen=True)
@@ -79,3 +80,13 @@ def _refuse(name: str, folder: Path, part: str, library: str, allow_pickle: bool
         "code when they are read: convert them (docs/priors.md says how), or pass allow_pickle=True (--allow-pickle) "
         "if you trust where they come from"
     )
+
+
+def single_file(place: Path, convert: str) -> str:
+    """For a message: what to do with weights in one file without configurations, as other programs exchange them; ""
+    where `place` is no such file or folder of some. convert: the call that reads one, with FILE in it."""
+    files = [place] if place.is_file() else sorted(place.glob("*")) if place.is_dir() else []
+    names = [file.name for file in files if file.suffix.lower() in SINGLE]
+    if not names:
+        return ""
+    return f". {names[0]} holds weights alone, and no word of the network: convert it once, {convert}"

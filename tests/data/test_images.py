@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import pickle
 import re
 import struct
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from diffcern.data import images
@@ -318,3 +319,31 @@ def test_check_pixels_names_the_sample() -> None:
 def test_encode_png_refuses_what_it_would_clip() -> None:
     with pytest.raises(DiffcernError, match="must lie in"):
         encode_png(torch.full((3, 2, 2), 1.5))
+
+
+def _remarked(**chunks: bytes) -> bytes:
+    """A PNG with much said beside its pixels: as image generators keep their workflows, and scanners their profiles."""
+    info, buffer = PngImagePlugin.PngInfo(), io.BytesIO()
+    if "text" in chunks:
+        info.add_text("workflow", "x" * 3_000_000, zip=True)
+    if "itxt" in chunks:
+        info.add_itxt("workflow", "é" * 3_000_000, zip=True)
+    if "many" in chunks:
+        for number in range(100):
+            info.add_text(f"key {number}", os.urandom(400).hex() * 1000, zip=True)
+    profile = {"icc_profile": os.urandom(3_000_000)} if "profile" in chunks else {}
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).save(
+        buffer, "PNG", pnginfo=info, exif=exif, **profile
+    )
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["text", "itxt", "many", "profile", "none"])
+def test_metadata_of_any_size_makes_no_image_unreadable(kind: str) -> None:
+    image = decode(_remarked(**{kind: b""}), "a.png")
+    assert torch.equal(image, decode(_remarked(), "a.png"))
+    assert torch.equal(image.mul(255).round()[:, 0, 3], torch.tensor([0.0, 1.0, 2.0]))  # turned upright all the same
+    with pytest.raises(UnreadableImage):
+        decode(_remarked(**{kind: b""})[:-40], "a.png")

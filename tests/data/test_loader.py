@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 import diffcern
 from diffcern.data import UnreadableImage, encode_png, load_dataset, load_pairs, load_questions
 from diffcern.data.maps import encode_depth, encode_mask
-from diffcern.errors import UsageError
+from diffcern.errors import DiffcernError, UsageError
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -123,3 +123,26 @@ def test_masks_and_depths_by_path(photos):
     (sample,) = load_dataset(written(folder, **columns), mask_names=["a", "b", "c"])
     assert torch.equal(sample.mask, mask)
     assert torch.allclose(sample.depth, depth, atol=1e-3)
+
+
+def test_labels_that_are_texts(photos):
+    folder, _ = photos
+    paths = [f"images/{k}.png" for k in range(3)]
+    data = load_dataset(written(folder, image=paths, label=["dog", "cat", None]))
+    assert (data.class_names, list(data.targets)) == (("cat", "dog"), [1, 0, -1])
+    data = load_dataset(written(folder, image=paths, label=["dog", "cat", "dog"]), class_names=["dog", "fish", "cat"])
+    assert list(data.targets) == [0, 2, 0]
+    with pytest.raises(DiffcernError, match=r"column 'label' holds dog, and the class names are cat, fish"):
+        load_dataset(written(folder, image=paths, label=["dog", "cat", "dog"]), class_names=["cat", "fish"])
+
+
+def test_splits_are_no_classes(tmp_path):
+    """`imagefolder:ROOT` of a folder that holds train/ and val/ would tell these two apart, and nobody would notice."""
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            (tmp_path / split / name / "a.png").write_bytes(encode_png(torch.rand(3, 8, 8)))
+    with pytest.raises(DiffcernError, match=r"holds splits \(train, val\), .*: give one of them, imagefolder:.*train"):
+        load_dataset(f"imagefolder:{tmp_path}")
+    assert load_dataset(f"imagefolder:{tmp_path / 'val'}").class_names == ("cat", "dog")
+    assert len(load_dataset(str(tmp_path))) == 4  # without labels, all are images

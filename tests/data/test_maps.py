@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from diffcern.data import UnreadableImage, encode_png, load_dataset, subset
-from diffcern.data.base import VOID
+from diffcern.data.base import VOID, Sample
 from diffcern.data.maps import decode_depth, decode_mask, encode_depth, encode_mask, palette
-from diffcern.errors import UsageError
+from diffcern.errors import DiffcernError, UsageError
+from diffcern.tasks import Segmentation
 
 
 def png(array, mode=None):
@@ -59,8 +60,10 @@ def test_what_is_written_is_read_back():
 
 
 def test_pictures_that_are_no_maps():
-    with pytest.raises(UnreadableImage, match=r"a mask is an image of mode .*, not RGB"):
-        decode_mask(png(np.zeros((2, 2, 3), np.uint8)), "a")
+    with pytest.raises(UnreadableImage, match="a mask in colours"):
+        decode_mask(png(np.arange(12, dtype=np.uint8).reshape(2, 2, 3)), "a")
+    with pytest.raises(UnreadableImage, match=r"a depth map is an image of mode .*, not RGB"):
+        decode_depth(png(np.zeros((2, 2, 3), np.uint8)), "a")
     with pytest.raises(UnreadableImage, match="a depth map that cannot be read"):
         decode_depth(b"nothing", "a")
 
@@ -181,3 +184,45 @@ def test_a_second_column_of_pictures_is_no_label(tmp_path):
     (sample,) = load_dataset(str(tmp_path / "data.parquet"))
     assert sample.target == -1
     assert sample.mask is not None
+
+
+def encoded(array, mode: str, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.asarray(array)).convert(mode).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def test_conventions_of_published_masks():
+    """VOC: a palette, and 255 at the borders. ADE20K: 0 is void. Others: three equal channels, and alpha."""
+    values = np.array([[0, 1, 2], [3, 255, 1]], dtype=np.uint8)
+    plain = torch.from_numpy(values).long()
+    image = Image.fromarray(values, mode="P")
+    image.putpalette([k for k in range(256) for _ in range(3)])
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    assert torch.equal(decode_mask(buffer.getvalue(), "a"), plain)
+    for mode in ("L", "LA", "RGB", "RGBA"):
+        assert torch.equal(decode_mask(encoded(values, mode), "a"), plain)
+    expected = torch.tensor([[255, 0, 1], [2, 255, 0]])
+    assert torch.equal(decode_mask(encoded(values, "L"), "a", ["void", "wall", "building", "sky"]), expected)
+    colours = np.stack([values, values, 255 - values], -1)
+    with pytest.raises(UnreadableImage, match="a mask in colours, which are no class indices"):
+        decode_mask(encoded(colours, "RGB"), "a")
+    for decoder in (decode_mask, decode_depth):
+        with pytest.raises(UnreadableImage, match="stored as JPEG, whose losses make other values: store it as PNG"):
+            decoder(encoded(values, "L", "JPEG"), "a")
+
+
+@pytest.mark.parametrize(
+    ("values", "count", "message"),
+    [
+        ([0, 1, 150], 150, r"holds \[150\].*0 is void, as in ADE20K's masks, begin the names with void"),
+        ([7, 26, 33], 19, r"holds \[26, 33\].*Cityscapes' labelIds run to 33"),
+        ([0, 70], 19, r"holds \[70\], .* mark what is none as void$"),
+    ],
+)
+def test_masks_of_another_convention_are_named(values, count, message):
+    task = Segmentation([str(k) for k in range(count)])
+    sample = Sample("a", torch.zeros(3, 1, len(values)), -1, mask=torch.tensor([values]))
+    with pytest.raises(DiffcernError, match=message):
+        task.check_sample(sample, sample.image)

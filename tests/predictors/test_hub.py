@@ -105,3 +105,12 @@ def test_labels_choose_among_the_classes_of_a_closed_set():
         load_predictor(name, labels="cat,dog")
     with pytest.raises(UsageError, match="give labels"):
         load_predictor(name, templates=["a {}"])
+
+
+def test_weights_in_a_single_file_say_how_they_are_converted(tmp_path):
+    """As other programs exchange them: nothing in them says which network they are of."""
+    (tmp_path / "model.pth").touch()
+    with pytest.raises(UsageError, match=r"is a file, and predictors are folders\. model\.pth holds weights alone"):
+        load_predictor(str(tmp_path / "model.pth"))
+    with pytest.raises(DiffcernError, match=r"neither a predictor\.json .*model\.pth holds weights alone.*save_for_hf"):
+        load_predictor(str(tmp_path))

@@ -144,3 +144,14 @@ def test_torchscript_without_parameters_says_so(prior):
     assert predictor(torch.rand(2, 3, 8, 8)).shape == (2, 6)
     with pytest.raises(diffcern.DiffcernError, match="no parameters"):
         diffcern.adapt(predictor, method="memo")(torch.rand(1, 3, 8, 8))
+
+
+def test_probabilities_are_no_logits():
+    """Their softmax would be nearly the same for all classes."""
+    images = torch.rand(2, 3, 8, 8)
+    for form in (lambda logits, _: logits.softmax(1), lambda logits, _: logits.softmax(1).half()):
+        with pytest.raises(UsageError, match=r"answers with probabilities .*: leave its last softmax out"):
+            diffcern.Predictor(Network(form), NAMES, size=8)(images)
+    logarithms = diffcern.Predictor(Network(lambda logits, _: logits.log_softmax(1)), NAMES, size=8)(images)
+    torch.testing.assert_close(logarithms.softmax(1), diffcern.Predictor(Network(), NAMES, size=8)(images).softmax(1))
+    assert diffcern.Predictor(Network(lambda logits, _: torch.eye(4)[:2]), NAMES, size=8)(images).shape == (2, 4)

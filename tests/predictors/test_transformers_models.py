@@ -9,7 +9,7 @@ from diffcern.errors import DiffcernError, UsageError
 from diffcern.predictors import Predictor, load_predictor
 from diffcern.predictors.image_processors import check_preprocessing, preprocessing
 
-from .checkpoints import classifier, depth, dpt, rewrite, save, segmenter
+from .checkpoints import TOWER, classifier, depth, dpt, rewrite, save, segmenter
 from .conftest import LEVELS, check_adaptable, levels, tensor
 
 
@@ -141,7 +141,7 @@ def test_models_of_another_kind_and_broken_ones(tmp_path):
         load_predictor(str(tmp_path))
     (tmp_path / "preprocessor_config.json").unlink()
     (tmp_path / "model.safetensors").write_bytes(weights)
-    with pytest.raises(DiffcernError, match=r"cannot load.*preprocessor_config\.json"):
+    with pytest.raises(DiffcernError, match=r"has no preprocessor_config\.json"):
         load_predictor(str(tmp_path))
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["ViTModel"]}))
@@ -163,3 +163,83 @@ def test_weights_of_one_precision_and_in_shards(tmp_path, publish, variant, opti
         predictor = load_predictor(name)
         assert {parameter.dtype for parameter in predictor.parameters()} == {torch.float32}
         torch.testing.assert_close(predictor(images), expected(images), rtol=0, atol=0.01)  # rounded to half
+
+
+def change(folder, file, **values):
+    """Rewrites a configuration; None takes a key out."""
+    content = json.loads((folder / file).read_text()) | values
+    (folder / file).write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"problem_type": "multi_label_classification"},
+            r"is for multi_label_classification: its outputs are no classes",
+        ),
+        ({"problem_type": "regression"}, "is for regression: its outputs are no classes"),
+        ({"id2label": {1: "a", 2: "b", 3: "c", 4: "d"}, "label2id": {}}, r"outputs 0 to 3, .* names 1 to 4: number"),
+    ],
+)
+def test_heads_that_are_no_softmax_over_named_classes(tmp_path, values, message):
+    classifier(tmp_path)
+    change(tmp_path, "config.json", **values)
+    with pytest.raises(DiffcernError, match=message):
+        load_predictor(str(tmp_path))
+
+
+def test_one_output_is_nothing_to_tell_apart(tmp_path):
+    config = transformers.ViTConfig(**TOWER, num_labels=1)
+    processor = transformers.ViTImageProcessor(size={"height": 32, "width": 32})
+    save(tmp_path, transformers.ViTForImageClassification(config), processor)
+    with pytest.raises(DiffcernError, match="has one output"):
+        load_predictor(str(tmp_path))
+
+
+def test_names_that_are_numbers(tmp_path):
+    classifier(tmp_path)
+    change(tmp_path, "config.json", id2label={k: k for k in range(4)}, label2id={})
+    assert load_predictor(str(tmp_path)).class_names == tuple("0123")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"image_mean": 0.5, "image_std": 0.25},
+        {"rescale_factor": 1 / 127.5},
+        {"do_rescale": False, "image_mean": [120.0] * 3, "image_std": [60.0] * 3},
+        {"rescale_factor": 1 / 127.5, "do_normalize": False},
+        {"size": 32},
+    ],
+)
+def test_processors_in_other_words(tmp_path, photo, values):
+    model = classifier(tmp_path)
+    change(tmp_path, "preprocessor_config.json", **values)
+    predictor = load_predictor(str(tmp_path))
+    expected = transformers.AutoImageProcessor.from_pretrained(tmp_path)(images=photo, return_tensors="pt")[
+        "pixel_values"
+    ]
+    assert levels(predictor, photo, expected) < LEVELS
+    torch.testing.assert_close(predictor(tensor(photo)), model(expected).logits, atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize("values", [{"size": {"height": 48, "width": 48}}, {"do_resize": False}])
+def test_a_processor_that_disagrees_with_its_network(tmp_path, values):
+    classifier(tmp_path)
+    change(tmp_path, "preprocessor_config.json", **values)
+    with pytest.raises(
+        DiffcernError, match=r"disagrees with itself: .* built for image_size 32 .*: correct preprocessor_c"
+    ):
+        load_predictor(str(tmp_path))
+    (tmp_path / "preprocessor_config.json").unlink()
+    with pytest.raises(DiffcernError, match=r"has no preprocessor_config\.json, which says how"):
+        load_predictor(str(tmp_path))
+
+
+def test_a_network_that_takes_other_sizes_than_it_says(tmp_path):
+    """As Dinov2, whose positions are interpolated: 518 in its configuration, 224 in its processor's."""
+    config = transformers.Dinov2Config(**TOWER | {"image_size": 56}, num_labels=3)
+    processor = transformers.BitImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    save(tmp_path, transformers.Dinov2ForImageClassification(config), processor)
+    assert load_predictor(str(tmp_path))(torch.rand(1, 3, 40, 40)).shape == (1, 3)

@@ -177,3 +177,14 @@ def test_a_size_that_the_autoencoder_says(tmp_path):
     prior = load_prior(str(folder))
     assert prior.latent_shape == (4, 12, 12)
     assert prior.encode(torch.rand(1, 3, 30, 40)).shape == (1, 4, 12, 12)
+
+
+def test_a_single_file_checkpoint_says_how_it_is_converted(tmp_path, publish):
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "v1-5-pruned.safetensors").touch()
+    publish(tmp_path / "alone", "someone/alone")
+    for place in (tmp_path / "alone", tmp_path / "alone" / "v1-5-pruned.safetensors"):
+        with pytest.raises(DiffcernError, match=r"v1-5-pruned\.safetensors holds weights alone.*from_single_file"):
+            load_prior(str(place))
+    with pytest.raises(DiffcernError, match=r"has no model_index\.json.*converted once, by from_single_file"):
+        load_prior("hf:someone/alone")

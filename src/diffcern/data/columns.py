@@ -100,6 +100,28 @@ def wordnet_ids(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names) if all(WORDNET_ID.fullmatch(name) for name in names) else ()
 
 
+def labels(
+    values: Sequence[Any], column: str | None, given: Sequence[str] | None, features: Features, where: str
+) -> tuple[list[int], Sequence[str] | None]:
+    """The labels in a column as integers, -1 where unknown, and the names of their classes so far as they are given.
+
+    Texts are numbered by the names that are given, else in plain string order, as class folders are. Raises
+    `DiffcernError` for a text that is none of the names, and as `integers`.
+    """
+    texts = {value for value in values if isinstance(value, str)}
+    if column is None or not texts or any(not isinstance(value, str | None) for value in values):
+        return integers(values, column or "", where), given
+    feature = features.get(column)
+    names = given or (feature.get("names") if isinstance(feature, Mapping) else None) or sorted(texts)
+    number = {name: k for k, name in enumerate(names)}
+    if strange := sorted(texts - number.keys()):
+        raise DiffcernError(
+            f"{where}: column {column!r} holds {', '.join(strange[:6])}, and the class names are "
+            f"{', '.join(names[:8])}."
+        )
+    return [-1 if value is None else number[value] for value in values], tuple(names)
+
+
 def integers(values: Iterable[Any], column: str, where: str) -> list[int]:
     """Labels as integers; null means unknown, -1. Raises `DiffcernError` for anything else."""
     targets = [-1 if value is None else value for value in values]

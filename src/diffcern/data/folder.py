@@ -13,6 +13,7 @@ from diffcern.data.formats import holds_image
 from diffcern.data.images import decode
 from diffcern.errors import DiffcernError
 
+SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 LIKE = ".jpg, .png, .webp, .tif, .heic, ..."
 
 
@@ -59,6 +60,7 @@ class ImageFolder:
         self.targets: Sequence[int] = [-1] * len(self._paths)
         if labelled:
             folders = _class_folders(self._paths, place)
+            _check_splits(set(folders), place)
             self.class_names = self.class_names or tuple(sorted(set(folders)))
             index = {name: i for i, name in enumerate(self.class_names)}
             strange = sorted(set(folders) - index.keys())
@@ -106,6 +108,15 @@ def _natural(path: Path) -> tuple[list[tuple[int, int, str]], str]:
     text = path.as_posix()
     parts = re.split(r"([0-9]+)", text)
     return [(1, int(p), "") if i % 2 else (0, 0, p) for i, p in enumerate(parts)], text
+
+
+def _check_splits(folders: set[str], root: Path) -> None:
+    """Raises DiffcernError where the folders are the splits of a data set, and not its classes."""
+    if len(folders) > 1 and {folder.lower() for folder in folders} <= SPLITS:
+        raise DiffcernError(
+            f"{root} holds splits ({', '.join(sorted(folders))}), and class folders are wanted: give one of them, "
+            f"imagefolder:{root / min(folders)}."
+        )
 
 
 def some(names: Sequence[str]) -> str:

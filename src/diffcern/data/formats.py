@@ -47,6 +47,7 @@ BEGINNING = 64  # bytes that tell the kind
 BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
     (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"), "HEIC"
 )
+PNG_MARK = b"\x89PNG\r\n\x1a\n"
 BITMAP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # their sizes: "BM" alone begins many a text
 
 
@@ -84,7 +85,7 @@ def kind_of(beginning: bytes) -> str | None:
         return "PPM" if beginning[3:4].isdigit() or beginning[3:4] == b"#" else None
     marks = {
         b"\xff\xd8\xff": "JPEG",
-        b"\x89PNG\r\n\x1a\n": "PNG",
+        PNG_MARK: "PNG",
         b"GIF87a": "GIF",
         b"GIF89a": "GIF",
         b"II*\0": "TIFF",
@@ -117,6 +118,21 @@ def refusal(name: str, stream: IO[bytes]) -> str | None:
     if kind == "JPEG XL":
         return "a JPEG XL image: convert it to JPEG or PNG"
     return None
+
+
+REMARKS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # PNG's chunks of text, and its colour profile, which is not applied
+
+
+def without_remarks(png: bytes) -> bytes:
+    """A PNG without texts and colour profile, of which Pillow reads no more than 1 MiB: programs keep whole workflows
+    there. What is no whole PNG comes back as far as it goes."""
+    kept, place = [png[: len(PNG_MARK)]], len(PNG_MARK)
+    while place + 8 <= len(png):
+        end = place + 12 + int.from_bytes(png[place : place + 4], "big")
+        if png[place + 4 : place + 8] not in REMARKS:
+            kept.append(png[place:end])
+        place = end
+    return b"".join(kept)
 
 
 @cache

@@ -56,12 +56,13 @@ class HubImages:
         self._image = columns.image_column(others, features, None, self.name)
         plain = [column for column in others if column not in encoded]  # pictures are no labels
         label = columns.label_column(plain, features, None, self.name)
-        self.targets: Sequence[int] = [-1] * len(rows)
-        if label is not None:
-            self.targets = columns.integers(rows.select_columns(label)[:][label], label, self.name)
         ids = rows.select_columns("id")[:]["id"] if "id" in rows.column_names else range(len(rows))
         self.ids = columns.unique([str(value) for value in ids], self.name)
         own, theirs = whose_names(label is not None, maps.mask is not None, class_names, mask_names)
+        self.targets: Sequence[int] = [-1] * len(rows)
+        if label is not None:
+            values = rows.select_columns(label)[:][label]
+            self.targets, own = columns.labels(values, label, own, features, self.name)
         self.class_names, self.class_ids = columns.classes(own, features, label, self.targets, self.name)
         self._maps = replace(maps, indices=tuple(theirs or ()))
         self.mask_names = known(self._maps.indices)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from diffcern.data.formats import FORMATS, pillow_formats, refusal
+from diffcern.data.formats import FORMATS, pillow_formats, refusal, without_remarks
 from diffcern.errors import DiffcernError
 
 MAX_PIXELS = 64_000_000  # at full size: 768 MB as a float32 tensor
@@ -63,7 +63,13 @@ def decode(source: Path | bytes, name: str, max_side: int | None = None, border:
         raise DiffcernError(f"max_side must be at least 1, not {max_side}.")
     try:
         with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as stream:
-            return _decode(stream, name, max_side, border)
+            try:
+                return _decode(stream, name, max_side, border)
+            except UnreadableImage as error:
+                if "MAX_TEXT" not in error.reason:  # Pillow's limits on what is said beside the pixels
+                    raise
+                stream.seek(0)
+                return _decode(io.BytesIO(without_remarks(stream.read())), name, max_side, border)
     except UnreadableImage:
         raise
     except FileNotFoundError as error:

@@ -65,12 +65,12 @@ def whose_names(labelled: bool, masked: bool, class_names: Names, mask_names: Na
 
 
 def decode_mask(data: bytes, name: str, names: Sequence[str] = ()) -> Tensor:
-    """`[H, W]` int64 from an image of class indices (grey or with a palette).
+    """`[H, W]` int64 from an image of class indices: grey, with a palette, or grey in three equal channels.
 
     names: of the indices; one called "void" becomes `VOID`, and those after it count one less, as in `known`. Raises
     UnreadableImage, which names the sample, for data that are no such image.
     """
-    indices = _decode(data, name, "a mask", ("1", "L", "P", "I;16", "I")).long()
+    indices = _decode(data, name, "a mask", ("1", "L", "P", "I;16", "I"), grey=True).long()
     for void in [index for index, known in enumerate(names) if known == "void"][::-1]:
         later = (indices > void) & (indices != VOID)
         indices = torch.where(indices == void, VOID, indices - later.long())
@@ -115,9 +115,14 @@ def encode_depth(depth: Tensor) -> bytes:
     return _png(Image.fromarray(millimetres.numpy().astype(np.uint16)))
 
 
-def _decode(data: bytes, name: str, what: str, modes: tuple[str, ...]) -> Tensor:
+def _decode(data: bytes, name: str, what: str, modes: tuple[str, ...], grey: bool = False) -> Tensor:
+    """grey: also channels that are equal, as some programs write them."""
     try:
         with Image.open(io.BytesIO(data)) as image:
+            if image.format in ("JPEG", "MPO"):
+                raise UnreadableImage(name, f"{what} stored as JPEG, whose losses make other values: store it as PNG")
+            if grey and image.mode in ("LA", "RGB", "RGBA"):
+                return _equal_channels(np.asarray(image), name, what)
             if image.mode not in modes:
                 raise UnreadableImage(name, f"{what} is an image of mode {' or '.join(modes)}, not {image.mode}")
             return torch.from_numpy(np.asarray(image).astype(np.int32))
@@ -125,6 +130,18 @@ def _decode(data: bytes, name: str, what: str, modes: tuple[str, ...]) -> Tensor
         raise
     except Exception as error:  # Pillow's parsers raise whatever a damaged header makes them
         raise UnreadableImage(name, f"{what} that cannot be read ({error})") from error
+
+
+def _equal_channels(pixels: np.ndarray, name: str, what: str) -> Tensor:
+    """One of an image's channels of colour, which hold the same. Raises UnreadableImage where they do not."""
+    colours = pixels[..., : 3 if pixels.shape[-1] >= 3 else 1]
+    if (colours != colours[..., :1]).any():
+        raise UnreadableImage(
+            name,
+            f"{what} in colours, which are no class indices: store the index of each pixel's class, as VOC's "
+            "PNGs with a palette do",
+        )
+    return torch.from_numpy(colours[..., 0].astype(np.int32))
 
 
 def _png(image: Image.Image) -> bytes:

@@ -87,10 +87,12 @@ class ParquetImages:
             raise DiffcernError(f"{where} holds no rows.")
         self._length = rows
         values = read_columns(path, cheap)
-        self.targets: Sequence[int] = columns.integers(values[label], label, where) if label else [-1] * rows
         ids = [str(value) for value in values["id"]] if "id" in values else [str(row) for row in range(rows)]
         self.ids = columns.unique(ids, where)
         own, theirs = whose_names(label is not None, maps.mask is not None, class_names, mask_names)
+        self.targets: Sequence[int] = [-1] * rows
+        if label is not None:
+            self.targets, own = columns.labels(values[label], label, own, features, where)
         self.class_names, self.class_ids = columns.classes(own, features, label, self.targets, where)
         self._maps = replace(maps, indices=tuple(theirs or ()))
         self.mask_names = known(self._maps.indices)

@@ -18,9 +18,15 @@ from diffcern.predictors.native import read_predictor
 from diffcern.predictors.timm_models import timm_folder, timm_predictor
 from diffcern.predictors.torchvision_models import torchvision_predictor
 from diffcern.predictors.transformers_models import transformers_predictor
+from diffcern.weights import single_file
 
 __all__ = ["Predictor", "load_predictor"]
 
+CONVERT = (
+    "load it into its network and save that: timm.models.save_for_hf(model, FOLDER, model_config={'label_names': "
+    "[...]}), or model.save_pretrained(FOLDER) of transformers; in Python, diffcern.Predictor(network, class_names, "
+    "size=...)"
+)
 FORMS = ("hf:OWNER/NAME", "timm:NAME", "torchvision:NAME/WEIGHTS", "a folder")  # of names, besides "embedded:NAME"
 
 
@@ -63,6 +69,8 @@ def _load(name: str, vocabulary: Vocabulary | None, allow_pickle: bool, trust_re
     if family == "torchvision":
         return torchvision_predictor(rest)
     folder = folder_of(name, allow_pickle=allow_pickle, code=trust_remote_code)
+    if folder.is_file():
+        raise UsageError(f"{name} is a file, and predictors are folders" + single_file(folder, CONVERT))
     if not folder.is_dir():
         raise unknown("predictor", name, [*(f"embedded:{known}" for known in embedded_names("predictor")), *FORMS])
     return _read_folder(folder, name, vocabulary, allow_pickle, trust_remote_code)
@@ -100,5 +108,5 @@ def _read_folder(
         return timm_folder(folder, name, allow_pickle=allow_pickle)
     raise DiffcernError(
         f"{name} is not a predictor: it has neither a predictor.json (see `diffcern train predictor`) nor a "
-        "config.json of transformers or timm"
+        "config.json of transformers or timm" + single_file(folder, CONVERT)
     )

@@ -40,8 +40,14 @@ def squeezing(side: int, mean: Sequence[float], std: Sequence[float]) -> Any:
 def preprocessing(processor: Any, name: str) -> Preprocessing:
     """Reads an image processor's configuration. Raises DiffcernError for one that resizes by no known rule."""
     options: Preprocessing = {"centre": "down"}
+    scale = 255 * processor.rescale_factor if getattr(processor, "do_rescale", True) else 255.0  # of pixels in [0, 1]
+    mean: tuple[float, ...] = (0.0,) * 3
+    std: tuple[float, ...] = (1.0,) * 3
     if getattr(processor, "do_normalize", False):
-        options |= {"mean": tuple(processor.image_mean), "std": tuple(processor.image_std)}
+        mean, std = _channels(processor.image_mean), _channels(processor.image_std)
+    if abs(scale - 1) > 1e-6:  # (scale x - mean) / std
+        mean, std = tuple(value / scale for value in mean), tuple(value / scale for value in std)
+    options |= {"mean": mean, "std": std}
     if not getattr(processor, "do_resize", False):
         return options
     try:
@@ -50,6 +56,11 @@ def preprocessing(processor: Any, name: str) -> Preprocessing:
         raise DiffcernError(
             f"{name} resizes its images by a rule of its own ({type(processor).__name__}); {WRAP}"
         ) from error
+
+
+def _channels(value: Any) -> tuple[float, ...]:
+    """Of each channel; one number is that of all."""
+    return (float(value),) * 3 if isinstance(value, int | float) else tuple(value)
 
 
 def _geometry(processor: Any) -> Preprocessing:
@@ -81,7 +92,8 @@ def check_preprocessing(predictor: Predictor, processor: Any, name: str) -> None
     options = {"do_center_crop": False} if cropped and predictor.task != "classification" else {}
     expected = processor(images=[image.permute(1, 2, 0).numpy()], return_tensors="pt", **options)["pixel_values"]
     actual = predictor.prepare(image[None] / 255)
-    same = expected.shape == actual.shape and bool(((expected - actual) * predictor.std).abs().mean() < 0.01)
+    difference = (expected - actual) * predictor.std if expected.shape == actual.shape else torch.tensor(torch.inf)
+    same = bool(difference.abs().mean() < 0.01)
     if not same:
         raise DiffcernError(
             f"{name} prepares its images with {type(processor).__name__}, which does more than resize, crop and "

@@ -16,6 +16,7 @@ KEYS: dict[Kind, tuple[str, ...]] = {  # of transformers, torchvision and common
     "segmentation": ("logits", "out", "output", "pred", "prediction"),
     "depth": ("predicted_depth", "depth", "out", "output", "pred", "prediction"),
 }
+HALF = (torch.float16, torch.bfloat16)
 SHAPES: dict[Kind, str] = {
     "classification": "logits [B, classes]",
     "segmentation": "logits [B, classes, h, w]",
@@ -53,7 +54,12 @@ def answer_of(output: Any, task: Kind, classes: int, batch: int) -> Tensor:
     if task == "depth" and found.ndim == 4 and found.shape[1] == 1:
         found = found[:, 0]
     _check(found, task, classes, batch)
-    return found.float() if found.dtype in (torch.float16, torch.bfloat16) else found
+    if task != "depth" and _probabilities(found.detach()):
+        raise UsageError(
+            "the network answers with probabilities (they add up to 1), where logits are wanted, of which the softmax "
+            "is taken here: leave its last softmax out, or wrap it in a module that returns their logarithm"
+        )
+    return found.float() if found.dtype in HALF else found
 
 
 def _only(parts: Mapping[Any, Any], task: Kind, classes: int, batch: int) -> Tensor:
@@ -88,6 +94,13 @@ def _check(found: Tensor, task: Kind, classes: int, batch: int) -> None:
             f"order of the outputs{hint}"
         )
     raise UsageError(f"for {batch} images the network answers with {shape}, where {SHAPES[task]} is wanted: {_wrap()}")
+
+
+def _probabilities(found: Tensor) -> bool:
+    """Whether these are a softmax's: above 0 and adding up to 1 everywhere, which logits never do by chance."""
+    if found.shape[1] < 2 or not bool((found > 0).all()) or not bool((found < 1).all()):
+        return False
+    return bool((found.float().sum(1) - 1).abs().max() < (0.02 if found.dtype in HALF else 1e-4))
 
 
 def _wrap() -> str:

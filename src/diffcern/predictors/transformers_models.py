@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from diffcern.errors import DiffcernError, UsageError
+from diffcern.errors import DiffcernError, UsageError, first_line
 from diffcern.labels import Labels, Vocabulary, label_space
 from diffcern.predictors.base import Kind, Output, Predictor, without_background
 from diffcern.predictors.clip import OPEN_VOCABULARY, text_tokenizer, zero_shot
@@ -19,6 +19,7 @@ from diffcern.predictors.image_processors import check_preprocessing, preprocess
 from diffcern.weights import Stored
 
 # How transformers names a task's classes, and the tensor of the model's answer that is wanted.
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 METRIC = ("glpn", "zoedepth", "depth_pro")
 TASKS: dict[Kind, tuple[str, str]] = {
     "classification": ("ForImageClassification", "logits"),
@@ -58,12 +59,16 @@ def _read(folder: Path, name: str, vocabulary: Vocabulary | None, weights: Store
     task = _task(config, name)
     if vocabulary is None and task is None:
         raise UsageError(f'{name} needs labels: load_predictor(..., labels=["cat", "dog"]) names what to tell apart')
+    if not any((folder / file).is_file() for file in PROCESSORS):
+        raise DiffcernError(
+            f"{name} has no {PROCESSORS[0]}, which says how its images are prepared: copy that of the model which it "
+            "was trained from"
+        )
     processor = transformers.AutoImageProcessor.from_pretrained(folder, trust_remote_code=trust)
     options = preprocessing(processor, name)
     model, missing = _load(f"AutoModel{TASKS[task][0] if task else ''}", folder, name, weights, trust)
     if task is not None:
-        names = [config.id2label[index] for index in range(config.num_labels)]
-        labels = Labels(()) if task == "depth" else label_space(names)
+        labels = Labels(()) if task == "depth" else label_space(_names(config, name))
         network: nn.Module = Output(model, TASKS[task][1])
     else:
         assert vocabulary is not None  # checked above
@@ -76,9 +81,46 @@ def _read(folder: Path, name: str, vocabulary: Vocabulary | None, weights: Store
     )
     without_background(predictor)
     check_preprocessing(predictor, processor, name)
+    _check_size(predictor, config, name)
     if missing and not _unused(predictor, model, missing):
         _refuse(name, "lacks", missing)
     return predictor
+
+
+def _names(config: Any, name: str) -> list[str]:
+    """What the outputs are called, in order. Raises DiffcernError for outputs that are no classes that exclude each
+    other, and for names that are not numbered like them."""
+    kind = getattr(config, "problem_type", None)
+    if kind in ("multi_label_classification", "regression"):
+        raise DiffcernError(
+            f"{name} is for {kind}: its outputs are no classes of which one is right, and methods here weigh classes "
+            "against each other"
+        )
+    known, count = config.id2label, config.num_labels
+    if count < 2:
+        raise DiffcernError(f"{name} has one output: there is nothing to tell apart")
+    if known.keys() != set(range(count)):
+        raise DiffcernError(
+            f"{name} has outputs 0 to {count - 1}, and its config.json (id2label) names {min(known)} to {max(known)}: "
+            "number its names like its outputs"
+        )
+    return [str(known[index]) for index in range(count)]
+
+
+@torch.no_grad()
+def _check_size(predictor: Predictor, config: Any, name: str) -> None:
+    """Raises DiffcernError where processor and network do not agree on a size, and the network minds."""
+    fixed = getattr(getattr(config, "vision_config", config), "image_size", None)
+    if fixed is None or predictor.size in (fixed, (fixed, fixed)):
+        return
+    pixels = predictor.prepare(torch.full((1, 3, 300, 400), 0.5))
+    try:
+        predictor.model(pixels)
+    except Exception as error:  # every architecture has its own
+        raise DiffcernError(
+            f"{name} disagrees with itself: its processor makes images of {list(pixels.shape[-2:])}, and its network "
+            f"was built for image_size {fixed} ({first_line(error)}): correct {PROCESSORS[0]}"
+        ) from error
 
 
 def _task(config: Any, name: str) -> Kind | None:

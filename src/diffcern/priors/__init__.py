@@ -19,9 +19,11 @@ from diffcern.priors.dit import told_frequencies
 from diffcern.priors.gaussian import GaussianMixturePrior
 from diffcern.priors.native import NativePrior
 from diffcern.priors.text import TextPrior
+from diffcern.weights import single_file
 
 __all__ = ["GaussianMixturePrior", "NativePrior", "Prior", "TextPrior", "load_prior"]
 
+CONVERT = "diffusers.StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER), and give FOLDER"
 FORMS = ("hf:OWNER/NAME", "guided-diffusion:FILE.pt", "a folder")  # of names, besides "embedded:NAME"
 
 
@@ -80,7 +82,7 @@ def _load(name: str, allow_pickle: bool) -> Prior:
     if not (folder / "prior.json").is_file():
         raise DiffcernError(
             f"{folder} is not a prior: it has neither a prior.json (see `diffcern train prior`) nor a model_index.json "
-            "(of diffusers)"
+            "(of diffusers)" + single_file(folder, CONVERT)
         )
     return _own(folder)
 

@@ -50,6 +50,11 @@ def from_hub(name: str, *, control: Control | None = None, allow_pickle: bool = 
     """
     name, wanted = told_frequencies(name)
     folder = hub.download(name, (INDEX,), INDEX)
+    if not (folder / INDEX).is_file():
+        raise DiffcernError(
+            f"{name} has no {INDEX}: it is no repository of a whole pipeline in diffusers' format. Files of weights "
+            "alone (.safetensors, .ckpt) are converted once, by from_single_file of the pipeline and save_pretrained"
+        )
     with reading(folder / INDEX, "Give a folder or a repository in diffusers' format"):
         index = DiffusionPipeline.load_config(str(folder))
     kind = str(index.get("_class_name", "pipeline without a name"))

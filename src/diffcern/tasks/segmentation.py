@@ -73,7 +73,7 @@ class Segmentation:
         if unknown:
             raise DiffcernError(
                 f"the mask of {sample.id} holds {unknown[:5]}, and there are {count} classes, 0 to {count - 1} ({VOID} "
-                "is void): name all classes of the masks, or mark what is none as void"
+                f"is void): name all classes of the masks, or mark what is none as void{_convention(unknown, count)}"
             )
 
     def statistics(self, output: Tensor, sample: Sample) -> list[float]:
@@ -90,6 +90,15 @@ class Segmentation:
         answer, truth = logits.argmax(0)[known], mask[known]
         areas = (answer[answer == truth], answer, truth)
         return torch.cat([torch.bincount(area, minlength=count) for area in areas]).double().tolist()
+
+
+def _convention(unknown: Sequence[int], count: int) -> str:
+    """What published masks with such values mean, for a message."""
+    if list(unknown) == [count]:
+        return ". Where classes count from 1 and 0 is void, as in ADE20K's masks, begin the names with void"
+    if count == 19 and max(unknown) <= 33:
+        return ". Cityscapes' labelIds run to 33: its 19 classes are those of the labelTrainIds"
+    return ""
 
 
 def shown(prior: Prior) -> tuple[str, ...]:
