@@ -7,8 +7,9 @@ import threading
 
 import pytest
 import torch
+import torch.fx
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 
 import diffcern
 from diffcern.copies import duplicate
@@ -62,6 +63,8 @@ NETWORKS = {
     "spectral_norm": lambda: Small(nn.utils.spectral_norm(conv())),
     "weight_norm as a parametrization": lambda: Small(parametrizations.weight_norm(conv())),
     "spectral_norm as a parametrization": lambda: Small(parametrizations.spectral_norm(conv())),
+    "pruned": lambda: Small(prune.l1_unstructured(conv(), "weight", 0.3)),
+    "FX": lambda: torch.fx.symbolic_trace(Small(conv())),
     "activations": lambda: KeepsActivations(conv()),
     "a lock": lambda: HoldsWhatCannotBeCopied(conv()),
     "a lock and weight_norm": lambda: HoldsWhatCannotBeCopied(nn.utils.weight_norm(conv())),
@@ -143,4 +146,4 @@ def test_these_are_networks_that_deepcopy_refuses():
             copy.deepcopy(network)
         except Exception:
             refused.add(name)
-    assert refused >= {"weight_norm", "spectral_norm", "activations", "a lock", "a lock beside TorchScript"}
+    assert refused >= {"weight_norm", "spectral_norm", "pruned", "activations", "a lock", "a lock beside TorchScript"}
