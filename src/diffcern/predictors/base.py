@@ -69,6 +69,7 @@ class Predictor(nn.Module):
         self.centre = centre
         self.multiple = multiple
         self._outputs = len(self.class_names)  # of the model, whatever `restrict` leaves of them
+        self._asked = False
         self.register_buffer("kept", None, persistent=False)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
@@ -140,7 +141,8 @@ class Predictor(nn.Module):
 
     def forward(self, images: Images) -> Tensor:
         pixels = self.prepare(images).to(input_dtype(self.model))
-        output = answer_of(self.model(pixels), self.task, self._outputs, len(images))
+        output = answer_of(self.model(pixels), self.task, self._outputs, len(images), first=not self._asked)
+        self._asked = True
         if self.kept is not None:
             output = output[:, self.kept]
         if self.task == "classification":
