@@ -18,7 +18,7 @@ from diffcern.predictors.native import read_predictor
 from diffcern.predictors.timm_models import timm_folder, timm_predictor
 from diffcern.predictors.torchvision_models import torchvision_predictor
 from diffcern.predictors.transformers_models import transformers_predictor
-from diffcern.weights import single_file
+from diffcern.weight_files import single_file
 
 __all__ = ["Predictor", "load_predictor"]
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from diffcern import hub
 from diffcern.assets import asset
-from diffcern.weights import Stored, fetch_weights, stored_weights
+from diffcern.weight_files import Stored, fetch_weights, stored_weights
 
 LIBRARY = "transformers"  # whose names timm's and our own weights have too
 
 
 def fetch(name: str, *, allow_pickle: bool = False, code: bool = False) -> Path:
-    """The folder that `name` stands for, see `hub.download`; with its weights, if it has any (see `weights`).
+    """The folder that `name` stands for, see `hub.download`; with its weights, if it has any (see `weight_files`).
 
     allow_pickle: fetch pickled weights where there are no others; code: fetch Python files too.
     """

@@ -16,7 +16,7 @@ from diffcern.predictors.base import Kind, Output, Predictor, without_background
 from diffcern.predictors.clip import OPEN_VOCABULARY, text_tokenizer, zero_shot
 from diffcern.predictors.hub import stored
 from diffcern.predictors.image_processors import check_preprocessing, preprocessing
-from diffcern.weights import Stored
+from diffcern.weight_files import Stored
 
 # How transformers names a task's classes, and the tensor of the model's answer that is wanted.
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")

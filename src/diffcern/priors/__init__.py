@@ -19,7 +19,7 @@ from diffcern.priors.dit import told_frequencies
 from diffcern.priors.gaussian import GaussianMixturePrior
 from diffcern.priors.native import NativePrior
 from diffcern.priors.text import TextPrior
-from diffcern.weights import single_file
+from diffcern.weight_files import single_file
 
 __all__ = ["GaussianMixturePrior", "NativePrior", "Prior", "TextPrior", "load_prior"]
 

@@ -20,7 +20,7 @@ from diffcern.priors.dit import FREQUENCIES, DiTPrior, told_frequencies, usual_f
 from diffcern.priors.sizes import size_options
 from diffcern.priors.stable_diffusion import StableDiffusion3Prior, StableDiffusionPrior, StableDiffusionXLPrior
 from diffcern.priors.unet import UNetPrior
-from diffcern.weights import STEMS, Stored, fetch_weights, stored_weights
+from diffcern.weight_files import STEMS, Stored, fetch_weights, stored_weights
 
 INDEX = "model_index.json"
 FAMILIES: dict[str, Any] = {
