@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,27 @@ def rewrite(folder, change) -> None:
     tensors = load_file(folder / WEIGHTS)
     change(tensors)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("kind", ["dit", "sd"])
+def test_loading_says_nothing(tmp_path, kind):
+    """No "Loading pipeline components", no "Expected types for id2label": in a process of its own, on both streams."""
+    folder = {"dit": dit, "sd": stable_diffusion}[kind](tmp_path / kind)
+    script = f"from diffcern.priors import load_prior; load_prior({str(folder)!r})"
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True)
+    assert (run.stdout, run.stderr) == ("", "")
+
+
+def test_other_libraries_are_as_loud_as_before(tmp_path):
+    from diffusers.utils import logging
+
+    logging.set_verbosity_info()
+    try:
+        load_prior(str(dit(tmp_path / "dit")))
+        assert logging.get_verbosity() == logging.INFO
+        assert logging.is_progress_bar_enabled()
+    finally:
+        logging.set_verbosity_warning()
 
 
 def test_a_folder_and_a_repository_in_the_cache(folder, publish, recwarn):

@@ -13,6 +13,7 @@ from diffcern.errors import DiffcernError, UsageError
 from diffcern.files import reading
 from diffcern.labels import Vocabulary
 from diffcern.predictors.hub import folder_of, stored
+from diffcern.quiet import quiet_reading
 from diffcern.words import check_words
 
 OPEN_VOCABULARY = ("clip", "siglip")  # transformers' model types
@@ -81,20 +82,16 @@ def image_tower(name: str, *, allow_pickle: bool = False) -> tuple[Any, Any]:
     folder = folder_of(name, allow_pickle=allow_pickle)
     if not (folder / "config.json").is_file():
         raise UsageError(f"{name} is no CLIP: give embedded:NAME, hf:OWNER/NAME or a folder of `diffcern train clip`")
-    with reading(Path(name), "A CLIP in transformers' format has config.json, model.safetensors and a processor"):
+    advice = "A CLIP in transformers' format has config.json, model.safetensors and a processor"
+    with reading(Path(name), advice), quiet_reading():  # else it lists the weights of the text tower, which stay out
         config = transformers.AutoConfig.from_pretrained(folder)
         if config.model_type != "clip":
             raise DiffcernError(f"{name} is a {config.model_type}, not a CLIP")
         weights = stored(folder, name, allow_pickle)
         processor = transformers.AutoImageProcessor.from_pretrained(folder)
-        loud = transformers.logging.get_verbosity()
-        transformers.logging.set_verbosity_error()  # it would list the weights of the text tower, which are left out
-        try:
-            model, info = transformers.CLIPVisionModel.from_pretrained(
-                folder, use_safetensors=weights.safe, variant=weights.variant, output_loading_info=True
-            )
-        finally:
-            transformers.logging.set_verbosity(loud)
+        model, info = transformers.CLIPVisionModel.from_pretrained(
+            folder, use_safetensors=weights.safe, variant=weights.variant, output_loading_info=True
+        )
         if missing := sorted(info["missing_keys"]):
             raise DiffcernError(
                 f"the weights of {name} lack {len(missing)} tensors of its image tower: {missing[0]}, ..."

@@ -23,6 +23,7 @@ from diffcern.predictors.base import Predictor
 from diffcern.predictors.branches import branched, log_likelihoods
 from diffcern.predictors.hub import folder_of, stored
 from diffcern.predictors.image_processors import check_preprocessing, preprocessing
+from diffcern.quiet import quiet_reading
 from diffcern.resizing import Images
 from diffcern.words import check_words
 
@@ -161,7 +162,7 @@ def load_answerer(name: str, *, allow_pickle: bool = False) -> Answerer:
             "`diffcern train answerer` writes it"
         )
     advice = "A LLaVA in transformers' format has config.json, model.safetensors, a processor and a tokenizer"
-    with reading(Path(name), advice):
+    with reading(Path(name), advice), quiet_reading():
         config = transformers.AutoConfig.from_pretrained(folder)
         if config.model_type != "llava":
             raise DiffcernError(f"{name} is a {config.model_type}; questions are answered by llava models")

@@ -16,6 +16,7 @@ from diffcern.predictors.base import Kind, Output, Predictor, without_background
 from diffcern.predictors.clip import OPEN_VOCABULARY, text_tokenizer, zero_shot
 from diffcern.predictors.hub import stored
 from diffcern.predictors.image_processors import check_preprocessing, preprocessing
+from diffcern.quiet import quiet_reading
 from diffcern.weight_files import Stored
 
 # How transformers names a task's classes, and the tensor of the model's answer that is wanted.
@@ -44,7 +45,8 @@ def transformers_predictor(
     """
     weights = stored(folder, name, allow_pickle)
     try:
-        return _read(folder, name, vocabulary, weights, trust_remote_code)
+        with quiet_reading():
+            return _read(folder, name, vocabulary, weights, trust_remote_code)
     except DiffcernError:
         raise
     except Exception as error:  # whatever reader failed, the user needs to know which model and why

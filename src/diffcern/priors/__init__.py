@@ -19,6 +19,7 @@ from diffcern.priors.dit import told_frequencies
 from diffcern.priors.gaussian import GaussianMixturePrior
 from diffcern.priors.native import NativePrior
 from diffcern.priors.text import TextPrior
+from diffcern.quiet import quiet_reading
 from diffcern.weight_files import single_file
 
 __all__ = ["GaussianMixturePrior", "NativePrior", "Prior", "TextPrior", "load_prior"]
@@ -52,7 +53,8 @@ def load_prior(
     that does not exist or labels out of place, DiffcernError for a prior that cannot be had or read.
     """
     vocabulary = vocabulary_of(labels, templates)
-    prior = _load(name, allow_pickle)
+    with quiet_reading():
+        prior = _load(name, allow_pickle)
     nn.Module.to(prior.denoiser, dtype)  # not diffusers' own, which warns of parts that no model here has
     prior.to(device)
     if vocabulary and isinstance(prior, TextPrior):
