@@ -1,30 +1,33 @@
-"""Trains a native prior: E_{x, y, t, eps} w(t) ||target - network(x_t, t, y)||^2 with label dropout and EMA."""
+"""Trains a native prior with label dropout and EMA (the loss: `denoising.py`, and what may be added to it: `rivals.py`,
+`representations.py`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from diffusers import DDIMScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.utils import make_grid, save_image
 
 from diffcern.data import Dataset
-from diffcern.errors import DiffcernError, UsageError
+from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.familiarity import clean_errors
-from diffcern.likelihood import denoising_error
-from diffcern.priors.base import Prior
+from diffcern.predictors import load_predictor
 from diffcern.priors.native import PREDICTION_TYPES, NativeConfig, NativePrior, native_prior
 from diffcern.priors.spatial import Maps
 from diffcern.rng import generator
 from diffcern.tasks.depth import Depth, filled
 from diffcern.tasks.segmentation import Segmentation
+from diffcern.train.denoising import TIMES, denoising_errors, noised
 from diffcern.train.images import ImageTable, augment, augmentation_names, read_table
 from diffcern.train.loop import Outcome, Schedule, check_out, train
+from diffcern.train.representations import Representations
+from diffcern.train.rivals import evidence_slope, other_classes, rival_loss
 from diffcern.types import Condition
 from diffcern.weightings import weighting as weighting_named
 
@@ -51,6 +54,12 @@ class PriorRecipe:
     label_dropout: float = 0.1  # share of conditions that are left out
     soft_labels: float = 0.5  # share of the labels that become mixtures, see `soften`
     init: str = ""  # a trained prior to start from
+    times: str = "uniform"  # how noise levels are drawn, see `denoising.TIMES`
+    rivals: float = 0.0  # share of the rows that are denoised under another class too, see `rivals.py`
+    rival_weight: float = 1e-3
+    align: str = ""  # a predictor whose features an early block should find, see `representations.py`
+    align_block: int = 3
+    align_weight: float = 0.5
 
 
 def train_prior(
@@ -74,6 +83,10 @@ def train_prior(
     if recipe.maps not in TRUTHS:
         raise UsageError(f"maps are segmentation or depth, not {recipe.maps!r}")
     weighting_named(recipe.weighting)
+    if recipe.times not in TIMES:
+        raise unknown("times", recipe.times, TIMES)
+    if recipe.rivals and (recipe.maps or recipe.soft_labels):
+        raise UsageError("rivals compare classes, one for each image: leave --maps out, and give --soft-labels 0")
     augmentations = augmentation_names(recipe.augmentation)
     check_out(folder)
     table = read_table(dataset, recipe.image_size, TRUTHS[recipe.maps])
@@ -86,13 +99,20 @@ def train_prior(
         _start_from(prior, recipe.init)
     prior.to(device).train().requires_grad_(True)
     told = maps_told(prior, table) if maps else None
+    trained, representations = prior.denoiser, None
+    if recipe.align:
+        encoder = load_predictor(recipe.align).to(device)
+        representations = Representations(prior.denoiser, encoder, recipe.align_block, recipe.image_size).to(device)
+        trained = nn.ModuleDict({"denoiser": prior.denoiser, "representations": representations})
 
     def loss_at(step: int) -> Tensor:
-        return _loss(prior, table, told, recipe, augmentations, schedule, step, autocast)
+        return _loss(prior, table, told, recipe, augmentations, representations, schedule, step, autocast)
 
-    settings = {"dataset": dataset.name, "size": len(dataset), "names": names, **asdict(recipe)}
+    settings = {"dataset": dataset.name, "size": len(dataset), "names": names, **_told(recipe)}
     settings |= {"map_names": maps.names if maps else ()}
-    outcome = train(prior.denoiser, loss_at, schedule, folder, settings)
+    outcome = train(trained, loss_at, schedule, folder, settings)
+    if representations:
+        representations.leave()
     prior.eval().requires_grad_(False)
     some = torch.linspace(0, len(dataset) - 1, min(CLEAN, len(dataset))).long()
     images, targets = table.batch(some, prior.device)
@@ -101,6 +121,13 @@ def train_prior(
     prior.save_pretrained(folder)
     save_image(sample_grid(prior, known), folder / "samples.png")
     return prior, outcome
+
+
+def _told(recipe: PriorRecipe) -> dict[str, Any]:
+    """The recipe as a checkpoint notes it: what came later only where it is used, so that older ones go on."""
+    plain = PriorRecipe()
+    later = ("times", "rivals", "rival_weight", "align", "align_block", "align_weight")
+    return {k: v for k, v in asdict(recipe).items() if k not in later or v != getattr(plain, k)}
 
 
 def _start_from(prior: NativePrior, folder: str) -> None:
@@ -123,6 +150,7 @@ def _loss(
     told: Callable[[Tensor], Tensor] | None,
     recipe: PriorRecipe,
     augmentations: tuple[str, ...],
+    representations: Representations | None,
     schedule: Schedule,
     step: int,
     autocast: bool,
@@ -141,21 +169,21 @@ def _loss(
         classes = soften(targets.cpu(), len(prior.class_names), recipe.soft_labels, rng).to(prior.device)
         null = torch.nn.functional.one_hot(torch.tensor(len(prior.class_names), device=prior.device)).float()
         condition = Condition(classes=torch.where(dropped[:, None], null, torch.nn.functional.pad(classes, (0, 1))))
-    return denoising_loss(prior, prior.encode(images), condition, recipe.weighting, rng, autocast)
-
-
-def denoising_loss(
-    prior: Prior, latents: Tensor, condition: Condition, weighting: str, rng: torch.Generator, autocast: bool
-) -> Tensor:
-    """The mean denoising error of latents `[B, C, h, w]` under B rows of the condition, times and noise from `rng`."""
-    # Stratified over the batch: the same expectation, less variance between steps.
-    time = (torch.arange(len(latents)) + torch.rand(len(latents), generator=rng)) / len(latents)
-    timesteps = (time * prior.num_timesteps).long().to(prior.device)
-    noise = torch.randn(latents.shape, generator=rng).to(prior.device)
-    x_t = prior.add_noise(latents, timesteps, noise)
-    with torch.autocast(prior.device.type, torch.bfloat16, enabled=autocast):
-        denoised = prior(x_t, timesteps, condition)
-    return denoising_error(denoised, latents, noise, time.float().to(prior.device), weighting).mean()
+    rows = noised(prior, prior.encode(images), rng, recipe.times)
+    errors, own = denoising_errors(prior, rows, condition, (recipe.weighting, "eps"), autocast)
+    loss = errors.mean()
+    if representations:
+        loss = loss + recipe.align_weight * representations.loss(images)
+    if recipe.rivals:
+        contested = (torch.rand(len(index), generator=rng) < recipe.rivals).to(prior.device) & ~dropped
+        contested = contested.nonzero().flatten()
+        others = other_classes(targets[contested], len(prior.class_names), rng)
+        against = Condition(classes=torch.nn.functional.one_hot(others, len(prior.class_names)).float())
+        (rival,) = denoising_errors(prior, rows[contested], against, ("eps",), autocast)
+        slope = evidence_slope(prior)[rows.timesteps[contested]]
+        pull = rival_loss(own[contested], rival, slope, rows.latents[0].numel())
+        loss = loss + recipe.rival_weight * pull.sum() / max(len(contested), 1)
+    return loss
 
 
 def soften(targets: Tensor, count: int, share: float, rng: torch.Generator) -> Tensor:

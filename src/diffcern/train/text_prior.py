@@ -20,8 +20,9 @@ from diffcern.priors.captioned import CaptionedConfig, CaptionedPrior, captioned
 from diffcern.purify import sample
 from diffcern.rng import generator
 from diffcern.train.captions import Captioned, CaptionTable, read_captions
+from diffcern.train.denoising import denoising_loss
 from diffcern.train.loop import Outcome, Schedule, check_out, train
-from diffcern.train.prior import CLEAN, denoising_loss
+from diffcern.train.prior import CLEAN
 from diffcern.types import Condition
 from diffcern.weightings import weighting as weighting_named
 from diffcern.words import token_ids
