@@ -141,6 +141,14 @@ def main() -> None:
         evaluations,
         lambda: published_loop(predictor, prior, image, draws, theta),
     )
+    moving = {"steps": options.steps, "draws": options.draws, "rows": options.rows, "adapt_prior": True}
+    built = build_method("diffusion-tta", predictor, prior, task, moving)
+    show(
+        "... and the prior moves too, ours, float32",
+        evaluations,
+        lambda: built.step(built.init(), inputs, 0),
+        published,
+    )
     torch.nn.Module.to(prior.denoiser, getattr(torch, options.dtype))
     show(
         f"Diffusion-TTA, ours, {options.dtype}",
@@ -151,7 +159,7 @@ def main() -> None:
     for label, method, settings, count in (
         ("Diffusion Classifier, 250 draws", "diffusion-classifier", {"draws": 250}, 250 * len(names)),
         ("... keep 3, 1 of 25, 250", "diffusion-classifier", {"keep": [3, 1], "samples": [25, 250]}, None),
-        ("DUSA", "dusa", {}, None),
+        ("DUSA, its cheap form", "dusa", {"adapt_prior": False}, None),
     ):
         built = build_method(method, predictor, prior, task, {**settings, "rows": options.rows})
         prediction, _ = built.step(built.init(), inputs, 0)
