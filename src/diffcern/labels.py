@@ -80,7 +80,7 @@ Wanted = Sequence[str] | Mapping[str, Sequence[str]]  # labels, or the sentences
 class Vocabulary:
     """What a model that reads text tells apart: labels, and for each the sentences that stand for it.
 
-    Raises UsageError for no labels, a label given twice, or one without a sentence.
+    Raises UsageError for no labels, a label given twice or without a sentence, and for empty labels and sentences.
     """
 
     labels: tuple[str, ...]
@@ -93,6 +93,8 @@ class Vocabulary:
         silent = [label for label, own in zip(self.labels, self.sentences, strict=True) if not own]
         if silent:
             raise UsageError(f"every label needs a sentence; without one: {', '.join(silent)}")
+        if not all(text.strip() for text in (*self.labels, *self.prompts)):
+            raise UsageError("a label or a sentence is empty: leave it out, or say what it stands for")
 
     @property
     def prompts(self) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from diffcern.errors import UsageError
+from diffcern.errors import DiffcernError, UsageError
 
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps")]
 SeedOption = Annotated[int, typer.Option("--seed", help="every random number is keyed by it and the image")]
@@ -46,8 +46,7 @@ def refuse_given(context: typer.Context, names: Iterable[str], why: str) -> None
 def parse_labels(text: str) -> list[str] | dict[str, list[str]] | None:
     """Labels from "cat,dog", from a text file with one per line, or with sentences of their own from a CSV file.
 
-    None for no text. Raises UsageError for a CSV file without the columns prompt and label (or classname), and for a
-    single label.
+    None for no text. Raises UsageError for a single label, and files of another form (see `texts`).
     """
     labels = _labels(text)
     if text and len(labels) < 2:
@@ -56,44 +55,40 @@ def parse_labels(text: str) -> list[str] | dict[str, list[str]] | None:
 
 
 def _labels(text: str) -> list[str] | dict[str, list[str]]:
-    if text.endswith((".csv", ".txt")) and "," not in text:
-        if not Path(text).is_file():
-            raise UsageError(f"--labels: there is no file {text}")
-        if text.endswith(".csv"):
-            return _prompts(Path(text))
-    lines = (
-        Path(text).read_text().splitlines() if text and "," not in text and Path(text).is_file() else text.split(",")
-    )
-    return [line.strip() for line in lines if line.strip()]
+    from diffcern.texts import is_file, read_csv, read_lines
 
-
-def _prompts(path: Path) -> dict[str, list[str]]:
-    import csv
-
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    column = next((name for name in ("label", "classname") if rows and name in rows[0]), None)
-    if column is None or not rows[0].get("prompt"):
-        raise UsageError(f"{path} needs the columns prompt and label, one row per prompt")
-    prompts: dict[str, list[str]] = {}
-    for row in rows:
-        prompts.setdefault(row[column].strip(), []).append(row["prompt"].strip())
-    return prompts
+    labels = [label.strip() for label in text.split(",") if label.strip()]
+    if text.endswith((".csv", ".txt")) and len(labels) == 1 and not is_file(text):
+        raise UsageError(f"--labels: there is no file {text}")
+    try:
+        if text.endswith(".csv") and is_file(text):
+            prompts: dict[str, list[str]] = {}
+            for row in read_csv(Path(text), [("label", "classname"), ("prompt",)]):
+                prompts.setdefault(row["label"] if "label" in row else row["classname"], []).append(row["prompt"])
+            return prompts
+        if is_file(text) and (len(labels) == 1 or text.endswith(".txt")):
+            labels = read_lines(Path(text))
+    except DiffcernError as error:
+        raise UsageError(
+            f"{error}. Labels are a,b or a text file, or a CSV file with the columns prompt and label"
+        ) from error
+    return labels
 
 
 def parse_class_map(path: Path | None) -> dict[str, str] | None:
     """A JSON object from names to names; None for no path. Raises UsageError for anything else."""
-    import json
+    from diffcern.texts import read_json
 
     if path is None:
         return None
     if not path.is_file():
         raise UsageError(f"--class-map: there is no file {path}")
     try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise UsageError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
+        content = read_json(path, twice=False)
+    except DiffcernError as error:
+        raise UsageError(str(error)) from error
+    names = [*content, *content.values()] if isinstance(content, dict) else [None]
+    if not all(isinstance(name, str) and name.strip() for name in names):
         raise UsageError(f'{path} must be an object from names to names, as {{"tabby cat": "tabby"}}')
     return content
 

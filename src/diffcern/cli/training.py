@@ -47,8 +47,13 @@ def parse_size(text: str) -> Size:
 
 
 def names_of(text: str) -> list[str] | None:
-    """Comma-separated names; None where there are none."""
-    return [name.strip() for name in text.split(",")] if text else None
+    """Comma-separated names; None where there are none. Raises UsageError for an empty one, and one given twice."""
+    if not text:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    if "" in names or len(set(names)) < len(names):
+        raise UsageError(f"--class-names are different names, as cat,dog, not {text!r}")
+    return names
 
 
 def named_data(name: str, class_names: str, task: str = "") -> Dataset:

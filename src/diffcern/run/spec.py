@@ -19,6 +19,7 @@ from diffcern.data.shifts import SHIFTS
 from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.methods import checked_options, method_class
 from diffcern.methods.presets import preset_options
+from diffcern.texts import read_toml
 
 Value = TypeVar("Value")
 STRICT = ConfigDict(extra="forbid")
@@ -128,9 +129,9 @@ def read_spec(source: str | Path, overrides: Sequence[str] = ()) -> Spec:
         shipped = [known.stem for known in SHIPPED.glob("*.toml")]
         raise UsageError(f"no such file: {source}; {unknown('specification', str(source), shipped)}")
     try:
-        table = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not TOML: {error}") from error
+        table = read_toml(path)
+    except DiffcernError as error:
+        raise UsageError(str(error)) from error
     for assignment in overrides:
         override(table, assignment)
     return parse_spec(table, str(path))
