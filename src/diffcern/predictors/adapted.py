@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from safetensors.torch import load_file, save
-
 from diffcern.files import check_files, reading, write_whole
 from diffcern.predictors.base import Predictor
+from diffcern.weights import read_weights, write_weights
 
 CONFIG, WEIGHTS = "adapted.json", "model.safetensors"
 
@@ -18,8 +17,7 @@ def save_adapted(predictor: Predictor, base: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     place = Path(base).expanduser()
     config = {"base": str(place.absolute()) if place.is_dir() else base, "class_names": predictor.class_names}
-    state = {name: value.detach().cpu().clone().contiguous() for name, value in predictor.model.state_dict().items()}
-    write_whole(folder / WEIGHTS, save(state))
+    write_weights(predictor.model.state_dict(), folder / WEIGHTS)
     write_whole(folder / CONFIG, (json.dumps(config, indent=1) + "\n").encode())
 
 
@@ -40,6 +38,5 @@ def load_weights(predictor: Predictor, folder: Path) -> Predictor:
     Raises DiffcernError for weights that do not fit.
     """
     check_files("predictor", folder, (CONFIG, WEIGHTS))
-    with reading(folder / WEIGHTS, f"Its weights belong to the predictor that {CONFIG} names"):
-        predictor.model.load_state_dict(load_file(folder / WEIGHTS))
+    read_weights(predictor.model, folder / WEIGHTS, f"the predictor that {CONFIG} names")
     return predictor

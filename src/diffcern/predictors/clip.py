@@ -13,6 +13,7 @@ from diffcern.errors import DiffcernError, UsageError
 from diffcern.files import reading
 from diffcern.labels import Vocabulary
 from diffcern.predictors.hub import folder_of, refuse_pickles
+from diffcern.weights import check_loaded, check_network
 from diffcern.words import check_words
 
 OPEN_VOCABULARY = ("clip", "siglip")  # transformers' model types
@@ -79,14 +80,15 @@ def image_tower(name: str, *, allow_pickle: bool = False) -> tuple[Any, Any]:
         transformers.logging.set_verbosity_error()  # it would list the weights of the text tower, which are left out
         try:
             model, info = transformers.CLIPVisionModel.from_pretrained(
-                folder, use_safetensors=None if allow_pickle else True, output_loading_info=True
+                folder,
+                use_safetensors=None if allow_pickle else True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # so that the message can name them
             )
         finally:
             transformers.logging.set_verbosity(loud)
-        if missing := sorted(info["missing_keys"]):
-            raise DiffcernError(
-                f"the weights of {name} lack {len(missing)} tensors of its image tower: {missing[0]}, ..."
-            )
+        check_loaded(f"of {name}", {**info, "unexpected_keys": ()})  # the text tower's
+        check_network(f"of {name}", model, folder.glob("*.safetensors"))
     return model.float(), processor
 
 

@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffcern.errors import UsageError
 from diffcern.files import check_files, reading, write_whole
 from diffcern.predictors.base import Predictor
+from diffcern.weights import check_shapes, read_weights, write_weights
 
 FILES = ("mae.json", "model.safetensors")
 MASKED = 0.75  # share of the patches that the encoder does not see
@@ -147,8 +147,7 @@ def mae_predictor(config: MaeConfig) -> Predictor:
 def save_mae(predictor: Predictor, config: MaeConfig, folder: Path) -> None:
     """Writes `mae.json` and `model.safetensors`, weights in fp16."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: value.half().contiguous() for name, value in predictor.model.state_dict().items()}
-    write_whole(folder / "model.safetensors", save(state))
+    write_weights(predictor.model.state_dict(), folder / "model.safetensors", torch.float16)
     write_whole(folder / "mae.json", (json.dumps(asdict(config), indent=1) + "\n").encode())
 
 
@@ -156,9 +155,10 @@ def read_mae(folder: Path) -> Predictor:
     """Reads such a folder, weights in fp32. Raises DiffcernError naming what is wrong."""
     check_files("predictor", folder, FILES)
     with reading(folder / "mae.json", "`diffcern train mae` writes such a file"):
-        predictor = mae_predictor(MaeConfig(**json.loads((folder / "mae.json").read_text())))
-    with reading(folder / "model.safetensors", "It may be truncated, or belong to another mae.json"):
-        predictor.model.load_state_dict(load_file(folder / "model.safetensors"))
+        config = MaeConfig(**json.loads((folder / "mae.json").read_text()))
+        check_shapes(lambda: mae_predictor(config).model, folder / "model.safetensors", "its mae.json")
+        predictor = mae_predictor(config)
+    read_weights(predictor.model, folder / "model.safetensors", "its mae.json")
     return predictor.float()
 
 

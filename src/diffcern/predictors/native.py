@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save
 from torch import nn
 
 from diffcern.errors import UsageError
@@ -16,6 +15,7 @@ from diffcern.predictors.base import Kind, Predictor, Size
 from diffcern.predictors.blocks import ResidualBlock
 from diffcern.predictors.timm_models import timm_architecture
 from diffcern.predictors.unet import Metres, SmallUNet
+from diffcern.weights import check_shapes, read_weights, write_weights
 
 FILES = ("predictor.json", "model.safetensors")
 
@@ -81,11 +81,7 @@ def save_predictor(
 ) -> None:
     """Writes `predictor.json` and `model.safetensors`; floating-point weights in `dtype`."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {
-        name: value.to(dtype if value.is_floating_point() else value.dtype).contiguous()
-        for name, value in predictor.model.state_dict().items()
-    }
-    write_whole(folder / "model.safetensors", save(state))
+    write_weights(predictor.model.state_dict(), folder / "model.safetensors", dtype)
     write_whole(folder / "predictor.json", (json.dumps(asdict(config), indent=1) + "\n").encode())
 
 
@@ -94,7 +90,8 @@ def read_predictor(folder: Path) -> Predictor:
     check_files("predictor", folder, FILES)
     with reading(folder / "predictor.json", "`diffcern train predictor` writes such a file"):
         config = NativePredictorConfig(**json.loads((folder / "predictor.json").read_text()))
+        if not config.architecture.startswith("timm:"):  # some of which cannot be built without memory
+            check_shapes(lambda: native_predictor(config).model, folder / "model.safetensors", "its predictor.json")
         predictor = native_predictor(config)
-    with reading(folder / "model.safetensors", "It may be truncated, or belong to another predictor.json"):
-        predictor.model.load_state_dict(load_file(folder / "model.safetensors"))
+    read_weights(predictor.model, folder / "model.safetensors", "its predictor.json")
     return predictor.float()

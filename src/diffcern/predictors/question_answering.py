@@ -23,6 +23,7 @@ from diffcern.predictors.base import Predictor
 from diffcern.predictors.branches import branched, log_likelihoods
 from diffcern.predictors.hub import folder_of, refuse_pickles
 from diffcern.predictors.image_processors import check_preprocessing, preprocessing
+from diffcern.weights import check_loaded, check_network
 from diffcern.words import check_words
 
 SLOT = "{question}"  # stands for the question while the chat template is read
@@ -167,10 +168,13 @@ def load_answerer(name: str, *, allow_pickle: bool = False) -> Answerer:
         refuse_pickles(folder, name, allow_pickle)
         processor = transformers.AutoProcessor.from_pretrained(folder)
         model, info = transformers.LlavaForConditionalGeneration.from_pretrained(
-            folder, use_safetensors=None if allow_pickle else True, output_loading_info=True
+            folder,
+            use_safetensors=None if allow_pickle else True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that the message can name them
         )
-        if wrong := sorted({*info["missing_keys"], *info["unexpected_keys"]}):
-            raise DiffcernError(f"the weights of {name} do not fit its config.json: {', '.join(wrong[:3])}")
+        check_loaded(f"of {name}", info)
+        check_network(f"of {name}", model, folder.glob("*.safetensors"))
         return Answerer(model.float().requires_grad_(False), processor, name)
 
 

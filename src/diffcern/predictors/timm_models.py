@@ -15,6 +15,7 @@ from diffcern.errors import DiffcernError, UsageError, first_line
 from diffcern.labels import Labels, imagenet_labels, label_space, unique
 from diffcern.predictors.base import Fit, Predictor
 from diffcern.predictors.hub import fetch, refuse_pickles
+from diffcern.weights import check_network
 
 WORDNET = re.compile(r"n\d{8}")
 FITS: dict[str, Fit] = {"center": "crop", "squash": "squeeze"}  # timm's crop_mode
@@ -53,7 +54,9 @@ def timm_folder(folder: Path, name: str, *, allow_pickle: bool = False) -> Predi
     Raises DiffcernError when it has no label names or its weights do not fit.
     """
     refuse_pickles(folder, name, allow_pickle)
-    return _wrap(_create(f"local-dir:{folder}"), name)
+    model = _create(f"local-dir:{folder}")
+    check_network(f"of {name}", model, folder.glob("*.safetensors"))
+    return _wrap(model, name)
 
 
 def timm_architecture(name: str, classes: int, size: int) -> nn.Module:
@@ -97,6 +100,11 @@ def _create(name: str) -> Any:
 def _wrap(model: Any, name: str) -> Predictor:
     from timm.data import resolve_model_data_config
 
+    if model.num_classes != model.pretrained_cfg.get("num_classes", model.num_classes):  # timm then drops the head
+        raise DiffcernError(
+            f"the config.json of {name} asks for {model.num_classes} outputs of weights that have "
+            f"{model.pretrained_cfg['num_classes']}: its classifier would be random"
+        )
     config = resolve_model_data_config(model)
     channels, height, width = config["input_size"]
     if channels != 3 or config["crop_mode"] not in FITS or config["interpolation"] not in ("bilinear", "bicubic"):

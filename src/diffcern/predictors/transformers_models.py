@@ -16,6 +16,7 @@ from diffcern.predictors.base import Kind, Output, Predictor
 from diffcern.predictors.clip import OPEN_VOCABULARY, zero_shot
 from diffcern.predictors.hub import refuse_pickles
 from diffcern.predictors.image_processors import check_preprocessing, preprocessing
+from diffcern.weights import check_fit, check_loaded, check_network
 
 # How transformers names a task's classes, and the tensor of the model's answer that is wanted.
 METRIC = ("glpn", "zoedepth", "depth_pro")
@@ -66,7 +67,7 @@ def _read(folder: Path, name: str, vocabulary: Vocabulary | None, safe: bool | N
         network: nn.Module = Output(model, TASKS[task][1])
     else:
         assert vocabulary is not None  # checked above
-        _refuse(name, "lacks", missing)
+        check_fit(f"of {name}", missing)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
         labels = Labels(vocabulary.labels)
         network = zero_shot(model, tokenizer, vocabulary)
@@ -75,7 +76,8 @@ def _read(folder: Path, name: str, vocabulary: Vocabulary | None, safe: bool | N
     )
     check_preprocessing(predictor, processor, name)
     if missing and not _unused(predictor, model, missing):
-        _refuse(name, "lacks", missing)
+        check_fit(f"of {name}", missing)
+    check_network(f"of {name}", model, folder.glob("*.safetensors"))
     return predictor
 
 
@@ -109,17 +111,8 @@ def _load(auto: str, folder: Path, name: str, safe: bool | None, trust: bool) ->
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # so that the message below can name them
     )
-    _refuse(name, "has too many:", info["unexpected_keys"])
-    _refuse(name, "has another shape of", [mismatch[0] for mismatch in info["mismatched_keys"]])
+    check_loaded(f"of {name}", {**info, "missing_keys": ()})
     return model.float().eval(), sorted(info["missing_keys"])
-
-
-def _refuse(name: str, what: str, keys: Iterable[str]) -> None:
-    if keys := sorted(keys):
-        shown = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
-        raise DiffcernError(
-            f"the weights of {name} do not fit its config.json: it {what} {len(keys)} tensors ({shown})"
-        )
 
 
 @torch.no_grad()

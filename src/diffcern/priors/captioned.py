@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from diffusers import DDPMScheduler, PixArtTransformer2DModel
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
@@ -29,21 +28,23 @@ from diffcern.files import check_files, reading
 from diffcern.priors.latent import pixel_images, pixel_latents
 from diffcern.priors.native import (
     PREDICTION_TYPES,
+    WEIGHTS,
     plain_attention,
     read_clean_errors,
+    read_denoiser,
     write_clean_errors,
-    write_weights,
 )
 from diffcern.priors.schedule import schedule_of
 from diffcern.priors.text import TextPrior
 from diffcern.types import Condition
+from diffcern.weights import DAMAGED, check_shapes, read_weights, write_weights
 from diffcern.words import text_config, token_ids
 
 ARCHITECTURE = "text-dit"  # in prior.json
 FILES = (
     "prior.json",
     "denoiser/config.json",
-    "denoiser/*.safetensors",
+    f"denoiser/{WEIGHTS}",
     "scheduler/scheduler_config.json",
     "text_encoder/config.json",
     "text_encoder/model.safetensors",
@@ -126,9 +127,9 @@ class CaptionedPrior(TextPrior):
         """Writes the folder this module's docstring describes; weights in `dtype`."""
         folder.mkdir(parents=True, exist_ok=True)
         self.denoiser.save_config(folder / "denoiser")
-        write_weights(self.denoiser, folder / "denoiser" / "diffusion_pytorch_model.safetensors", dtype)
+        write_weights(self.denoiser.state_dict(), folder / "denoiser" / WEIGHTS, dtype)
         self.encoder.network.config.save_pretrained(folder / "text_encoder")
-        write_weights(self.encoder.network, folder / "text_encoder" / "model.safetensors", dtype)
+        write_weights(self.encoder.network.state_dict(), folder / "text_encoder" / "model.safetensors", dtype)
         self.encoder.tokenizer.save_pretrained(folder / "tokenizer")
         DDPMScheduler.from_config(self.scheduler_config).save_pretrained(folder / "scheduler")
         (folder / "prior.json").write_text(json.dumps(asdict(self.config), indent=1) + "\n")
@@ -140,13 +141,13 @@ class CaptionedPrior(TextPrior):
         check_files("prior", folder, FILES)
         with reading(folder / "prior.json", "`diffcern train text-prior` writes such a file"):
             config = CaptionedConfig(**json.loads((folder / "prior.json").read_text()))
-        with reading(folder / "denoiser", "Its weights may be truncated, or belong to another config.json"):
-            denoiser = PixArtTransformer2DModel.from_pretrained(
-                folder / "denoiser", use_safetensors=True, low_cpu_mem_usage=False
-            )
-        with reading(folder / "text_encoder", "Its weights may be truncated, or belong to another config.json"):
-            network = text_encoder(CLIPTextConfig.from_pretrained(folder / "text_encoder"))
-            network.load_state_dict(load_file(folder / "text_encoder" / "model.safetensors"))
+        denoiser = read_denoiser(PixArtTransformer2DModel, folder / "denoiser")
+        weights = folder / "text_encoder" / "model.safetensors"
+        with reading(folder / "text_encoder", DAMAGED):
+            shape = CLIPTextConfig.from_pretrained(folder / "text_encoder")
+            check_shapes(lambda: text_encoder(shape), weights, "its config.json")
+            network = text_encoder(shape)
+        read_weights(network, weights, "its config.json")
         with reading(folder / "tokenizer", TRAINS):
             encoder = CaptionEncoder(network, PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer"))
         with reading(folder / "scheduler", TRAINS):

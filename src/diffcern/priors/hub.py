@@ -18,6 +18,7 @@ from diffcern.priors.controlnet import Control
 from diffcern.priors.dit import DiTPrior
 from diffcern.priors.stable_diffusion import StableDiffusion3Prior, StableDiffusionPrior, StableDiffusionXLPrior
 from diffcern.priors.unet import UNetPrior
+from diffcern.weights import check_loaded, check_network
 
 INDEX = "model_index.json"
 FAMILIES: dict[str, Any] = {
@@ -130,14 +131,6 @@ def _network(folder: Path, architecture: Any, allow_pickle: bool) -> Any:
         network, info = architecture.from_pretrained(
             folder, use_safetensors=None if allow_pickle else True, output_loading_info=True, **options
         )
-    _check_complete(folder, info)
+    check_loaded(f"in {folder}", info)
+    check_network(f"in {folder}", network, folder.glob("*.safetensors"))
     return network
-
-
-def _check_complete(where: Path, info: dict[str, Any]) -> None:
-    """Raises DiffcernError unless the checkpoint's tensors are the network's."""
-    problems = {"lacks": info["missing_keys"], "has too much:": info["unexpected_keys"]}
-    problems["has another shape of"] = [mismatch[0] for mismatch in info.get("mismatched_keys", [])]
-    found = [f"{what} {len(keys)} tensors ({', '.join(sorted(keys)[:3])})" for what, keys in problems.items() if keys]
-    if found:
-        raise DiffcernError(f"the weights in {where} do not fit its config.json: it {'; it '.join(found)}")

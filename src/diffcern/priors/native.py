@@ -15,20 +15,21 @@ from typing import Any
 import torch
 from diffusers import DDPMScheduler, DiTTransformer2DModel, UNet2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from diffcern.errors import unknown
-from diffcern.files import check_files, reading, write_whole
+from diffcern.files import check_files, reading
 from diffcern.priors.base import Prior
 from diffcern.priors.latent import pixel_images, pixel_latents
 from diffcern.priors.schedule import schedule_of
 from diffcern.priors.soft import class_weights, soften_labels
 from diffcern.priors.spatial import Maps, with_maps
 from diffcern.types import Condition
+from diffcern.weights import DAMAGED, check_shapes, read_weights, write_weights
 
 ARCHITECTURES = {"dit": DiTTransformer2DModel, "unet": UNet2DModel}
-FILES = ("prior.json", "denoiser/config.json", "denoiser/*.safetensors", "scheduler/scheduler_config.json")
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+FILES = ("prior.json", "denoiser/config.json", f"denoiser/{WEIGHTS}", "scheduler/scheduler_config.json")
 PREDICTION_TYPES = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}  # ours -> diffusers'
 
 
@@ -106,7 +107,7 @@ class NativePrior(Prior):
         copy = architecture.from_config(self.denoiser.config)
         copy.load_state_dict(self.denoiser.state_dict())
         copy.save_config(folder / "denoiser")
-        write_weights(copy, folder / "denoiser" / "diffusion_pytorch_model.safetensors", dtype)
+        write_weights(copy.state_dict(), folder / "denoiser" / WEIGHTS, dtype)
         DDPMScheduler.from_config(self.scheduler_config).save_pretrained(folder / "scheduler")
         (folder / "prior.json").write_text(json.dumps(asdict(self.config), indent=1) + "\n")
         write_clean_errors(self, folder)
@@ -119,10 +120,7 @@ class NativePrior(Prior):
             config = NativeConfig.from_json((folder / "prior.json").read_text())
         if config.architecture not in ARCHITECTURES:
             raise unknown("architecture", config.architecture, ARCHITECTURES)
-        with reading(folder / "denoiser", "Its weights may be truncated, or belong to another config.json"):
-            denoiser = ARCHITECTURES[config.architecture].from_pretrained(
-                folder / "denoiser", use_safetensors=True, low_cpu_mem_usage=False
-            )
+        denoiser = read_denoiser(ARCHITECTURES[config.architecture], folder / "denoiser")
         with reading(folder / "scheduler", "`diffcern train prior` writes such a folder"):
             prior = cls(config, denoiser.float(), DDPMScheduler.from_pretrained(folder / "scheduler"))
         prior.clean_errors = read_clean_errors(folder)
@@ -140,10 +138,17 @@ def plain_attention(denoiser: nn.Module) -> None:
             module.set_processor(AttnProcessor())
 
 
-def write_weights(network: nn.Module, path: Path, dtype: torch.dtype) -> None:
-    """The network's tensors in `dtype` as safetensors, whole or not at all."""
-    state = {name: value.to(dtype).contiguous() for name, value in network.state_dict().items()}
-    write_whole(path, save(state, {"format": "pt"}))
+def read_denoiser(architecture: Any, folder: Path) -> Any:
+    """A network of diffusers from a folder of our own priors, in fp32. Raises DiffcernError as `read_weights`.
+
+    Its own from_pretrained would fill what a file lacks with random numbers.
+    """
+    with reading(folder / "config.json", DAMAGED):
+        shape = architecture.load_config(folder)
+        check_shapes(lambda: architecture.from_config(shape), folder / WEIGHTS, "its config.json")
+        denoiser = architecture.from_config(shape)
+    read_weights(denoiser, folder / WEIGHTS, "its config.json")
+    return denoiser.eval()
 
 
 def write_clean_errors(prior: Prior, folder: Path) -> None:
