@@ -11,13 +11,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from diffcern.configs import FORBID, read_config
 from diffcern.errors import DiffcernError, UsageError
-from diffcern.files import check_folder, reading, write_whole
+from diffcern.files import check_folder, write_whole
 from diffcern.fingerprints import fingerprint
 from diffcern.predictors import Predictor
 from diffcern.priors import Prior
 
 FILE = "align.json"
+TRAINS = "`diffcern align` writes such a file"
 GENERATED, ALIGNED, PREDICTOR = "generated", "aligned", "predictor"  # folders beside it
 
 
@@ -30,6 +32,8 @@ class Alignment:
     recipe: of the fine-tuning. prompts: of each class, or captions, where the generator reads text. maps: which ones
     images were drawn of, and for which task (`train.align_maps.ChosenMaps.settings`); empty where of none.
     """
+
+    __pydantic_config__ = FORBID
 
     predictor: str
     generator: str
@@ -72,9 +76,10 @@ class Alignment:
                 f"order ({theirs}): run `diffcern align` with --labels"
             )
         for what, model in {"predictor": predictor, "prior": prior}.items():
-            if fingerprint(model) != self.fingerprints[what]:
+            known = self.fingerprints.get(what)
+            if fingerprint(model) != known:
                 raise UsageError(
-                    f"aligned with the {what} {getattr(self, what)} ({self.fingerprints[what]}), and this is another "
+                    f"aligned with the {what} {getattr(self, what)} ({known}), and this is another "
                     f"or in another precision ({fingerprint(model)}): give that one, or run `diffcern align` with this"
                 )
 
@@ -84,9 +89,8 @@ def read_alignment(folder: Path) -> Alignment:
     path = folder / FILE
     if not path.is_file():
         raise UsageError(f"{folder} was not made by `diffcern align`: it has no {FILE}")
-    with reading(path, "`diffcern align` writes such a file"):
-        stored = json.loads(path.read_text())
-        return Alignment(**{**stored, "classes": tuple(stored["classes"])})
+    alignment: Alignment = read_config(path, Alignment, TRAINS)
+    return alignment
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

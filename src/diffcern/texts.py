@@ -62,15 +62,16 @@ def read_lines(path: Path) -> list[str]:
     return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
-def read_json(path: Path, *, twice: bool = True) -> Any:
-    """The content of a JSON file. Raises DiffcernError where it is none, and where it holds NaN or infinity.
+def read_json(path: Path, *, twice: bool = True, finite: bool = True) -> Any:
+    """The content of a JSON file. Raises DiffcernError where it is none.
 
     twice: whether an object may give a key twice (the last one counts); False is for what people write by hand.
+    finite: whether NaN and infinity, which JSON does not know, are refused; some libraries write them.
     """
-    return parse_json(read_text(path), str(path), twice=twice)
+    return parse_json(read_text(path), str(path), twice=twice, finite=finite)
 
 
-def parse_json(text: str, where: str, *, twice: bool = True) -> Any:
+def parse_json(text: str, where: str, *, twice: bool = True, finite: bool = True) -> Any:
     """As `read_json`, of a text; where: what messages call it."""
 
     def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def parse_json(text: str, where: str, *, twice: bool = True) -> Any:
         raise DiffcernError(f"{where} holds {name}: numbers must be finite")
 
     try:
-        return json.loads(text, object_pairs_hook=None if twice else once, parse_constant=refuse)
+        return json.loads(text, object_pairs_hook=None if twice else once, parse_constant=refuse if finite else None)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise DiffcernError(f"{where} is not JSON: {reason}") from error

@@ -13,8 +13,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from diffcern.alignment import FILE, Alignment
 from diffcern.cache import TensorCache
-from diffcern.errors import UsageError
+from diffcern.errors import DiffcernError, UsageError
 from diffcern.feature_guides import MarginalEntropy, PatchContrast, StyleDirection
 from diffcern.fingerprints import fingerprint
 from diffcern.guides import Energy, Guide, LowPass, mean_square
@@ -243,6 +244,23 @@ ANSWERING = frozenset({"ensemble", "skip", "cache", "rows"})  # options that do 
 def unused_predictor() -> Predictor:
     """In the place of the predictor, where only the purified images are wanted and no guide looks through it."""
     return Predictor(nn.Identity(), ())
+
+
+def purifier_of(alignment: Alignment, predictor: Predictor, prior: Prior, **kept: Any) -> Purifier:
+    """The purification that a folder of `diffcern align` was made with; kept: options of `ANSWERING`.
+
+    Raises DiffcernError for a method or options that do not exist: its align.json is damaged, or of another version.
+    """
+    from diffcern.methods import checked_options  # which imports this module
+
+    if alignment.method not in PURIFIERS:
+        raise DiffcernError(f"{FILE} names the method {alignment.method!r}, none of {', '.join(PURIFIERS)}: restore it")
+    try:
+        options = checked_options(alignment.method, {**alignment.options, **kept})
+    except UsageError as error:
+        raise DiffcernError(f"{FILE}: {error}") from error
+    purifier: Purifier = PURIFIERS[alignment.method](predictor, prior, **options).purifier
+    return purifier
 
 
 def cache_at(folder: str) -> TensorCache | None:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from diffcern.errors import DiffcernError, UsageError, first_line
+from diffcern.files import reading
 from diffcern.labels import Labels, imagenet_labels, label_space, unique
 from diffcern.predictors.base import Fit, Predictor
 from diffcern.predictors.hub import fetch, refuse_pickles
@@ -105,15 +106,17 @@ def _wrap(model: Any, name: str) -> Predictor:
             f"the config.json of {name} asks for {model.num_classes} outputs of weights that have "
             f"{model.pretrained_cfg['num_classes']}: its classifier would be random"
         )
-    config = resolve_model_data_config(model)
-    channels, height, width = config["input_size"]
+    with reading(Path(name), "Its config.json is damaged"):
+        config = resolve_model_data_config(model)
+        channels, height, width = config["input_size"]
     if channels != 3 or config["crop_mode"] not in FITS or config["interpolation"] not in ("bilinear", "bicubic"):
         raise DiffcernError(
             f"{name} wants {channels} channels, crop_mode {config['crop_mode']!r} and {config['interpolation']!r} "
             f"interpolation; known are 3 channels, {' and '.join(FITS)}, bilinear and bicubic. Wrap it yourself in "
             "diffcern.Predictor"
         )
-    labels = _labels(model, name)
+    with reading(Path(name), "Its config.json is damaged"):
+        labels = _labels(model, name)
     return Predictor(
         model,
         labels.names,

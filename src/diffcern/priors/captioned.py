@@ -23,29 +23,35 @@ from diffusers import DDPMScheduler, PixArtTransformer2DModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
-from diffcern.errors import unknown
+from diffcern.configs import FORBID, Side, read_config
+from diffcern.errors import DiffcernError, unknown
 from diffcern.files import check_files, reading
 from diffcern.priors.latent import pixel_images, pixel_latents
 from diffcern.priors.native import (
     PREDICTION_TYPES,
+    SCHEDULER,
     WEIGHTS,
+    Channels,
+    Kind,
     plain_attention,
     read_clean_errors,
     read_denoiser,
+    read_schedule,
     write_clean_errors,
 )
 from diffcern.priors.schedule import schedule_of
+from diffcern.priors.shapes import PixArtShape, WordsShape, check_agreement, read_shape
 from diffcern.priors.text import TextPrior
 from diffcern.types import Condition
 from diffcern.weights import DAMAGED, check_shapes, read_weights, write_weights
-from diffcern.words import text_config, token_ids
+from diffcern.words import check_tokenizer, text_config, token_ids
 
 ARCHITECTURE = "text-dit"  # in prior.json
 FILES = (
     "prior.json",
     "denoiser/config.json",
     f"denoiser/{WEIGHTS}",
-    "scheduler/scheduler_config.json",
+    SCHEDULER,
     "text_encoder/config.json",
     "text_encoder/model.safetensors",
     "tokenizer/tokenizer.json",
@@ -57,9 +63,11 @@ TRAINS = "`diffcern train text-prior` writes such a folder"
 class CaptionedConfig:
     """What `prior.json` holds. channels: 1 for grey priors (images are averaged over their channels)."""
 
-    kind: str
-    image_size: int
-    channels: int
+    __pydantic_config__ = FORBID
+
+    kind: Kind
+    image_size: Side
+    channels: Channels
     architecture: str = ARCHITECTURE
 
 
@@ -139,21 +147,36 @@ class CaptionedPrior(TextPrior):
     def from_pretrained(cls, folder: Path) -> CaptionedPrior:
         """Reads such a folder (safetensors only), weights in fp32. Raises DiffcernError naming what is wrong."""
         check_files("prior", folder, FILES)
-        with reading(folder / "prior.json", "`diffcern train text-prior` writes such a file"):
-            config = CaptionedConfig(**json.loads((folder / "prior.json").read_text()))
+        config: CaptionedConfig = read_config(folder / "prior.json", CaptionedConfig, TRAINS)
+        shape = read_shape(folder / "denoiser" / "config.json", PixArtShape, TRAINS)
+        words = read_shape(folder / "text_encoder" / "config.json", WordsShape, TRAINS)
+        schedule = read_schedule(folder, config.kind)
+        described = "denoiser/config.json"
+        check_agreement(
+            folder,
+            {
+                "an image_size of": (config.image_size, shape.sample_size, described),
+                "channels which are": (config.channels, shape.in_channels, described),
+                "channels, also of the answer, which are": (config.channels, shape.out_channels, described),
+            },
+        )
+        if shape.cross_attention_dim != words.hidden_size:
+            raise DiffcernError(
+                f"{folder}: the network reads captions {shape.cross_attention_dim} wide, and text_encoder makes them "
+                f"{words.hidden_size} wide: the two belong to different priors"
+            )
         denoiser = read_denoiser(PixArtTransformer2DModel, folder / "denoiser")
         weights = folder / "text_encoder" / "model.safetensors"
         with reading(folder / "text_encoder", DAMAGED):
-            shape = CLIPTextConfig.from_pretrained(folder / "text_encoder")
-            check_shapes(lambda: text_encoder(shape), weights, "its config.json")
-            network = text_encoder(shape)
+            reads = CLIPTextConfig.from_pretrained(folder / "text_encoder")
+            check_shapes(lambda: text_encoder(reads), weights, "its config.json")
+            network = text_encoder(reads)
         read_weights(network, weights, "its config.json")
         with reading(folder / "tokenizer", TRAINS):
-            encoder = CaptionEncoder(network, PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer"))
-        with reading(folder / "scheduler", TRAINS):
-            scheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
+            check_tokenizer(tokenizer, words.vocab_size, words.max_position_embeddings)
         with reading(folder, "Its parts may belong to different priors"):
-            prior = cls(config, denoiser.float(), encoder, scheduler)
+            prior = cls(config, denoiser, CaptionEncoder(network, tokenizer), schedule)
         prior.clean_errors = read_clean_errors(folder)
         return prior
 

@@ -55,6 +55,8 @@ def from_hub(name: str, *, control: Control | None = None, allow_pickle: bool = 
     folder = hub.download(name, (INDEX,), INDEX)
     with reading(folder / INDEX, "Give a folder or a repository in diffusers' format"):
         index = DiffusionPipeline.load_config(str(folder))
+    if not isinstance(index, dict):
+        raise DiffcernError(f"{folder / INDEX} must be a JSON object, as diffusers writes it")
     kind = str(index.get("_class_name", "pipeline without a name"))
     if kind not in FAMILIES:
         raise DiffcernError(f"{name} is a {kind}; priors are read from {', '.join(FAMILIES)}")
@@ -71,7 +73,8 @@ def from_hub(name: str, *, control: Control | None = None, allow_pickle: bool = 
     with reading(folder, "It may be incomplete"):
         pipeline = DiffusionPipeline.from_pretrained(str(folder), **loaded, **left_out)
     pipeline.set_progress_bar_config(disable=True)
-    prior = FAMILIES[kind].from_pipeline(pipeline, index)
+    with reading(folder, "One of its configuration files may be damaged"):
+        prior = FAMILIES[kind].from_pipeline(pipeline, index)
     if control is not None:
         place = _fetch(control.name, "config.json", [""], {"": ControlNetModel}, allow_pickle)
         controlnet = _network(place, ControlNetModel, allow_pickle)
