@@ -220,8 +220,14 @@ def _without_none(value: Any) -> Any:
 def check_same(spec: Spec, folder: Path) -> None:
     """Raises DiffcernError when the folder holds the records of another specification."""
     existing = folder / "spec.toml"
-    if not existing.is_file() or existing.read_text() == spec.to_toml():
+    if not existing.is_file() or existing.read_bytes() == spec.to_toml().encode():
         return
+    try:
+        read_toml(existing)
+    except DiffcernError as error:
+        raise DiffcernError(
+            f"{error}: {folder} does not say what was run; restore the file, give another --out, or delete the folder"
+        ) from error
     try:
         same = read_spec(existing).to_toml() == spec.to_toml()  # an older version wrote fewer defaults
     except UsageError:
