@@ -163,4 +163,4 @@ def _resume(checkpoint: Path, parts: dict[str, Any]) -> tuple[list[float], dict[
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         for name, part in parts.items():
             part.load_state_dict(state[name])
-    return state["losses"], state["best"]
+        return list(state["losses"]), dict(state["best"])

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from diffcern.errors import DiffcernError
-from diffcern.files import check_folder
+from diffcern.files import check_folder, reading
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -168,19 +168,18 @@ def _resume(
     """Loads the checkpoint if there is one; returns the step to go on from and the loss so far."""
     if not checkpoint.exists():
         return 0, 0.0
-    try:
+    with reading(checkpoint, "Delete it to start again"):
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        before = json.loads(state["settings"])
-    except Exception as error:
-        raise DiffcernError(f"cannot read {checkpoint}: {error}; delete it to start again") from error
+        before = dict(json.loads(state["settings"]))
     now = json.loads(json.dumps(settings, default=str))
     changed = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
     if changed:
         what = ", ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in changed)
         raise DiffcernError(f"{checkpoint} was made with other settings ({what}); use them, or another --out")
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    rates.load_state_dict(state["rates"])
-    ema.load_state_dict(state["ema"])
-    ema.to(device=next(model.parameters()).device)
-    return state["step"], state["average"]
+    with reading(checkpoint, "Delete it to start again"):
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        rates.load_state_dict(state["rates"])
+        ema.load_state_dict(state["ema"])
+        ema.to(device=next(model.parameters()).device)
+        return int(state["step"]), float(state["average"])
