@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -31,6 +32,14 @@ PromptOption = Annotated[
 GIVEN = ("COMMANDLINE", "ENVIRONMENT")  # sources of a parameter's value, by name
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="exit with 1 when an image had to be skipped")]
+
+
+def finite(parameter: typer.CallbackParam, value: float | None) -> float | None:
+    """The value of a float option; for the `callback` of one. Raises UsageError for NaN and infinity, which pass the
+    bounds of an option."""
+    if value is not None and not math.isfinite(value):
+        raise UsageError(f"{parameter.opts[0]} is a finite number, not {value}")
+    return value
 
 
 def refuse_given(context: typer.Context, names: Iterable[str], why: str) -> None:

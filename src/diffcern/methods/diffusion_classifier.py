@@ -5,6 +5,7 @@ argmin_k  E_{t, eps} w(t) || eps - eps_hat(z_t, t, c_k) ||^2       with the same
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -63,7 +64,8 @@ class DiffusionClassifier:
         if not temperature > 0:
             raise UsageError(f"temperature must be above 0, not {temperature}")
         self.draws = max(self.samples, default=draws)
-        check_draws(strategy, self.draws, span)
+        numbers = len(self.owners) + math.prod(self.prior.latent_shape)  # errors and noise
+        check_draws(strategy, self.draws, span, numbers)
         self.strategy, self.weighting, self.norm = strategy, weighting, norm
         self.temperature, self.rows, self.span = temperature, rows, (span[0], span[1])
 

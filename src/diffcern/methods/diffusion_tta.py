@@ -8,6 +8,7 @@ the predictor. The gradient is that of the uncut graph; the published loop runs 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -104,7 +105,7 @@ class DiffusionTTA:
             raise UsageError(f"familiar compares with the prior's errors on clean images at all times: span is {span}")
         if adapt_prior and prior.dtype.itemsize < 4:
             raise UsageError(f"adapt_prior takes steps that {prior.dtype} is too coarse for: give dtype float32")
-        check_draws(strategy, draws, span)
+        check_draws(strategy, draws, span, math.prod(prior.latent_shape))
         weighting_named(weighting)
         self.needs_batch = batch_statistics
         network = with_batch_statistics(predictor, source_count) if batch_statistics else predictor

@@ -19,6 +19,7 @@ from diffcern.errors import DiffcernError, UsageError
 from diffcern.feature_guides import MarginalEntropy, PatchContrast, StyleDirection
 from diffcern.fingerprints import fingerprint
 from diffcern.guides import Energy, Guide, LowPass, mean_square
+from diffcern.memory import check_memory
 from diffcern.methods.base import TASKS, Count, Method, frozen_copy, frozen_view
 from diffcern.methods.source import Source
 from diffcern.predictors import Predictor, load_predictor
@@ -213,6 +214,8 @@ class GDA(Purified):
         network = frozen_copy(predictor)
         terms: list[tuple[float, Energy]] = [(mse, mean_square)] if mse else []
         if entropy:
+            side = predictor.size if isinstance(predictor.size, int) else max(predictor.size or (1,))
+            check_memory(f"{views:,} views of {side} pixels a side", 12 * views * side**2, "give fewer views")
             terms.append((entropy, MarginalEntropy(network, views)))
         if content:
             terms.append((content, PatchContrast(network, content_layer)))

@@ -21,7 +21,7 @@ from diffusers.training_utils import EMAModel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from diffcern.errors import DiffcernError
+from diffcern.errors import DiffcernError, UsageError
 from diffcern.files import check_folder, reading
 
 CHECKPOINT = "checkpoint.pt"
@@ -41,6 +41,15 @@ class Schedule:
     minutes: float = math.inf  # stop (resumably) after this time
     checkpoint_seconds: float = 120.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for NaN, and infinity but in minutes, and for a seed that torch cannot hold."""
+        rates = {"learning rate": self.learning_rate, "weight decay": self.weight_decay, "EMA decay": self.ema_decay}
+        odd = [f"{name} {value}" for name, value in rates.items() if not 0 <= value < math.inf]
+        if odd or math.isnan(self.minutes):
+            raise UsageError(f"rates are finite and at least 0, minutes a number, not {', '.join(odd) or self.minutes}")
+        if not -(2**63) <= self.seed < 2**63:
+            raise UsageError(f"a seed is within 2^63, not {self.seed}")
 
     @property
     def steps(self) -> int:
