@@ -81,14 +81,14 @@ FORMS = {
     "captions' words": Form(caption_checkpoints.captioned, load_prior, "text_encoder/model.safetensors"),
     "small-resnet": Form(predictor("small-resnet"), load_predictor),
     "small-unet": Form(predictor("small-unet", "segmentation", 32), load_predictor),
-    "timm": Form(predictor("timm:test_byobnet", size=32), load_predictor, step=3),
+    "timm": Form(predictor("timm:test_byobnet", size=32), load_predictor, step=1),
     "mae": Form(mae, load_predictor),
     "adapted": Form(adapted, load_predictor),
-    "clip": Form(checkpoints.clip, lambda name: load_predictor(name, labels=["cat", "dog"]), step=3),
-    "vit": Form(checkpoints.classifier, load_predictor, step=3),
-    "answerer": Form(question_checkpoints.saved, load_answerer, step=3),
-    "hub": Form(hub_checkpoints.dit, load_prior, "transformer/diffusion_pytorch_model.safetensors", step=2),
-    "hub's autoencoder": Form(hub_checkpoints.dit, load_prior, "vae/diffusion_pytorch_model.safetensors", step=10),
+    "clip": Form(checkpoints.clip, lambda name: load_predictor(name, labels=["cat", "dog"]), step=1),
+    "vit": Form(checkpoints.classifier, load_predictor, step=1),
+    "answerer": Form(question_checkpoints.saved, load_answerer, step=1),
+    "hub": Form(hub_checkpoints.dit, load_prior, "transformer/diffusion_pytorch_model.safetensors", step=1),
+    "hub's autoencoder": Form(hub_checkpoints.dit, load_prior, "vae/diffusion_pytorch_model.safetensors", step=5),
 }
 OWN = ("dit", "unet", "captions", "captions' words", "small-resnet", "small-unet", "timm", "mae", "adapted")
 
@@ -159,6 +159,12 @@ def test_a_changed_byte_is_noticed(form, folder):
         with pytest.raises(DiffcernError, match=r"safetensors was changed or damaged since it was written"):
             form.load(str(folder))
         content[place] ^= 1
+    for name in (b'"diffcern":', b'"duffcern":'):  # the name of the digest is damaged too
+        changed = content.replace(b'"diffcern":', name)
+        changed[-3] ^= 1
+        file.write_bytes(changed)
+        with pytest.raises(DiffcernError, match=r"safetensors was changed or damaged since it was written"):
+            form.load(str(folder))
     put(file, load_file(file) if file.write_bytes(content) else {})
     assert fingerprint(form.load(str(folder))) == before  # a file without a digest is read as before
 
@@ -230,3 +236,34 @@ def test_what_is_written_is_read_and_shared_memory_is_no_trouble(tmp_path):
     shutil.copy(tmp_path / MODEL, tmp_path / "copy.safetensors")
     with pytest.raises(DiffcernError, match=r"lacks 2 tensors \(bias, weight\); it has too many: 9"):
         read_weights(nn.Linear(3, 3), tmp_path / "copy.safetensors", "a")
+
+
+@pytest.mark.parametrize(
+    ("form", "file", "key", "value"),
+    [
+        ("vit", "config.json", "num_hidden_layers", 10**6),
+        ("vit", "config.json", "hidden_size", 10**6),
+        ("hub", "transformer/config.json", "num_layers", 10**6),
+        ("hub", "transformer/config.json", "attention_head_dim", 10**6),
+        ("hub", "vae/config.json", "layers_per_block", 10**6),
+        ("answerer", "config.json", "text_config", {"model_type": "llama", "num_hidden_layers": 10**6}),
+        ("clip", "config.json", "projection_dim", 10**9),
+    ],
+)
+def test_a_network_far_beyond_its_weights_is_not_built(form, file, key, value, tmp_path):
+    """It would take hours, or more memory than there is."""
+    FORMS[form].make(tmp_path)
+    content = json.loads((tmp_path / file).read_text())
+    (tmp_path / file).write_text(json.dumps({**content, key: value}))
+    with pytest.raises(DiffcernError, match=r"and (the|its) weights (beside it )?hold"):
+        FORMS[form].load(str(tmp_path))
+
+
+def test_a_processor_of_another_model(tmp_path):
+    """Which only the first call would notice."""
+    checkpoints.classifier(tmp_path)
+    content = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    size = {"height": 64, "width": 64}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**content, "size": size}))
+    with pytest.raises(DiffcernError, match="cannot take its images as they are prepared"):
+        load_predictor(str(tmp_path))

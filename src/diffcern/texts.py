@@ -66,7 +66,7 @@ def read_json(path: Path, *, twice: bool = True, finite: bool = True) -> Any:
     """The content of a JSON file. Raises DiffcernError where it is none.
 
     twice: whether an object may give a key twice (the last one counts); False is for what people write by hand.
-    finite: whether NaN and infinity, which JSON does not know, are refused; some libraries write them.
+    finite: whether infinity, which JSON does not know, is refused as NaN is; some libraries write it.
     """
     return parse_json(read_text(path), str(path), twice=twice, finite=finite)
 
@@ -78,11 +78,13 @@ def parse_json(text: str, where: str, *, twice: bool = True, finite: bool = True
         check_once([name for name, _ in pairs], where)
         return dict(pairs)
 
-    def refuse(name: str) -> None:
-        raise DiffcernError(f"{where} holds {name}: numbers must be finite")
+    def constant(name: str) -> float:
+        if finite or name == "NaN":
+            raise DiffcernError(f"{where} holds {name}: numbers must be finite")
+        return float(name)
 
     try:
-        return json.loads(text, object_pairs_hook=None if twice else once, parse_constant=refuse if finite else None)
+        return json.loads(text, object_pairs_hook=None if twice else once, parse_constant=constant)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise DiffcernError(f"{where} is not JSON: {reason}") from error

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,13 @@ from torch import Tensor, nn
 
 from diffcern.errors import DiffcernError
 from diffcern.files import reading, write_whole
+from diffcern.texts import read_json
 
 DIGEST = "diffcern"  # in a file's metadata; files without one, older or of other makers, are read too
 DAMAGED = "It may be truncated, or belong to another model"
+DROPOUT = re.compile(r".*dropout(_prob|_rate)?")
+HEX = re.compile(r"[0-9a-f]{32}")
+DEPTH = re.compile(r".*layers(_per_block)?|depths?|n_layer|num_blocks")  # keys that count layers
 Stored = Mapping[str, tuple[tuple[int, ...], str]]  # shape and kind of number of each tensor in a file
 
 
@@ -75,9 +81,45 @@ def check_network(what: str, network: nn.Module, files: Iterable[Path]) -> None:
             odd = {name for name, kind in renamed.items() if kind != "float" and name.endswith((".weight", ".bias"))}
             check_fit(what, mismatched=odd | _of_other_kind(stored, state))
             with safe_open(file, framework="pt") as content:
-                if written := (content.metadata() or {}).get(DIGEST):  # of `diffcern train clip`
+                if written := _written(content.metadata()):  # of `diffcern train clip`
                     _check_digest(file, written, {name: content.get_tensor(name) for name in content.keys()})  # noqa: SIM118
     check_finite(what, state)
+
+
+def check_described(config: Path, build: Callable[[], nn.Module], files: Sequence[Path]) -> None:
+    """Raises DiffcernError where a library's config.json describes a network far beyond what the weights hold, before
+    anything of that size is made: more layers than there are tensors, or several times as many numbers.
+
+    build: the network of that config.json; where it cannot be built without memory, only its layers are looked at.
+    """
+    stored = {name: shape for file in files for name, (shape, _) in _stored(file).items()}
+    if not stored:
+        return
+    for key, count in _numbers(read_json(config, finite=False)):
+        if DROPOUT.fullmatch(key) and not 0 <= count <= 1:
+            raise DiffcernError(f"{config} says {key} = {count}, which is a share, 0 to 1")
+        if DEPTH.fullmatch(key) and count > len(stored):
+            raise DiffcernError(f"{config} speaks of {key} = {count}, and its weights hold {len(stored)} tensors")
+    try:
+        with torch.device("meta"):
+            described = sum(tensor.numel() for tensor in build().state_dict().values())
+    except Exception:  # some networks need real numbers to be built
+        return
+    held = sum(math.prod(shape) for shape in stored.values())
+    if described > 4 * held + 1_000_000:
+        raise DiffcernError(f"{config} describes a network of {described:,} numbers, and its weights hold {held:,}")
+
+
+def _numbers(content: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers in a configuration, by their keys."""
+    if isinstance(content, dict):
+        for name, value in content.items():
+            yield from _numbers(value, name)
+    elif isinstance(content, list):
+        for value in content:
+            yield from _numbers(value, key)
+    elif isinstance(content, int | float) and not isinstance(content, bool):
+        yield key, content
 
 
 def check_shapes(build: Callable[[], nn.Module], file: Path, described: str) -> None:
@@ -101,7 +143,7 @@ def read_weights(network: nn.Module, file: Path, described: str) -> None:
         _check_stored(file, _stored(file), state, described)
         with safe_open(file, framework="pt") as content:
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118, not a mapping
-            written = (content.metadata() or {}).get(DIGEST)
+            written = _written(content.metadata())
         _check_digest(file, written, tensors)
         check_finite(f"in {file}", tensors)
         network.load_state_dict(tensors)
@@ -156,6 +198,12 @@ def _check_stored(file: Path, stored: Stored, state: Mapping[str, Tensor], descr
 def _of_other_kind(stored: Stored, state: Mapping[str, Tensor]) -> set[str]:
     """The tensors that are floats on one side and whole numbers on the other."""
     return {name for name, (_, kind) in stored.items() if name in state and kind != _kind_of(state[name])}
+
+
+def _written(metadata: Mapping[str, str] | None) -> str | None:
+    """The digest in a file's metadata, if there is one; also where the name that it has there is damaged."""
+    metadata = metadata or {}
+    return metadata.get(DIGEST, next((value for value in metadata.values() if HEX.fullmatch(value)), None))
 
 
 def _check_digest(file: Path, written: str | None, tensors: Mapping[str, Tensor]) -> None:

@@ -298,6 +298,11 @@ def test_max_side_leaves_no_more_than_what_is_decoded_at_full_size(monkeypatch: 
     assert decode(saved(Image.new("L", (1_000, 10), 9)), "a", max_side=900).shape == (3, 9, 900)
 
 
+def test_a_palette_that_is_not_there() -> None:
+    with pytest.raises(UnreadableImage, match=r"pixels that cannot be converted to RGB .AssertionError"):
+        decode(declared(8, 3, 8, zlib.compress(bytes(9 * 8))), "no palette")
+
+
 def test_masks_keep_to_the_same_limits() -> None:
     with pytest.raises(UnreadableImage, match=r"a mask that cannot be read .10000 x 10000 pixels: above the 64,"):
         decode_mask(one_bit_png(10_000), "mask")

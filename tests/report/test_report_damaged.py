@@ -157,3 +157,16 @@ def test_confidence_of_nothing(build: Build) -> None:
     change(run, probabilities=lambda values: [None, [], *values[2:]])
     cell = load(run).cells["source", "clean", 0]
     assert np.isnan(cell.confidence[:2]).all()
+
+
+def test_records_of_maps_without_a_plan(build: Build) -> None:
+    """They would be read as answers about images whose truth is not known."""
+    run = build()
+    table = pq.read_table(run / "records" / "0.parquet")
+    statistics = pa.array([[1.0, 2.0, 3.0]] * len(table))
+    pq.write_table(table.append_column("statistics", statistics), run / "records" / "0.parquet")
+    with pytest.raises(DiffcernError, match=r"plan\.json does not say the task, and the records are of maps"):
+        summarise(run)
+    empty = pa.array([[]] * len(table), pa.list_(pa.float64()))
+    pq.write_table(table.append_column("statistics", empty), run / "records" / "0.parquet")
+    summarise(run)

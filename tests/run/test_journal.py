@@ -91,8 +91,9 @@ def test_the_header_is_what_it_was_and_rows_are_as_they_were_given(begun):
 CHANGES = {
     "an edited answer": lambda line: line.replace(b"cat", b"dog"),
     "an edited number": lambda line: line.replace(b'"confidence": 0.', b'"confidence": 0.1'),
-    "a checksum of another row": lambda line: line[:-14] + b"aaaaaaaaaaaa" + b'"}',
+    "a checksum of another row": lambda line: line[:-14] + b'aaaaaaaaaaaa"}',
     "no checksum": lambda line: json.dumps({**ROWS[2], "after": "dog"}).encode(),
+    "a misspelt checksum": lambda line: line.replace(b"checksum", b"checcsum"),
     "another form": lambda line: b'{"id": "2"}',
     "a list": lambda line: b"[1, 2]",
     "a number": lambda line: b"3",
@@ -119,6 +120,15 @@ def test_a_damaged_row_is_named_and_made_again_with_overwrite(begun, change):
     journal.add(ROWS[2])
     del journal
     assert {row["id"]: row for row in Journal(out, SETTINGS).rows} == {row["id"]: row for row in ROWS}
+
+
+def test_a_torn_line_behind_a_damaged_one(begun):
+    out, lines = begun
+    put(out, [lines[0], b"x", *lines[2:]])
+    with out.with_name(".r.parquet.partial.jsonl").open("ab") as file:
+        file.write(lines[1][:30])
+    assert Journal(out, SETTINGS, overwrite=True).rows == ROWS[1:]
+    assert Journal(out, SETTINGS).rows == ROWS[1:]
 
 
 def test_doubled_rows_and_rows_of_another_journal(begun, tmp_path):
@@ -158,8 +168,19 @@ def test_a_journal_of_an_older_version_goes_on(begun):
     journal.add(ROWS[3])
     del journal
     assert Journal(out, SETTINGS).rows == ROWS[:4]
-    put(out, [lines[0], old[0], lines[2], old[2]])  # once there are checksums, a row without one is none of ours
-    with pytest.raises(DiffcernError, match="line 4 was changed"):
+    continued = out.with_name(".r.parquet.partial.jsonl").read_bytes().split(b"\n")
+    for changed in (
+        [*continued[:5], old[4]],
+        [*continued[:2], old[2], continued[4], old[3]],
+        [lines[0], old[0], lines[2]],
+    ):
+        put(out, changed)  # once there are checksums, a row without one is none that an older version left
+        with pytest.raises(DiffcernError, match="was changed since it was written"):
+            Journal(out, SETTINGS)
+    put(out, [*continued[:2], *continued[3:5]])
+    assert Journal(out, SETTINGS).rows == [ROWS[0], *ROWS[2:4]]
+    put(out, [lines[0], old[0], b'{"id": "1"}'])
+    with pytest.raises(DiffcernError, match="line 3 is no row of a result"):
         Journal(out, SETTINGS)
     put(out, [lines[0], old[0], json.dumps({**ROWS[1], "confidence": "much"}).encode()])
     journal = Journal(out, SETTINGS)  # before checksums, a row of the right form is believed

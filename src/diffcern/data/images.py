@@ -97,8 +97,10 @@ def _decode(stream: IO[bytes], name: str, max_side: int | None, border: int) -> 
         orientation = _orientation(image)
         try:
             return _orient(_shrink(_inside(image, border, name), file_format, max_side), orientation).contiguous()
-        except ValueError as error:  # a colour space that Pillow cannot convert
-            raise UnreadableImage(name, f"pixels that cannot be converted to RGB ({error})") from error
+        except UnreadableImage:
+            raise
+        except (ValueError, AssertionError, OSError) as error:  # a colour space that Pillow cannot convert, no palette
+            raise UnreadableImage(name, f"pixels that cannot be converted to RGB ({_describe(error)})") from error
 
 
 def open_image(stream: IO[bytes], name: str, max_side: int | None = None) -> Image.Image:

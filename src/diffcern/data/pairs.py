@@ -196,6 +196,8 @@ def _json_lines(path: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
             if not isinstance(row[side], str) or not row[side]:
                 raise DiffcernError(f"{place}: {side} must be the name of an image, but is {row[side]!r}.")
         rows.append(row)
+    if not rows:
+        raise DiffcernError(f"{path} holds no examples.")
     return rows
 
 

@@ -83,7 +83,8 @@ def needs(name: str, model: str) -> bool:
 
 def checked_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options with types checked. Raises UsageError naming the option and what exists, also for NaN and infinity
-    (of every option, in use or not: no method means anything by them) and for truth values in the place of numbers."""
+    (of every option, in use or not: no method means anything by them) and for truth values and texts in the place of
+    numbers."""
     try:
         validator = options_of(method_class(name))
     except UsageError:
@@ -102,8 +103,8 @@ def checked_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     for option, value in checked.items():
         if not all(-LARGEST < number < LARGEST for number in _numbers(value)):  # false for NaN
             raise UsageError(f"option {option!r} of {name}: numbers are finite and within 2^53, not {value!r}")
-        if [number for number in _numbers(value) if not isinstance(number, bool)] and _truths(options[option]):
-            raise UsageError(f"option {option!r} of {name} takes numbers, not {options[option]!r}")
+        if not _alike(options[option], value):
+            raise UsageError(f"option {option!r} of {name} takes {value!r:.60}, not {options[option]!r}")
     return checked
 
 
@@ -114,8 +115,11 @@ def _numbers(value: Any) -> list[int | float]:
     return [value] if isinstance(value, int | float) else []
 
 
-def _truths(value: Any) -> bool:
-    return any(isinstance(number, bool) for number in _numbers(value))
+def _alike(given: Any, taken: Any) -> bool:
+    """Whether an option was taken as what it is: truth values and texts are no numbers."""
+    if isinstance(given, Sequence) and isinstance(taken, Sequence) and not isinstance(given, str):
+        return all(map(_alike, given, taken))
+    return all(isinstance(given, kind) == isinstance(taken, kind) for kind in (bool, str))
 
 
 def build_method(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from diffcern.errors import DiffcernError, UsageError
 from diffcern.files import reading
 from diffcern.labels import Vocabulary
 from diffcern.predictors.hub import folder_of, refuse_pickles
-from diffcern.weights import check_loaded, check_network
+from diffcern.weights import check_described, check_loaded, check_network
 from diffcern.words import check_words
 
 OPEN_VOCABULARY = ("clip", "siglip")  # transformers' model types
@@ -75,6 +76,8 @@ def image_tower(name: str, *, allow_pickle: bool = False) -> tuple[Any, Any]:
         if config.model_type != "clip":
             raise DiffcernError(f"{name} is a {config.model_type}, not a CLIP")
         refuse_pickles(folder, name, allow_pickle)
+        build = partial(transformers.CLIPModel, config)
+        check_described(folder / "config.json", build, [*folder.glob("*.safetensors")])
         processor = transformers.AutoImageProcessor.from_pretrained(folder)
         loud = transformers.logging.get_verbosity()
         transformers.logging.set_verbosity_error()  # it would list the weights of the text tower, which are left out

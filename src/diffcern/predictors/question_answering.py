@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from diffcern.predictors.base import Predictor
 from diffcern.predictors.branches import branched, log_likelihoods
 from diffcern.predictors.hub import folder_of, refuse_pickles
 from diffcern.predictors.image_processors import check_preprocessing, preprocessing
-from diffcern.weights import check_loaded, check_network
+from diffcern.weights import check_described, check_loaded, check_network
 from diffcern.words import check_words
 
 SLOT = "{question}"  # stands for the question while the chat template is read
@@ -167,6 +168,8 @@ def load_answerer(name: str, *, allow_pickle: bool = False) -> Answerer:
             raise DiffcernError(f"{name} is a {config.model_type}; questions are answered by llava models")
         refuse_pickles(folder, name, allow_pickle)
         processor = transformers.AutoProcessor.from_pretrained(folder)
+        build = partial(transformers.LlavaForConditionalGeneration, config)
+        check_described(folder / "config.json", build, [*folder.glob("*.safetensors")])
         model, info = transformers.LlavaForConditionalGeneration.from_pretrained(
             folder,
             use_safetensors=None if allow_pickle else True,

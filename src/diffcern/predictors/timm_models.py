@@ -16,6 +16,7 @@ from diffcern.files import reading
 from diffcern.labels import Labels, imagenet_labels, label_space, unique
 from diffcern.predictors.base import Fit, Predictor
 from diffcern.predictors.hub import fetch, refuse_pickles
+from diffcern.predictors.probe import check_answer
 from diffcern.weights import check_network
 
 WORDNET = re.compile(r"n\d{8}")
@@ -57,7 +58,7 @@ def timm_folder(folder: Path, name: str, *, allow_pickle: bool = False) -> Predi
     refuse_pickles(folder, name, allow_pickle)
     model = _create(f"local-dir:{folder}")
     check_network(f"of {name}", model, folder.glob("*.safetensors"))
-    return _wrap(model, name)
+    return check_answer(_wrap(model, name), name)
 
 
 def timm_architecture(name: str, classes: int, size: int) -> nn.Module:

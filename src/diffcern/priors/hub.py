@@ -18,7 +18,7 @@ from diffcern.priors.controlnet import Control
 from diffcern.priors.dit import DiTPrior
 from diffcern.priors.stable_diffusion import StableDiffusion3Prior, StableDiffusionPrior, StableDiffusionXLPrior
 from diffcern.priors.unet import UNetPrior
-from diffcern.weights import check_loaded, check_network
+from diffcern.weights import check_described, check_loaded, check_network
 
 INDEX = "model_index.json"
 FAMILIES: dict[str, Any] = {
@@ -87,8 +87,9 @@ def from_hub(name: str, *, control: Control | None = None, allow_pickle: bool = 
 
 def _class(name: str, part: str, library: str, class_name: str) -> Any:
     """The class of a pipeline's component."""
-    found = getattr(import_module(library), class_name, None) if library in WEIGHTS else None
-    if found is None:
+    named = isinstance(library, str) and isinstance(class_name, str)
+    found = getattr(import_module(library), class_name, None) if named and library in WEIGHTS else None
+    if not isinstance(found, type):
         raise DiffcernError(
             f"{name} has {library}.{class_name} as its {part}, which {' and '.join(WEIGHTS)} do not know here: priors "
             "never run a repository's own code"
@@ -131,9 +132,19 @@ def _network(folder: Path, architecture: Any, allow_pickle: bool) -> Any:
     diffusers = architecture.__module__.startswith("diffusers.")
     options = {"low_cpu_mem_usage": False} if diffusers else {}  # else it leaves tensors without a value
     with reading(folder, "It may be truncated, or belong to another config.json"):
+        check_described(
+            folder / "config.json", lambda: _described(architecture, folder), [*folder.glob("*.safetensors")]
+        )
         network, info = architecture.from_pretrained(
             folder, use_safetensors=None if allow_pickle else True, output_loading_info=True, **options
         )
     check_loaded(f"in {folder}", info)
     check_network(f"in {folder}", network, folder.glob("*.safetensors"))
     return network
+
+
+def _described(architecture: Any, folder: Path) -> Any:
+    """The network of a folder's config.json, with no weights of any use."""
+    if architecture.__module__.startswith("diffusers."):
+        return architecture.from_config(architecture.load_config(folder))
+    return architecture(architecture.config_class.from_pretrained(folder))

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
@@ -36,6 +37,7 @@ from diffcern.report.columns import (
 from diffcern.tables import check_records
 from diffcern.texts import read_text
 
+REWRITE = "Run the benchmark again to rewrite it"
 # The order papers print (noise, blur, weather, digital; the extra four last); anything else follows by name.
 SHIFT_ORDER = [
     "clean",
@@ -64,7 +66,7 @@ SHIFT_ORDER = [
 class Plan(BaseModel):
     """What `plan.json` says. images: in each cell; None where it does not say. conditions: (shift, severity)."""
 
-    task: str = "classification"
+    task: str | None = None  # older plans are of classes
     images: Annotated[int, Field(ge=1)] | None = None
     conditions: tuple[tuple[str, Annotated[int, Field(ge=0)]], ...] = ()
 
@@ -73,8 +75,8 @@ class EntryRow(BaseModel):
     """What a row of `entries.json` says."""
 
     entry: Name
-    method: str | None = None
-    protocol: str | None = None
+    method: Name | None = None
+    protocol: Name | None = None
     batch_size: Annotated[int, Field(ge=1)] | None = None
     needs_batch: bool = False
     description: str | None = None
@@ -169,12 +171,15 @@ def load(run_dir: str | Path) -> Run:
             f"no records in {path / 'records'} yet: `diffcern bench SPEC.toml --out {path}` writes them."
         )
     plan: Plan = _described(path / "plan.json", Plan, Plan())
-    if plan.task not in METRICS:
-        raise DiffcernError(f"{path / 'plan.json'} is of the task {plan.task!r}, which this version does not know.")
-    columns = RECORDS if plan.task == "classification" else RECORDS.append(STATISTICS)
+    task = plan.task or "classification"
+    if task not in METRICS:
+        raise DiffcernError(f"{path / 'plan.json'} is of the task {task!r}, which this version does not know.")
+    columns = RECORDS if task == "classification" else RECORDS.append(STATISTICS)
     for file in files:
         check_records(file)
-    tables = [with_confidence(_checked(read_table(file, columns), file, plan.task)) for file in files]
+    tables = [with_confidence(_checked(read_table(file, columns), file, task)) for file in files]
+    if plan.task is None and any(map(_of_maps, files)):
+        raise DiffcernError(f"{path / 'plan.json'} does not say the task, and the records are of maps. {REWRITE}")
     records = unique(pa.concat_tables(tables), ("method", "dataset", "target", "prediction"))
     if not len(records):
         raise DiffcernError(f"the record files in {path / 'records'} hold no rows: run the benchmark again.")
@@ -188,13 +193,21 @@ def load(run_dir: str | Path) -> Run:
     return Run(
         path=path,
         dataset=first(records, "dataset"),
-        task=plan.task,
+        task=task,
         images=plan.images,
         entries=entries,
         classes=list(_described(path / "classes.json", tuple[str, ...], ())),
         spec=read_text(spec) if spec.is_file() else "",
         cells={key: _cell(answers.get(key, none), timings.get(key), skipped.get(key)) for key in keys},
     )
+
+
+def _of_maps(file: Path) -> bool:
+    """Whether records have statistics, which those of classes have not."""
+    if "statistics" not in pq.read_schema(file).names:
+        return False
+    table = read_table(file, pa.schema([STATISTICS]))
+    return bool(pa.compute.any(pa.compute.greater(pa.compute.list_value_length(table["statistics"]), 0)).as_py())
 
 
 def _checked(table: pa.Table, file: Path, task: str) -> pa.Table:
@@ -269,4 +282,4 @@ def _entries(file: Path, methods: dict[str, str]) -> list[Entry]:
 
 def _described(file: Path, kind: Any, default: Any) -> Any:
     """What is in `file`, the default where there is none: what it describes is optional in a report."""
-    return read_config(file, kind, "Run the benchmark again to rewrite it") if file.is_file() else default
+    return read_config(file, kind, REWRITE) if file.is_file() else default

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class Journal:
         self.path = out.with_name(f".{out.name}.partial.jsonl")
         self._header = json.dumps(settings, sort_keys=True, default=str)
         self.rows: list[dict[str, Any]] = []
+        self._older = 0
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("ab+")
@@ -73,10 +74,8 @@ class Journal:
         if not lines:
             self.restart()
         elif lines[0] == self._header.encode():
+            self._file.truncate(self._file.tell() - len(torn))
             self._take(lines[1:], overwrite)
-            if not torn:
-                return
-            self._file.truncate(self._file.seek(0, os.SEEK_END) - len(torn))
         elif overwrite:
             self.restart()
         else:
@@ -87,20 +86,23 @@ class Journal:
         """The rows of these lines. Where some are damaged they are left out, if that is wanted, and else an error."""
         damaged: dict[int, str] = {}
         kept: dict[str, dict[str, Any]] = {}
-        summed = False
-        for number, line in enumerate(lines, start=2):
-            row = _object(line)
-            known = row.pop(CHECKSUM, None)
+        rows = {number: _object(line) for number, line in enumerate(lines, start=2)}
+        known = {number: row.pop(CHECKSUM, None) for number, row in rows.items()}
+        sums = {number: text for number, text in known.items() if isinstance(text, str)}
+        told = Counter(map(_older, sums.values())).most_common(1)
+        self._older = told[0][0] if told else len(rows)
+        for number, row in rows.items():
             id_ = row.get("id")
-            if not isinstance(id_, str) or not isinstance(row.get("error"), str | None):
+            unsummed = known[number] is None and number < min(sums, default=number + 1) and number - 2 < self._older
+            odd = known[number] is None and "error" not in row  # which the rows of every command have
+            if odd or not isinstance(id_, str) or not isinstance(row.get("error"), str | None):
                 damaged[number] = "is no row of a result"
-            elif known != self._checksum(row) if known is not None else summed:
+            elif not unsummed and known[number] != self._checksum(row):
                 damaged[number] = "was changed since it was written (its checksum differs)"
             elif id_ in kept:
                 damaged[number] = f"answers {id_!r} a second time"
             else:
                 kept[id_] = row
-            summed |= known is not None
         if damaged and not overwrite:
             number, why = next(iter(damaged.items()))
             raise DiffcernError(
@@ -109,19 +111,19 @@ class Journal:
             )
         self.rows = list(kept.values())
         if damaged:
-            rows = self.rows
             self.restart()
-            for row in rows:
+            for row in kept.values():
                 self.add(row)
 
     def _checksum(self, row: dict[str, Any]) -> str:
-        """Over the row and the settings: a row of another journal has another."""
-        text = f"{self._header}\n{json.dumps(row)}"
-        return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+        """Over the row and the settings: a row of another journal has another. Before it stands how many rows an older
+        version left without one: a line that has lost its checksum is none of them."""
+        text = f"{self._older}\n{self._header}\n{json.dumps(row)}"
+        return f"{self._older}-{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
 
     def restart(self) -> None:
         """Forgets the rows."""
-        self.rows = []
+        self.rows, self._older = [], 0
         self._file.truncate(0)
         self._write(self._header)
 
@@ -154,6 +156,11 @@ class Journal:
             atomically(self.out, lambda partial: partial.write_text(json.dumps(rows, indent=1) + "\n"))
         self.path.unlink(missing_ok=True)
         self._file.close()
+
+
+def _older(checksum: str) -> int:
+    number = checksum.partition("-")[0]
+    return int(number) if number.isascii() and number.isdecimal() and len(number) < 10 else 0
 
 
 def _object(line: bytes) -> dict[str, Any]:
