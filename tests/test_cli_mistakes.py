@@ -90,6 +90,24 @@ TRAIN = ("train", "predictor", *TINY)
             "^--method, --preset: only where the images are purified; give --prior too",
         ),
         (("answer", "embedded:scenes", "--predictor", "x", "--set", "steps=2"), UsageError, "^--set: only where"),
+        ((*TRAIN, "--out", "new", "--learning-rate", "inf"), UsageError, "^--learning-rate is a finite number"),
+        ((*TRAIN, "--out", "new", "--weight-decay", "inf"), UsageError, "^--weight-decay is a finite number, not inf"),
+        ((*TRAIN, "--out", "new", "--minutes", "nan"), UsageError, "minutes a number, not nan"),
+        ((*TRAIN, "--out", "new", "--seed", 2**70), UsageError, "a seed is within"),
+        ((*TRAIN, "--out", "new", "--class-names", "cat,,dog"), UsageError, "different names, as cat,dog"),
+        (
+            (*CLASSIFY, "--set", "temperature=nan"),
+            UsageError,
+            "'temperature' of diffusion-classifier: numbers are finite",
+        ),
+        ((*CLASSIFY, "--set", "draws=1000000000000"), UsageError, "draws of .* numbers each need .* GB of memory"),
+        (
+            (*ADAPT, "--out", "x.csv", *PRIOR, "--set", "gate=inf"),
+            UsageError,
+            "'gate' of diffusion-tta: numbers are fin",
+        ),
+        ((*ADAPT, "--out", "x.csv", "--method", ":"), UsageError, "unknown method ':'"),
+        ((*ADAPT, "--out", "x.csv", "--method", "math:pi"), UsageError, "math:pi"),
         (("bench", "nope.toml"), UsageError, r"^no such file: nope\.toml"),
         (("bench", "typo.toml"), UsageError, r"typo\.toml, \[data\]: unknown key 'cuont'.*'count'.*Known: class_names"),
     ],
@@ -99,6 +117,14 @@ def test_the_cause_is_named_and_nothing_is_left_behind(arguments, kind, message)
         run(*arguments)
     assert not Path("new").exists()
     assert not list(Path().glob(".*partial*"))
+
+
+@pytest.mark.parametrize("option", ["--learning-rate", "--weight-decay", "--ema-decay", "--label-smoothing"])
+def test_rates_are_numbers(option, cli):
+    code, _, err = cli(*TRAIN, "--out", "new", option, "nan")
+    assert code == 2
+    assert option in err
+    assert not Path("new").exists()
 
 
 @pytest.mark.parametrize("wrong", [("--shard", "5/4"), ("--device", "tpu"), ("--out", "file/run")])

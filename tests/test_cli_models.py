@@ -136,7 +136,7 @@ def test_several_prompts_for_a_label(folder, tmp_path):
         if single["label"] != "dog" and not single["ranked"].split(", ")[1].startswith("dog"):
             assert row["margin"] > single["margin"]  # the runner-up is of another class
     (tmp_path / "bad.csv").write_text("text,number\na,b\n")
-    with pytest.raises(UsageError, match="needs a column label, and prompt"):
+    with pytest.raises(UsageError, match="has no column label or classname"):
         run(*common, "--labels", tmp_path / "bad.csv")
 
 

@@ -191,9 +191,13 @@ def test_label_files_of_any_origin(tmp_path, name, text, labels):
     [
         ("a.txt", "Stör\nBär\n".encode("latin-1"), "not UTF-8 text .*save it as UTF-8"),
         ("a.txt", b"\n\n", "holds no labels"),
-        ("a.csv", b"prompt,label\na cat,cat\na dog\n", "line 3: the label is empty"),
-        ("a.csv", b"prompt,label\n,cat\n", "line 2: the prompt of 'cat' is empty"),
-        ("a.csv", b"text,number\na,1\n", "needs a column label, and prompt .*; it has text, number"),
+        ("a.csv", b"prompt,label\na cat,cat\na dog\n", "line 3: 1 cells where the header has 2"),
+        ("a.csv", b"prompt,label\n,cat\n", "line 2: prompt is empty"),
+        (
+            "a.csv",
+            b"text,number\na,1\n",
+            "has no column label or .*; it has text, number. .* the columns prompt and label",
+        ),
         ("a.json", b"{", "not JSON"),
         ("a.json", b'{"cat": 0, "dog": 1}', "an object from numbers to names"),
         ("a.json", b'{"0": "cat", "2": "dog"}', "without gaps"),

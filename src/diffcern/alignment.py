@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from diffcern.configs import FORBID, read_config
 from diffcern.errors import DiffcernError, UsageError
-from diffcern.files import check_folder, reading, write_whole
+from diffcern.files import check_folder, write_whole
 from diffcern.fingerprints import fingerprint
 from diffcern.predictors import Predictor
 from diffcern.priors import Prior
 
 FILE = "align.json"
+TRAINS = "`diffcern align` writes such a file"
 SINCE: dict[str, dict[str, Any]] = {  # options that were added, and what folders without them were made with
     "diffpure": {"clip": True},
     "dda": {"border": "inside", "bounded": False},
@@ -35,6 +37,8 @@ class Alignment:
     recipe: of the fine-tuning. prompts: of each class, or captions, where the generator reads text. maps: which ones
     images were drawn of, and for which task (`train.align_maps.ChosenMaps.settings`); empty where of none.
     """
+
+    __pydantic_config__ = FORBID
 
     predictor: str
     generator: str
@@ -78,9 +82,10 @@ class Alignment:
                 f"order ({theirs}): run `diffcern align` with --labels"
             )
         for what, model in {"predictor": predictor, "prior": prior}.items():
-            if fingerprint(model) != self.fingerprints[what]:
+            known = self.fingerprints.get(what)
+            if fingerprint(model) != known:
                 raise UsageError(
-                    f"aligned with the {what} {getattr(self, what)} ({self.fingerprints[what]}), and this is another "
+                    f"aligned with the {what} {getattr(self, what)} ({known}), and this is another "
                     f"or in another precision ({fingerprint(model)}): give that one, or run `diffcern align` with this"
                 )
 
@@ -90,10 +95,8 @@ def read_alignment(folder: Path) -> Alignment:
     path = folder / FILE
     if not path.is_file():
         raise UsageError(f"{folder} was not made by `diffcern align`: it has no {FILE}")
-    with reading(path, "`diffcern align` writes such a file"):
-        stored = json.loads(path.read_text())
-        options = _completed(stored["method"], stored["options"])
-        return Alignment(**{**stored, "classes": tuple(stored["classes"]), "options": options})
+    alignment: Alignment = read_config(path, Alignment, TRAINS)
+    return replace(alignment, options=_completed(alignment.method, alignment.options))
 
 
 def _completed(method: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,8 +30,9 @@ class TensorCache:
         self.folder, self.limit = folder, limit
         try:
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DiffcernError(f"cannot make the cache folder {folder}: {error.strerror}") from error
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in its name
+            reason = getattr(error, "strerror", None) or error
+            raise DiffcernError(f"cannot make the cache folder {str(folder)!r}: {reason}") from error
         self._size = sum(size for _, size, _ in self._entries())  # what others add shows at the next clean-up
 
     def get(self, key: str) -> Tensor | None:

@@ -6,6 +6,7 @@ every strategy but "even" and "fixed-bank" is unbiased for the uniform integral 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from diffcern.errors import UsageError, unknown
+from diffcern.memory import check_memory
 from diffcern.rng import generator
 
 
@@ -45,10 +47,14 @@ def stratified(count: int, rng: Generator) -> Tensor:
 
 def antithetic(count: int, rng: Generator) -> Tensor:
     """Stratified times, each used twice: `draw` gives the second use the negated noise."""
-    if count % 2:
-        raise UsageError(f"antithetic draws come in pairs: give an even number, not {count}")
+    _check_even(count)
     half = stratified(count // 2, rng)
     return torch.cat([half, half])
+
+
+def _check_even(count: int) -> None:
+    if count % 2:
+        raise UsageError(f"antithetic draws come in pairs: give an even number, not {count}")
 
 
 def van_der_corput(count: int, rng: Generator) -> Tensor:
@@ -80,13 +86,19 @@ STRATEGIES: dict[str, Callable[[int, Generator], Tensor]] = {
 }
 
 
-def check_draws(strategy: str, count: int, span: tuple[float, float] = (0.0, 1.0)) -> None:
-    """Raises UsageError for an unknown strategy, a count that it cannot make or a span outside [0, 1]."""
+def check_draws(strategy: str, count: int, span: tuple[float, float] = (0.0, 1.0), numbers: int = 1) -> None:
+    """Raises UsageError for an unknown strategy, a count that it cannot make, a span outside [0, 1], and for more than
+    fits into this machine's memory.
+
+    numbers: how many are kept for each draw of an image, in fp32 (those of its noise, at least).
+    """
     if strategy not in STRATEGIES:
         raise unknown("draw strategy", strategy, STRATEGIES)
     if count < 1 or not 0 <= span[0] <= span[1] <= 1:
         raise UsageError(f"draws need count >= 1 and 0 <= low <= high <= 1, not count={count}, span={span}")
-    STRATEGIES[strategy](count, generator(0))
+    if strategy == "antithetic":
+        _check_even(count)
+    check_memory(f"{count:,} draws of {numbers:,} numbers each", 4 * count * (numbers + 2), "give fewer draws")
 
 
 def draw(
@@ -106,7 +118,7 @@ def draw(
     (0.1, 0.1) means t = 0.1 * num_timesteps only. update tells apart the draws of successive updates.
     Raises UsageError for an unknown strategy, a count below 1 or a span outside [0, 1].
     """
-    check_draws(strategy, count, span)
+    check_draws(strategy, count, span, math.prod(latents.shape[1:]))
     low, high = span
     times, noises = [], []
     for id in ids:

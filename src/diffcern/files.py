@@ -35,7 +35,9 @@ def reading(path: Path, advice: str) -> Iterator[None]:
         yield
     except DiffcernError:
         raise
-    except Exception as error:  # every reader has its own
+    except BaseException as error:  # every reader has its own
+        if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":  # a panic in Rust
+            raise
         what = " ".join(str(error).split())[:300]
         raise DiffcernError(f"cannot read {path}: {what or type(error).__name__}. {advice}") from error
 

@@ -6,16 +6,14 @@ Knows nothing about models; `labels` and `spellings` say what a name means.
 from __future__ import annotations
 
 import ast
-import csv
-import io
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from diffcern.errors import UsageError
+from diffcern.errors import DiffcernError, UsageError
 from diffcern.labels import WORDNET_ID
+from diffcern.texts import parse_csv, parse_json, read_text
 
 SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".names", ".yaml", ".yml")
 SYNSET = re.compile(r"(n\d{8})[ \t,]+\S.*")  # "n01440764 tench, Tinca tinca", as ILSVRC's synset_words.txt has it
@@ -33,16 +31,20 @@ def read_labels(path: Path) -> Labels:
     be read or holds no labels, and for cells that are empty.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text ({error}): save it as UTF-8") from error
-    except OSError as error:
-        raise UsageError(f"cannot read the labels in {path}: {error.strerror}") from error
+        return _read(path)
+    except UsageError:
+        raise
+    except DiffcernError as error:  # no text, no CSV, no JSON
+        raise UsageError(f"{error}. Labels are one a line, or a CSV file with the columns prompt and label") from error
+
+
+def _read(path: Path) -> Labels:
+    text = read_text(path)
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv"):
         labels = _table(text, path, "\t" if suffix == ".tsv" else ",")
     elif suffix == ".json":
-        labels = _named(_json(text, path), path)
+        labels = _named(parse_json(text, str(path)), path)
     elif text.lstrip().startswith("{"):  # a dictionary as Python prints it
         labels = _named(_literal(text, path), path)
     else:
@@ -67,34 +69,14 @@ def _lines(text: str, path: Path) -> list[str]:
 
 
 def _table(text: str, path: Path, separator: str) -> Labels:
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
-    rows = list(reader)
-    heads = {(head or "").strip().lower(): head for head in reader.fieldnames or ()}
-    column = next((heads[name] for name in NAMES if name in heads), None)
-    if column is None:
-        raise UsageError(
-            f"{path} needs a column label, and prompt where labels have sentences of their own; it has "
-            f"{', '.join(heads) or 'none'}"
-        )
-    cells = [(row[column] or "").strip() for row in rows]
-    if "" in cells:
-        raise UsageError(f"{path}, line {cells.index('') + 2}: the label is empty")
-    if "prompt" not in heads:
-        return cells
+    rows = parse_csv(text, path, [NAMES], ("prompt",), separator)
+    labels = [next(row[name] for name in NAMES if name in row) for row in rows]
+    if not rows or "prompt" not in rows[0]:
+        return labels
     prompts: dict[str, list[str]] = {}
-    for number, (label, row) in enumerate(zip(cells, rows, strict=True), start=2):
-        prompt = (row[heads["prompt"]] or "").strip()
-        if not prompt:
-            raise UsageError(f"{path}, line {number}: the prompt of {label!r} is empty")
-        prompts.setdefault(label, []).append(prompt)
+    for label, row in zip(labels, rows, strict=True):
+        prompts.setdefault(label, []).append(row["prompt"])
     return prompts
-
-
-def _json(text: str, path: Path) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"{path} is not JSON: {error}") from error
 
 
 def _literal(text: str, path: Path) -> Any:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from diffcern.errors import UsageError
 
@@ -89,17 +89,22 @@ def _torchvision_names() -> dict[str, str]:
     return dict(zip(imagenet_labels().ids or (), ResNet18_Weights.IMAGENET1K_V1.meta["categories"], strict=True))
 
 
+@cache
+def _synsets() -> Any:
+    """timm's table of WordNet's words, which takes 20 ms to read."""
+    from timm.data import ImageNetInfo  # slow to import, and only needed here
+
+    return ImageNetInfo()
+
+
 def synonyms_of(identity: str) -> tuple[str, ...]:
     """What a class of that WordNet id may be called: all of WordNet's synonyms together and one by one, and as
     torchvision calls it; () for an id of no image class."""
-    from timm.data import ImageNetInfo  # slow to import, and only needed here
-
     try:
-        together = str(ImageNetInfo().label_name_to_description(identity, detailed=False))
+        together = str(_synsets().label_name_to_description(identity, detailed=False))
     except KeyError:
         return ()
-    others = [name for key, name in _torchvision_names().items() if key == identity]
-    return together, *together.split(", "), *others
+    return tuple(filter(None, (together, *together.split(", "), _torchvision_names().get(identity))))
 
 
 def normal(name: str) -> str:
@@ -130,7 +135,7 @@ Wanted = Sequence[str] | Mapping[str, Sequence[str]]  # labels, or the sentences
 class Vocabulary:
     """What a model that reads text tells apart: labels, and for each the sentences that stand for it.
 
-    Raises UsageError for no labels, a label given twice, or one without a sentence.
+    Raises UsageError for no labels, a label given twice or without a sentence, and for empty labels and sentences.
     """
 
     labels: tuple[str, ...]
@@ -150,6 +155,8 @@ class Vocabulary:
         silent = [label for label, own in zip(self.labels, self.sentences, strict=True) if not own]
         if silent:
             raise UsageError(f"every label needs a sentence; without one: {', '.join(silent)}")
+        if not all(text.strip() for text in (*self.labels, *self.prompts)):
+            raise UsageError("a label or a sentence is empty: leave it out, or say what it stands for")
 
     @property
     def prompts(self) -> list[str]:

@@ -37,6 +37,11 @@ class Stored:
         suffix = "safetensors" if self.safe else "bin"
         return [str(PurePosixPath(part, f"{stem}{shard}.{suffix}")) for shard in ("", "-*")]
 
+    def files(self, folder: Path, library: str) -> list[Path]:
+        """Those that are there, in a network's own folder; none where they are pickles, which nobody looks into."""
+        patterns = self.patterns(library) if self.safe else []
+        return [file for pattern in patterns for file in sorted(folder.glob(pattern))]
+
 
 def fetch_weights(name: str, networks: Mapping[str, str], configuration: str, allow_pickle: bool) -> None:
     """Fetches weights of each network of a repository, as `stored_weights` looks for them, as far as there are any.

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch import Tensor
 from transformers import CLIPTextConfig, PreTrainedTokenizerFast
 
-from diffcern.errors import UsageError
+from diffcern.errors import DiffcernError, UsageError
 
 # In this order: transformers' CLIP pools where <eos> is, except where that has number 2, which old checkpoints wrongly
 # say; then it pools at the highest number.
@@ -53,6 +53,22 @@ def token_ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> Tenso
             check_words(tokenizer, text)
         ids[row, : len(numbers)] = torch.tensor(numbers)
     return ids
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerFast, words: int, length: int) -> None:
+    """Raises DiffcernError unless a tokenizer, as `word_tokenizer` made it, numbers that many words and puts the ends
+    around at most that many of them: one that lacks either reads other captions than its encoder was trained on."""
+    limit, numbers = tokenizer.model_max_length, sorted(tokenizer.get_vocab().values())
+    if numbers != list(range(words)) or not isinstance(limit, int) or not 2 <= limit <= length:
+        raise DiffcernError(
+            f"the tokenizer knows {len(numbers)} words and reads {limit}, and its encoder {words} and {length}: the "
+            "two do not belong together, or one was changed"
+        )
+    special = {name: getattr(tokenizer, name) for name in SPECIAL}
+    word = next((word for word in sorted(tokenizer.get_vocab()) if word not in SPECIAL.values()), "")
+    read = [tokenizer.bos_token_id, *([tokenizer.get_vocab()[word]] if word else []), tokenizer.eos_token_id]
+    if special != SPECIAL or tokenizer(word)["input_ids"] != read:
+        raise DiffcernError(f"the tokenizer's own words are {special}, not {SPECIAL}, or it leaves out words or ends")
 
 
 def text_config(tokenizer: PreTrainedTokenizerFast, width: int, depth: int, heads: int) -> CLIPTextConfig:

@@ -8,6 +8,7 @@ import os
 import pickle
 import re
 import struct
+import time
 import zlib
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from diffcern.data import images
 from diffcern.data.formats import is_image
 from diffcern.data.images import UnreadableImage, check_pixels, decode, encode_png
+from diffcern.data.maps import decode_mask
 from diffcern.errors import DiffcernError
 
 RGB = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3) * 4  # no symmetry, all values different
@@ -249,6 +251,65 @@ def test_decompression_bomb_is_refused_before_decoding() -> None:
     bomb = b"\x89PNG\r\n\x1a\n" + png_header(100_000, 100_000) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
     with pytest.raises(UnreadableImage, match="decompression bomb"):
         decode(bomb, "bomb", max_side=10)
+
+
+def declared(side: int, colour: int, bits: int = 8, data: bytes = b"") -> bytes:
+    """A PNG that says it is a square of that side; colour: its type."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, bits, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("side", "colour", "bits"), [(10_100, 2, 8), (10_100, 2, 16), (10_100, 6, 8), (10_100, 4, 8), (20_100, 0, 8)]
+)
+def test_a_small_file_does_not_unpack_into_hundreds_of_megapixels(side: int, colour: int, bits: int) -> None:
+    started = time.perf_counter()
+    bomb = declared(side, colour, bits, b"x" * 1_000_000)
+    message = rf"{side} x {side} pixels in a file of 1,000,057 bytes: .*decompression bomb.*fewer pixels or in grey"
+    with pytest.raises(UnreadableImage, match=message):
+        decode(bomb, "bomb", max_side=64)
+    with pytest.raises(UnreadableImage, match="give max_side"):
+        decode(bomb, "bomb")
+    assert time.perf_counter() - started < 1  # nothing is decoded
+    for fewer in (9_900, 19_900) if colour == 0 else (9_900,):
+        with pytest.raises(UnreadableImage, match=r"truncated|damaged"):  # is decoded, and found to be none
+            decode(declared(fewer, colour, bits), "believed", max_side=64)
+
+
+def test_large_pictures_are_still_shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one colour up to what any file may unpack into; beyond it those with a byte for 100 pixels, as JPEGs have."""
+    monkeypatch.setattr(images, "MAX_STORED_BYTES", images.MAX_STORED_BYTES // 100)
+    flat = Image.new("RGB", (1_000, 1_000), (200, 100, 50))
+    assert decode(saved(flat), "flat", max_side=64).shape == (3, 64, 64)
+    with pytest.raises(UnreadableImage, match="1001 x 1000 pixels in a file"):
+        decode(saved(flat.resize((1_001, 1_000))), "flat", max_side=64)
+    assert decode(saved(flat.convert("L").resize((2_000, 2_000))), "grey", max_side=64).shape == (3, 64, 64)
+    image = decode(saved(flat.resize((3_000, 2_500)), "JPEG", quality=50), "jpeg", max_side=100)
+    assert image.shape == (3, 83, 100)
+    assert (image - torch.tensor([200, 100, 50])[:, None, None] / 255).abs().max() < 4 / 255
+
+
+def test_max_side_leaves_no_more_than_what_is_decoded_at_full_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_PIXELS", 10_000)
+    data = saved(Image.new("L", (400, 200), 9))
+    with pytest.raises(UnreadableImage, match=r"max_side 300 leaves more than the 10,000.*give a smaller max_side"):
+        decode(data, "a", max_side=300)
+    with pytest.raises(UnreadableImage, match="400 x 200 pixels"):
+        decode(data, "a", max_side=4096)
+    assert decode(data, "a", max_side=100).shape == (3, 50, 100)
+    assert decode(saved(Image.new("L", (1_000, 10), 9)), "a", max_side=900).shape == (3, 9, 900)
+
+
+def test_a_palette_that_is_not_there() -> None:
+    with pytest.raises(UnreadableImage, match=r"pixels that cannot be converted to RGB .AssertionError"):
+        decode(declared(8, 3, 8, zlib.compress(bytes(9 * 8))), "no palette")
+
+
+def test_masks_keep_to_the_same_limits() -> None:
+    with pytest.raises(UnreadableImage, match=r"a mask that cannot be read .10000 x 10000 pixels: above the 64,"):
+        decode_mask(one_bit_png(10_000), "mask")
+    with pytest.raises(UnreadableImage, match=r"a mask that cannot be read .not an image of a known format"):
+        decode_mask(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "mask")  # which Pillow hands to Ghostscript
 
 
 def test_pillows_own_limit_is_left_as_it_was() -> None:

@@ -317,7 +317,7 @@ def test_objectnet_errors(objectnet: Path) -> None:
     with pytest.raises(DiffcernError, match="must map names to names"):
         load_dataset(f"objectnet:{objectnet}")
     (objectnet / "mappings" / "objectnet_to_imagenet_1k.json").write_text("{")
-    with pytest.raises(DiffcernError, match="not a JSON file"):
+    with pytest.raises(DiffcernError, match="is not JSON"):
         load_dataset(f"objectnet:{objectnet}")
     with pytest.raises(DiffcernError, match=r"cannot read .*folder_to_objectnet_label\.json: No such file.*images/"):
         load_dataset(f"objectnet:{objectnet}/images")

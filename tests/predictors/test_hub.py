@@ -76,8 +76,8 @@ def test_a_folder_that_holds_something_else(tmp_path):
     ("file", "content", "message"),
     [
         ("model.safetensors", None, r"lacks model\.safetensors; pytorch_model\.bin is a pickle.*safetensors only"),
-        ("predictor.json", b"{}", r"predictor\.json: .*missing.*'architecture'"),
-        ("predictor.json", b"{", r"predictor\.json: Expecting"),
+        ("predictor.json", b"{}", r"predictor\.json: the key 'architecture' is missing"),
+        ("predictor.json", b"{", r"predictor\.json: it is not JSON: Expecting"),
         ("model.safetensors", b"", r"model\.safetensors: .*truncated"),
     ],
 )

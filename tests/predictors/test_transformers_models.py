@@ -87,7 +87,7 @@ def test_checkpoints_with_other_tensors_are_refused(tmp_path):
     with pytest.raises(DiffcernError, match=r"has too many: 1 tensors \(extra\)"):
         load_predictor(str(tmp_path))
     rewrite(tmp_path, drop="extra", **{"classifier.bias": torch.ones(5)})
-    with pytest.raises(DiffcernError, match=r"another shape of 1 tensors \(classifier\.bias\)"):
+    with pytest.raises(DiffcernError, match=r"another shape or type of 1 tensors \(classifier\.bias\)"):
         load_predictor(str(tmp_path))
 
 

@@ -132,7 +132,7 @@ def test_damaged_folders_are_named(prior, tmp_path):
     weights = tmp_path / "text_encoder" / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:100])
-    with pytest.raises(DiffcernError, match=r"text_encoder: .*truncated"):
+    with pytest.raises(DiffcernError, match=r"text_encoder/model\.safetensors: .*truncated"):
         load_prior(str(tmp_path))
     weights.write_bytes(whole)
     (tmp_path / "tokenizer" / "tokenizer.json").unlink()

@@ -75,7 +75,7 @@ def test_missing_extra_and_misshapen_tensors(folder):
     with pytest.raises(DiffcernError, match=rf"lacks 1 tensors \({key}\)"):
         load_prior(str(folder))
     rewrite(folder, lambda tensors: tensors.update({key: torch.zeros(16, 16), "surplus": torch.zeros(1)}))
-    with pytest.raises(DiffcernError, match=r"too much: 1 tensors \(surplus\)"):
+    with pytest.raises(DiffcernError, match=r"too many: 1 tensors \(surplus\)"):
         load_prior(str(folder))
     rewrite(folder, lambda tensors: (tensors.pop("surplus"), tensors.update({key: torch.zeros(3, 16)})))
     with pytest.raises(DiffcernError, match="to_q"):
@@ -93,7 +93,7 @@ def test_the_other_networks_are_complete_too(part, tmp_path):
     with pytest.raises(DiffcernError, match=rf"{part} do not fit its config.json: it lacks 1 tensors \(.*{key}\)"):
         load_prior(str(folder))
     save_file({**tensors, "surplus": torch.zeros(1)}, weights, metadata={"format": "pt"})
-    with pytest.raises(DiffcernError, match=r"too much: 1 tensors \(surplus\)"):
+    with pytest.raises(DiffcernError, match=r"too many: 1 tensors \(surplus\)"):
         load_prior(str(folder))
 
 

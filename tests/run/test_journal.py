@@ -1,8 +1,11 @@
+import json
+
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from diffcern.errors import DiffcernError, UsageError
-from diffcern.run.journal import Journal
+from diffcern.run.journal import Journal, read_rows
 
 
 def test_rows_survive_a_torn_line(tmp_path):
@@ -53,3 +56,142 @@ def test_suffix_and_folder_are_checked_first(tmp_path):
     (tmp_path / "r.csv").mkdir()
     with pytest.raises(DiffcernError, match="is a folder"):
         Journal(tmp_path / "r.csv", {}, overwrite=True)
+
+
+ROWS = [{"id": f"{k}", "after": "cat", "confidence": k / 7, "error": None} for k in range(5)]
+SETTINGS = {"seed": 0, "images": "ü"}
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """The result file of a journal of five rows, and its lines."""
+    journal = Journal(tmp_path / "r.parquet", SETTINGS)
+    for row in ROWS:
+        journal.add(row)
+    return tmp_path / "r.parquet", journal.path.read_bytes().split(b"\n")[:-1]
+
+
+def put(out, lines):
+    out.with_name(".r.parquet.partial.jsonl").write_bytes(b"\n".join([*lines, b""]))
+
+
+def test_the_header_is_what_it_was_and_rows_are_as_they_were_given(begun):
+    out, lines = begun
+    assert lines[0] == json.dumps(SETTINGS, sort_keys=True).encode()
+    for line, row in zip(lines[1:], ROWS, strict=True):
+        stored = json.loads(line)
+        assert list(stored) == [*row, "checksum"]  # an older version reads one column more
+        assert {**row, "checksum": stored["checksum"]} == stored
+    journal = Journal(out, SETTINGS)
+    assert journal.rows == ROWS
+    journal.finish()
+    assert pq.read_table(out).column_names == list(ROWS[0])
+
+
+CHANGES = {
+    "an edited answer": lambda line: line.replace(b"cat", b"dog"),
+    "an edited number": lambda line: line.replace(b'"confidence": 0.', b'"confidence": 0.1'),
+    "a checksum of another row": lambda line: line[:-14] + b'aaaaaaaaaaaa"}',
+    "no checksum": lambda line: json.dumps({**ROWS[2], "after": "dog"}).encode(),
+    "a misspelt checksum": lambda line: line.replace(b"checksum", b"checcsum"),
+    "another form": lambda line: b'{"id": "2"}',
+    "a list": lambda line: b"[1, 2]",
+    "a number": lambda line: b"3",
+    "no id": lambda line: b'{"x": 1}',
+    "an id that is no text": lambda line: b'{"id": 2, "error": null}',
+    "an error that is no text": lambda line: b'{"id": "2", "error": 1}',
+    "no JSON": lambda line: line[:10],
+    "no text": lambda line: b"\xff\xfe" + line,
+    "zeros": lambda line: b"\0" * len(line),
+    "nothing": lambda line: b"",
+    "nesting": lambda line: b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_damaged_row_is_named_and_made_again_with_overwrite(begun, change):
+    out, lines = begun
+    put(out, [*lines[:3], change(lines[3]), *lines[4:]])
+    for _ in range(2):  # nothing is lost by asking
+        with pytest.raises(DiffcernError, match=r"partial\.jsonl, line 4 .*--overwrite.* keep the other 4 rows"):
+            Journal(out, SETTINGS)
+    journal = Journal(out, SETTINGS, overwrite=True)
+    assert journal.rows == [row for row in ROWS if row["id"] != "2"]
+    journal.add(ROWS[2])
+    del journal
+    assert {row["id"]: row for row in Journal(out, SETTINGS).rows} == {row["id"]: row for row in ROWS}
+
+
+def test_a_torn_line_behind_a_damaged_one(begun):
+    out, lines = begun
+    put(out, [lines[0], b"x", *lines[2:]])
+    with out.with_name(".r.parquet.partial.jsonl").open("ab") as file:
+        file.write(lines[1][:30])
+    assert Journal(out, SETTINGS, overwrite=True).rows == ROWS[1:]
+    assert Journal(out, SETTINGS).rows == ROWS[1:]
+
+
+def test_doubled_rows_and_rows_of_another_journal(begun, tmp_path):
+    out, lines = begun
+    put(out, [*lines, lines[2]])
+    with pytest.raises(DiffcernError, match="line 7 answers '1' a second time"):
+        Journal(out, SETTINGS)
+    assert Journal(out, SETTINGS, overwrite=True).rows == ROWS
+    other = Journal(tmp_path / "other.csv", {"seed": 1})
+    other.add({**ROWS[0], "id": "9"})
+    put(out, [*lines, other.path.read_bytes().split(b"\n")[1]])
+    with pytest.raises(DiffcernError, match=r"line 7 was changed since it was written \(its checksum differs\)"):
+        Journal(out, SETTINGS)
+    put(out, [lines[0], *[b"x"] * 3])
+    with pytest.raises(DiffcernError, match=r"line 2 is no row of a result, and 2 more: .* the other 0 rows"):
+        Journal(out, SETTINGS)
+
+
+@pytest.mark.parametrize("header", [b"", b"{", b"\xff\xfe", b"[]", b"\0" * 8])
+def test_a_damaged_first_line_starts_again_with_overwrite(begun, header):
+    out, lines = begun
+    put(out, [header, *lines[1:]])
+    with pytest.raises(DiffcernError, match=r"is damaged in line 1: give --overwrite"):
+        Journal(out, SETTINGS)
+    assert Journal(out, SETTINGS, overwrite=True).rows == []
+    assert Journal(out, SETTINGS).rows == []
+
+
+def test_a_journal_of_an_older_version_goes_on(begun):
+    out, lines = begun
+    old = [json.dumps(row).encode() for row in ROWS]
+    put(out, [lines[0], *old[:3]])
+    with out.with_name(".r.parquet.partial.jsonl").open("ab") as file:
+        file.write(b'{"id": "3", "aft')
+    journal = Journal(out, SETTINGS)
+    assert journal.rows == ROWS[:3]
+    journal.add(ROWS[3])
+    del journal
+    assert Journal(out, SETTINGS).rows == ROWS[:4]
+    continued = out.with_name(".r.parquet.partial.jsonl").read_bytes().split(b"\n")
+    for changed in (
+        [*continued[:5], old[4]],
+        [*continued[:2], old[2], continued[4], old[3]],
+        [lines[0], old[0], lines[2]],
+    ):
+        put(out, changed)  # once there are checksums, a row without one is none that an older version left
+        with pytest.raises(DiffcernError, match="was changed since it was written"):
+            Journal(out, SETTINGS)
+    put(out, [*continued[:2], *continued[3:5]])
+    assert Journal(out, SETTINGS).rows == [ROWS[0], *ROWS[2:4]]
+    put(out, [lines[0], old[0], b'{"id": "1"}'])
+    with pytest.raises(DiffcernError, match="line 3 is no row of a result"):
+        Journal(out, SETTINGS)
+    put(out, [lines[0], old[0], json.dumps({**ROWS[1], "confidence": "much"}).encode()])
+    journal = Journal(out, SETTINGS)  # before checksums, a row of the right form is believed
+    with pytest.raises(DiffcernError, match="rows of several forms"):
+        journal.finish()
+
+
+def test_a_finished_table_that_is_damaged(tmp_path):
+    (tmp_path / "r.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DiffcernError, match=r"cannot read .*r\.parquet: .*Delete it"):
+        read_rows(tmp_path / "r.parquet")
+    pq.write_table(pa.table({"id": [1]}), tmp_path / "r.parquet")
+    with pytest.raises(DiffcernError, match="Delete it"):
+        read_rows(tmp_path / "r.parquet")

@@ -2,7 +2,7 @@ import pytest
 
 from diffcern.data.corruptions import COMMON
 from diffcern.errors import UsageError
-from diffcern.run.spec import parse_spec, read_spec
+from diffcern.run.spec import override, parse_spec, read_spec
 
 
 def test_the_shipped_specification_is_valid():
@@ -72,3 +72,64 @@ def test_missing_and_broken_files(tmp_path):
         read_spec(tmp_path / "x.toml")
     with pytest.raises(UsageError, match=r"a\.b=value"):
         read_spec("digits", ["count"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('"a.b" = 1', r"unknown key \'a\.b\'"),
+        ('"" = 1', "unknown key ''"),
+        ('"models.prior" = "x"', r"unknown key 'models\.prior'"),
+        ('[data]\n"da.ta" = 1', r"\[data\]: unknown key 'da\.ta'"),
+        ('[entries."a.b"]\nmethod = "source"\n"c.d" = 1', r'\[entries\."a\.b"\]: unknown key \'c\.d\''),
+        ('[entries."a.b"]\nmethod = "source"', "entry name 'a.b'"),
+        ("[data]\ncount = true", r"at data\.count: Input should be a valid integer"),
+        ('[data]\ncount = "4"', r"at data\.count"),
+        ("[data]\ncount = 4.0", r"at data\.count"),
+        ("[data]\ncount = nan", r"at data\.count"),
+        ("[models]\ncompile = 1", r"at models\.compile"),
+        ('[models]\nlabels = ["cat", ""]', r"at models\.labels"),
+        ("seed = true", "at seed"),
+        ("[shifts]\nseverities = [true]", r"at shifts\.severities\.0"),
+        ('name = ""', "at name"),
+        ('name = "a\\u0000b"', "at name.*a name that a folder can have"),
+        ('name = "/etc"', "at name"),
+        ('name = ".."', "at name"),
+        ('[entries.x]\nmethod = ":"', "unknown method ':'"),
+        ('[entries.x]\nmethod = "math:pi"', "math:pi"),
+        (
+            '[entries.x]\nmethod = "tent"\noptions = {learning_rate = nan}',
+            "'learning_rate' of tent: numbers are finite",
+        ),
+        (
+            '[entries.x]\nmethod = "diffusion-tta"\noptions = {gate = inf}',
+            "'gate' of diffusion-tta: numbers are finite",
+        ),
+    ],
+)
+def test_odd_keys_and_values_are_named(tmp_path, text, message):
+    good = {"name": 'name = "tiny"', "data": '[data]\ndataset = "embedded:digits"', "models": "[models]"}
+    good["entries"] = '[entries.source]\nmethod = "source"'
+    for key in list(good):
+        if text.startswith((f"{key} =", f"[{key}]")):
+            del good[key]
+    if text.startswith("[data]"):
+        text = text.replace("[data]", '[data]\ndataset = "embedded:digits"')
+    first, rest = (text, "") if not text.startswith("[") else ("", text)
+    content = "\n".join([first, good.get("name", ""), rest, *(part for key, part in good.items() if key != "name")])
+    (tmp_path / "a.toml").write_text(content)
+    with pytest.raises(UsageError, match=message):
+        read_spec(tmp_path / "a.toml")
+
+
+@pytest.mark.parametrize("assignment", ["a..b=1", ".a=1", "a.=1", "=1", "a"])
+def test_assignments_without_a_name(assignment):
+    with pytest.raises(UsageError, match=r"--set takes a\.b=value"):
+        override({}, assignment)
+
+
+def test_a_value_is_one_value():
+    table = {}
+    override(table, "a=1\nb = 2")  # a text, and not one that also sets b
+    override(table, f"c={'[' * 10_000}")
+    assert table == {"a": "1\nb = 2", "c": "[" * 10_000}

@@ -170,7 +170,7 @@ def test_the_vision_tower_may_be_a_clips(data, tmp_path):
     save_file(kept, torn / "model.safetensors", {"format": "pt"})
     for vision, error, message in (
         (str(shallow), UsageError, "has one layer, and the last is left out"),
-        (str(torn), DiffcernError, "lack 16 tensors of its image tower"),
+        (str(torn), DiffcernError, "lacks 16 tensors"),
         (str(tmp_path / "llava"), DiffcernError, "is a llava, not a CLIP"),
         (str(tmp_path / "none"), UsageError, "is no CLIP: give embedded:NAME"),
     ):

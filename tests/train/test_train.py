@@ -108,7 +108,7 @@ def test_the_folder_is_ours_or_empty(tmp_path):
     with pytest.raises(DiffcernError, match=r"holds model\.safetensors, predictor\.json and no checkpoint\.pt"):
         train_predictor(DATA, PREDICTOR, schedule(), tmp_path, device=CPU)
     torch.save({}, tmp_path / "checkpoint.pt")
-    with pytest.raises(DiffcernError, match="delete it to start again"):
+    with pytest.raises(DiffcernError, match="Delete it to start again"):
         train_predictor(DATA, PREDICTOR, schedule(), tmp_path, device=CPU)
 
 

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from diffcern.cli.options import finite
 from diffcern.cli.progress import counted
 from diffcern.errors import UsageError
 
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="folder; the same command again continues it")]
 StepsOption = Annotated[int, typer.Option("--generator-steps", help="from noise to an image", min=1)]
 SolverOption = Annotated[str, typer.Option("--generator-solver", help="ddpm, ddim, dpm-solver++, ...")]
-GuidanceOption = Annotated[float, typer.Option("--guidance-scale", help="classifier-free; 1 is none")]
+GuidanceOption = Annotated[float, typer.Option("--guidance-scale", help="classifier-free; 1 is none", callback=finite)]
 SkipOption = Annotated[
     bool, typer.Option("--skip-resynthesis", help="fine-tune on images that are not purified (an ablation)")
 ]
 EpochsOption = Annotated[int | None, typer.Option("--epochs", help="of fine-tuning", min=1)]
-RateOption = Annotated[float | None, typer.Option("--learning-rate", help="of fine-tuning", min=0.0)]
+RateOption = Annotated[float | None, typer.Option("--learning-rate", help="of fine-tuning", min=0.0, callback=finite)]
 BatchOption = Annotated[int, typer.Option("--batch-size", help="images generated or purified at a time", min=1)]
 
 

@@ -149,12 +149,10 @@ def _rows(out: Path, settings: dict[str, Any], make: Callable[..., Iterator[Row]
 
     make: takes done, ids to leave out.
     """
-    import pyarrow.parquet as pq
-
-    from diffcern.run.journal import Journal
+    from diffcern.run.journal import Journal, read_rows
 
     if out.is_file():
-        journal, rows = None, pq.read_table(out).to_pylist()
+        journal, rows = None, read_rows(out)
     else:
         journal = Journal(out, settings)
         rows = collect(journal, make(done={row["id"] for row in journal.rows}), total, out.stem)

@@ -41,7 +41,10 @@ PriorOption = Annotated[str, typer.Option("--prior", help="hf:OWNER/NAME, embedd
 OutFile = Annotated[Path, typer.Option("--out", help="result file: .parquet, .csv or .json")]
 PresetOption = Annotated[str, typer.Option("--preset", help="paper (published values) or small (small models)")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="name=value, an option of the method")]
-SideOption = Annotated[int | None, typer.Option("--max-side", help="shrink larger images while loading", min=1)]
+SideOption = Annotated[
+    int | None,
+    typer.Option("--max-side", help="shrink larger images (to 1,000 megapixels) in loading", min=1),
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace an existing result file")]
 
 

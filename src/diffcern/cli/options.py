@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from diffcern.errors import UsageError, unknown
+from diffcern.errors import DiffcernError, UsageError, unknown
 
 if TYPE_CHECKING:
     from diffcern.resizing import View
@@ -37,6 +38,14 @@ PromptOption = Annotated[
 GIVEN = ("COMMANDLINE", "ENVIRONMENT")  # sources of a parameter's value, by name
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="exit with 1 when an image had to be skipped")]
+
+
+def finite(parameter: typer.CallbackParam, value: float | None) -> float | None:
+    """The value of a float option; for the `callback` of one. Raises UsageError for NaN and infinity, which pass the
+    bounds of an option."""
+    if value is not None and not math.isfinite(value):
+        raise UsageError(f"{parameter.opts[0]} is a finite number, not {value}")
+    return value
 
 
 ViewOption = Annotated[
@@ -87,17 +96,18 @@ def _labels(text: str) -> list[str] | dict[str, list[str]]:
 
 def parse_class_map(path: Path | None) -> dict[str, str] | None:
     """A JSON object from names to names; None for no path. Raises UsageError for anything else."""
-    import json
+    from diffcern.texts import read_json
 
     if path is None:
         return None
     if not path.is_file():
         raise UsageError(f"--class-map: there is no file {path}")
     try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise UsageError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
+        content = read_json(path, twice=False)
+    except DiffcernError as error:
+        raise UsageError(str(error)) from error
+    names = [*content, *content.values()] if isinstance(content, dict) else [None]
+    if not all(isinstance(name, str) and name.strip() for name in names):
         raise UsageError(f'{path} must be an object from names to names, as {{"tabby cat": "tabby"}}')
     return content
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from diffcern.cli.options import finite
 from diffcern.cli.train_words import answerer, clip, text_prior
 from diffcern.cli.training import (
     AugmentOption,
@@ -57,9 +58,11 @@ def prior(
     augment: AugmentOption = "none",
     maps: Annotated[str, typer.Option("--maps", help="segmentation or depth: condition on the data's maps")] = "",
     label_dropout: Annotated[
-        float, typer.Option(help="share of labels or maps that are left out", min=0.0, max=1.0)
+        float, typer.Option(help="share of labels or maps that are left out", min=0.0, max=1.0, callback=finite)
     ] = 0.1,
-    soft_labels: Annotated[float, typer.Option(help="share of labels that become mixtures", min=0.0, max=1.0)] = 0.5,
+    soft_labels: Annotated[
+        float, typer.Option(help="share of labels that become mixtures", min=0.0, max=1.0, callback=finite)
+    ] = 0.5,
     device: DeviceOption = "auto",
     bf16: BfloatOption = False,
     class_names: NamesOption = "",
@@ -125,7 +128,7 @@ def predictor(
     width: Annotated[int, typer.Option(min=4)] = 16,
     depth: Annotated[int, typer.Option(min=1)] = 2,
     augment: AugmentOption = "none",
-    label_smoothing: Annotated[float, typer.Option(min=0.0, max=0.9)] = 0.0,
+    label_smoothing: Annotated[float, typer.Option(min=0.0, max=0.9, callback=finite)] = 0.0,
     device: DeviceOption = "auto",
     bf16: BfloatOption = False,
     class_names: NamesOption = "",

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from diffcern.cli.options import PickleOption, refuse_given
+from diffcern.cli.options import PickleOption, finite, refuse_given
 from diffcern.cli.training import (
     BatchOption,
     BfloatOption,
@@ -45,7 +45,9 @@ def text_prior(
     text_width: Annotated[int, typer.Option(help="of the text encoder", min=8)] = 128,
     text_depth: Annotated[int, typer.Option(min=1)] = 3,
     text_heads: Annotated[int, typer.Option(min=1)] = 4,
-    caption_dropout: Annotated[float, typer.Option(help="share of captions left out", min=0.0, max=1.0)] = 0.1,
+    caption_dropout: Annotated[
+        float, typer.Option(help="share of captions left out", min=0.0, max=1.0, callback=finite)
+    ] = 0.1,
     device: DeviceOption = "auto",
     bf16: BfloatOption = False,
     seed: SeedOption = 0,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from diffcern.cli.options import finite
 from diffcern.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,9 +26,9 @@ CaptionedOption = Annotated[
 OutOption = Annotated[Path, typer.Option("--out", help="folder for the weights and the checkpoint")]
 ImagesOption = Annotated[int, typer.Option("--images", help="images to see in all", min=1)]
 BatchOption = Annotated[int, typer.Option("--batch-size", min=1)]
-RateOption = Annotated[float, typer.Option("--learning-rate", min=0.0)]
-DecayOption = Annotated[float, typer.Option("--weight-decay", min=0.0)]
-EmaOption = Annotated[float, typer.Option("--ema-decay", min=0.0, max=0.999999)]
+RateOption = Annotated[float, typer.Option("--learning-rate", min=0.0, callback=finite)]
+DecayOption = Annotated[float, typer.Option("--weight-decay", min=0.0, callback=finite)]
+EmaOption = Annotated[float, typer.Option("--ema-decay", min=0.0, max=0.999999, callback=finite)]
 MinutesOption = Annotated[float, typer.Option("--minutes", help="stop after this time; run again to go on")]
 SizeOption = Annotated[int, typer.Option("--image-size", min=8)]
 AugmentOption = Annotated[str, typer.Option("--augment", help="none, or a list of flip, crop, affine")]
@@ -47,8 +48,13 @@ def parse_size(text: str) -> Size:
 
 
 def names_of(text: str) -> list[str] | None:
-    """Comma-separated names; None where there are none."""
-    return [name.strip() for name in text.split(",")] if text else None
+    """Comma-separated names; None where there are none. Raises UsageError for an empty one, and one given twice."""
+    if not text:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    if "" in names or len(set(names)) < len(names):
+        raise UsageError(f"--class-names are different names, as cat,dog, not {text!r}")
+    return names
 
 
 def named_data(name: str, class_names: str, task: str = "") -> Dataset:

@@ -20,6 +20,8 @@ IMAGE_COLUMNS = ("image", "img", "jpg", "png", "picture", "photo")
 PATH_COLUMNS = ("file_name", "image_path", "image_file", "filepath", "file_path", "filename", "path")
 LABEL_COLUMNS = ("label", "fine_label", "labels", "target", "class", "cls")
 
+MOST_CLASSES = 1_000_000  # that are named by their number
+
 Features = Mapping[str, Any]
 
 
@@ -81,6 +83,8 @@ def classes(
     highest = max(targets, default=-1)
     if given is not None and known and len(given) != len(known):
         raise DiffcernError(f"{where} names {len(known)} classes, class_names {len(given)}.")
+    if not given and not known and highest >= MOST_CLASSES:
+        raise DiffcernError(f"{where} has the label {highest}, and names no classes: labels count from 0.")
     names = tuple(given or known or map(str, range(highest + 1)))
     if highest >= len(names):
         raise DiffcernError(f"{where} has the label {highest}, but only {len(names)} class names.")
@@ -125,10 +129,20 @@ def labels(
 def integers(values: Iterable[Any], column: str, where: str) -> list[int]:
     """Labels as integers; null means unknown, -1. Raises `DiffcernError` for anything else."""
     targets = [-1 if value is None else value for value in values]
-    odd = next((value for value in targets if not isinstance(value, int)), None)
+    odd = next((value for value in targets if not isinstance(value, int) or isinstance(value, bool)), None)
     if odd is not None:
         raise DiffcernError(f"{where}: column {column!r} must hold integer labels, but holds {odd!r}.")
     return [int(value) for value in targets]
+
+
+def texts(values: Iterable[Any], column: str, where: str) -> list[str]:
+    """Ids as texts, numbers as they are written. Raises `DiffcernError` where there is none, or something else."""
+    values = list(values)
+    for value in values:
+        known = isinstance(value, str | int | float) and not isinstance(value, bool) and value == value  # NaN is not
+        if not known or value == "":
+            raise DiffcernError(f"{where}: column {column!r} must hold texts or numbers, but holds {value!r}.")
+    return [str(value) for value in values]
 
 
 def unique(ids: Sequence[str], where: str) -> Sequence[str]:

@@ -23,6 +23,10 @@ from diffcern.errors import DiffcernError
 
 MAX_PIXELS = 64_000_000  # at full size: 768 MB as a float32 tensor
 MAX_PIXELS_REDUCED = 1_000_000_000  # with max_side: Pillow itself needs up to 4 bytes per stored pixel
+# With max_side, of any file; beyond it a file is believed where it holds a byte for every so many of its pixels.
+# JPEGs of one colour hold one for 64, photographs one for 1 to 40; a PNG can declare 1,032 bytes with one of its own.
+MAX_STORED_BYTES = 400_000_000  # of Pillow's copy: 400 million grey pixels, 100 million coloured ones
+PIXELS_PER_BYTE = 100
 BAND_PIXELS = 4_000_000  # converted to float32 at a time when shrinking
 
 _PIXEL_LIMIT = threading.Lock()
@@ -53,7 +57,9 @@ def decode(source: Path | bytes, name: str, max_side: int | None = None, border:
 
     max_side: no side of the result is longer, in pixels; a larger image is averaged down while it is loaded,
     in bands, so that memory stays near that of Pillow's own copy (up to 4 bytes per stored pixel). Without
-    max_side, an image of more than `MAX_PIXELS` is refused; above `MAX_PIXELS_REDUCED`, always.
+    max_side, an image of more than `MAX_PIXELS` is refused, and with it one whose result would have more; above
+    `MAX_PIXELS_REDUCED`, always. A small file that declares a picture of more than `MAX_STORED_BYTES` (less than a byte
+    for every `PIXELS_PER_BYTE` of its pixels) is taken for a decompression bomb before anything is decoded.
 
     border: as many stored pixels are cut off on every side, before anything is averaged into them.
 
@@ -81,18 +87,7 @@ def decode(source: Path | bytes, name: str, max_side: int | None = None, border:
 
 
 def _decode(stream: IO[bytes], name: str, max_side: int | None, border: int) -> Tensor:
-    if not stream.read(1):
-        raise UnreadableImage(name, "the file is empty")
-    if reason := refusal(name, stream):
-        raise UnreadableImage(name, reason)
-    try:
-        image = _open(stream, name)
-    except UnidentifiedImageError as error:
-        raise UnreadableImage(name, f"not an image of a known format ({', '.join(FORMATS)})") from error
-    except Exception as error:  # Pillow's parsers raise whatever a damaged header makes them
-        raise UnreadableImage(name, f"damaged header ({_describe(error)})") from error
-    with image:
-        _refuse_if_too_large(image.size, name, max_side)
+    with open_image(stream, name, max_side) as image:
         file_format = image.format
         try:
             if max_side is not None and not border:
@@ -104,8 +99,33 @@ def _decode(stream: IO[bytes], name: str, max_side: int | None, border: int) -> 
         orientation = _orientation(image)
         try:
             return _orient(_shrink(_inside(image, border, name), file_format, max_side), orientation).contiguous()
-        except ValueError as error:  # a colour space that Pillow cannot convert
-            raise UnreadableImage(name, f"pixels that cannot be converted to RGB ({error})") from error
+        except UnreadableImage:
+            raise
+        except (ValueError, AssertionError, OSError) as error:  # a colour space that Pillow cannot convert, no palette
+            raise UnreadableImage(name, f"pixels that cannot be converted to RGB ({_describe(error)})") from error
+
+
+def open_image(stream: IO[bytes], name: str, max_side: int | None = None) -> Image.Image:
+    """Opens an image of a known format, without decoding it yet. Raises UnreadableImage, also for one that is too large
+    to be decoded, see `decode`."""
+    if not stream.read(1):
+        raise UnreadableImage(name, "the file is empty")
+    length = stream.seek(0, io.SEEK_END)
+    if reason := refusal(name, stream):
+        raise UnreadableImage(name, reason)
+    stream.seek(0)
+    try:
+        image = _open(stream, name)
+    except UnidentifiedImageError as error:
+        raise UnreadableImage(name, f"not an image of a known format ({', '.join(FORMATS)})") from error
+    except Exception as error:  # Pillow's parsers raise whatever a damaged header makes them
+        raise UnreadableImage(name, f"damaged header ({_describe(error)})") from error
+    try:
+        _refuse_if_too_large(image, length, name, max_side)
+    except UnreadableImage:
+        image.close()
+        raise
+    return image
 
 
 def _open(stream: IO[bytes], name: str) -> Image.Image:
@@ -123,13 +143,35 @@ def _describe(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _refuse_if_too_large(size: tuple[int, int], name: str, max_side: int | None) -> None:
-    pixels, shape = size[0] * size[1], f"{size[0]} x {size[1]} pixels"
+def _refuse_if_too_large(image: Image.Image, length: int, name: str, max_side: int | None) -> None:
+    """length: of the file in bytes."""
+    width, height = image.size
+    pixels, shape = width * height, f"{width} x {height} pixels"
     if pixels > MAX_PIXELS_REDUCED:
         raise UnreadableImage(name, f"{shape}: above {MAX_PIXELS_REDUCED:,}, taken for a decompression bomb")
-    if max_side is None and pixels > MAX_PIXELS:
-        what = f"{shape}: above the {MAX_PIXELS:,} that are decoded at full size"
-        raise UnreadableImage(name, f"{what}; give max_side (for example 1024) to shrink it while loading")
+    if max_side is None:
+        if pixels > MAX_PIXELS:
+            what = f"{shape}: above the {MAX_PIXELS:,} that are decoded at full size"
+            raise UnreadableImage(name, f"{what}; give max_side (for example 1024) to shrink it while loading")
+        return
+    rows, columns = _fit(image.size, min(max_side, max(image.size)))
+    if rows * columns > MAX_PIXELS:
+        what = f"{shape}, of which max_side {max_side} leaves more than the {MAX_PIXELS:,} that are decoded"
+        raise UnreadableImage(name, f"{what}; give a smaller max_side (for example 4096)")
+    if pixels * _stored_bytes(image) > MAX_STORED_BYTES and length * PIXELS_PER_BYTE < pixels:
+        raise UnreadableImage(
+            name,
+            f"{shape} in a file of {length:,} bytes: above {MAX_STORED_BYTES // 1_000_000} MB once decoded, from less "
+            f"than a byte for {PIXELS_PER_BYTE} pixels, which is taken for a decompression bomb; if it is none, save "
+            "it with fewer pixels or in grey",
+        )
+
+
+def _stored_bytes(image: Image.Image) -> int:
+    """Of a pixel, in Pillow's copy or on its way to RGB."""
+    if image.mode in ("1", "L") and not image.has_transparency_data:
+        return 1
+    return 2 if image.mode.startswith("I;16") else 4
 
 
 def _inside(image: Image.Image, border: int, name: str) -> Image.Image:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffcern.data.base import VOID
-from diffcern.data.images import UnreadableImage
+from diffcern.data.images import UnreadableImage, open_image
 
 MASK_COLUMNS = ("mask", "annotation", "segmentation", "segmentation_mask", "semantic_mask", "label")
 DEPTH_COLUMNS = ("depth_mm", "depth")  # millimetres, as 16-bit images hold them
@@ -118,7 +118,7 @@ def encode_depth(depth: Tensor) -> bytes:
 def _decode(data: bytes, name: str, what: str, modes: tuple[str, ...], grey: bool = False) -> Tensor:
     """grey: also channels that are equal, as some programs write them."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(io.BytesIO(data), name) as image:
             if image.format in ("JPEG", "MPO"):
                 raise UnreadableImage(name, f"{what} stored as JPEG, whose losses make other values: store it as PNG")
             if grey and image.mode in ("LA", "RGB", "RGBA"):
@@ -126,8 +126,9 @@ def _decode(data: bytes, name: str, what: str, modes: tuple[str, ...], grey: boo
             if image.mode not in modes:
                 raise UnreadableImage(name, f"{what} is an image of mode {' or '.join(modes)}, not {image.mode}")
             return torch.from_numpy(np.asarray(image).astype(np.int32))
-    except UnreadableImage:
-        raise
+    except UnreadableImage as error:
+        reason = error.reason if error.reason.startswith(what) else f"{what} that cannot be read ({error.reason})"
+        raise UnreadableImage(name, reason) from error
     except Exception as error:  # Pillow's parsers raise whatever a damaged header makes them
         raise UnreadableImage(name, f"{what} that cannot be read ({error})") from error
 

@@ -6,12 +6,12 @@ chair, folding chair, rocking chair), any of which is then a right answer.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from diffcern.data.folder import some
 from diffcern.data.imagenet import ClassFolders, ClassList
 from diffcern.errors import DiffcernError
+from diffcern.texts import read_json
 
 BORDER = 2  # red pixels around every image, there to tell test images from training images
 FOLDERS = "folder_to_objectnet_label.json"  # {"still_camera": "Still Camera", ...}
@@ -66,13 +66,9 @@ def _synsets() -> dict[str, list[str]]:
 def _read(path: Path) -> dict[str, str]:
     """A published mapping from names to names."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DiffcernError(
-            f"cannot read {path}: {error.strerror}. Give the folder that holds ObjectNet's images/ and mappings/."
-        ) from error
-    except ValueError as error:
-        raise DiffcernError(f"cannot read {path}: not a JSON file ({error}).") from error
+        content = read_json(path)
+    except DiffcernError as error:
+        raise DiffcernError(f"{error}. Give the folder that holds ObjectNet's images/ and mappings/.") from error
     if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
         raise DiffcernError(f"{path} is not ObjectNet's: it must map names to names.")
     return content

@@ -6,7 +6,7 @@ pairs sets an image and its caption against other captions, or against the image
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,12 @@ from torch import Tensor
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from diffcern.data.base import Dataset, Subset
-from diffcern.data.columns import unique
+from diffcern.data.columns import texts, unique
 from diffcern.data.folder import ImageFolder, some
 from diffcern.data.images import UnreadableImage
 from diffcern.data.parquet import ParquetImages, read_columns
 from diffcern.errors import DiffcernError, UsageError, unknown
+from diffcern.texts import read_json_lines
 
 SIDES = ("image_0", "image_1")  # of Winoground, as its captions
 CAPTIONS = ("caption_0", "caption_1")
@@ -116,10 +117,10 @@ def winoground(path: Path, max_side: int | None = None) -> Pairs:
         rows = _json_lines(listed, ["id", *SIDES, *CAPTIONS])
         sides = _files(listed.parent / "images", [[row[side] for row in rows] for side in SIDES], max_side)
     entries = []
-    for number, row in enumerate(rows):
-        id_ = str(row["id"])
+    ids = texts([row["id"] for row in rows], "id", str(path))
+    for number, (id_, row) in enumerate(zip(ids, rows, strict=True)):
         captions = tuple(_text(row[column], column, id_, path) for column in CAPTIONS)
-        tags = {column: str(row[column] or "") for column in TAGS if column in row}
+        tags = {column: _tag(row[column], column, id_, path) for column in TAGS if column in row}
         entries.append(Entry(id_, tuple((side, number) for side in sides), captions, tags))
     return Pairs("winoground", entries)
 
@@ -136,16 +137,17 @@ def caption_pairs(path: Path, max_side: int | None = None) -> Pairs:
     count = len(images)
     groups: dict[tuple[str, str], list[int]] = {}
     for row, group in enumerate(values.get("group", [None] * count)):
-        key = ("row", images.ids[row]) if group is None else ("group", str(group))
+        alone = group is None or group != group  # null, and NaN, as pandas writes it
+        key = ("row", images.ids[row]) if alone else ("group", texts([group], "group", str(path))[0])
         groups.setdefault(key, []).append(row)
 
     negatives = values.get("negatives", [None] * count)
     entries = []
     for (_, id_), rows in groups.items():
-        texts = [values["caption"][row] for row in rows]
+        said = [values["caption"][row] for row in rows]
         for row in rows:
-            texts += negatives[row] or []
-        captions = tuple(_text(text, "caption", id_, path) for text in texts)
+            said += _listed(negatives[row], "negatives", id_, path)
+        captions = tuple(_text(text, "caption", id_, path) for text in said)
         entries.append(Entry(id_, tuple((images, row) for row in rows), captions, {}))
     return Pairs(images.name, entries)
 
@@ -176,22 +178,43 @@ def _files(folder: Path, sides: Sequence[Sequence[str]], max_side: int | None) -
     if not folder.is_dir():
         raise DiffcernError(f"no such folder: {folder}; unpack images.zip beside examples.jsonl.")
     images = ImageFolder(folder, max_side)
-    rows = {Path(id_).stem: row for row, id_ in enumerate(images.ids)}
-    missing = [name for names in sides for name in names if name not in rows]
+    stems = [Path(id_).stem for id_ in images.ids]
+    rows = {stem: row for row, stem in enumerate(stems)}
+    wanted = [name for names in sides for name in names]
+    missing = [name for name in wanted if name not in rows]
     if missing:
         raise DiffcernError(f"{folder} lacks images that examples.jsonl names: {some(missing)}.")
+    count = Counter(stems)
+    if doubtful := [name for name in wanted if count[name] > 1]:
+        raise DiffcernError(
+            f"{folder} holds several images called {doubtful[0]}, which examples.jsonl names: keep one."
+        )
     return [Subset(images, [rows[name] for name in names]) for names in sides]
 
 
 def _json_lines(path: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            rows.append(row | {key: row[key] for key in keys})
-        except (ValueError, TypeError, KeyError) as error:
-            raise DiffcernError(f"{path}, line {number}: not a JSON object with {', '.join(keys)}.") from error
+    for place, row in read_json_lines(path):
+        if not isinstance(row, dict) or not all(key in row for key in keys):
+            raise DiffcernError(f"{place}: not a JSON object with {', '.join(keys)}.")
+        for side in SIDES:
+            if not isinstance(row[side], str) or not row[side]:
+                raise DiffcernError(f"{place}: {side} must be the name of an image, but is {row[side]!r}.")
+        rows.append(row)
+    if not rows:
+        raise DiffcernError(f"{path} holds no examples.")
     return rows
+
+
+def _tag(value: object, column: str, id_: str, where: Path) -> str:
+    """What the captions swap, "" where nothing is said."""
+    return _text(value, column, id_, where) if value not in (None, "") else ""
+
+
+def _listed(value: object, column: str, id_: str, where: Path) -> list[Any]:
+    if value is not None and not isinstance(value, list):
+        raise DiffcernError(f"{where}: {column} of example {id_!r} must be a list of texts, but is {value!r}.")
+    return value or []
 
 
 def _text(value: object, column: str, id_: str, where: Path) -> str:

@@ -8,7 +8,6 @@ Only the row groups that are asked for are read; labels and ids are read once, w
 from __future__ import annotations
 
 import glob
-import json
 import re
 import threading
 from bisect import bisect_right
@@ -26,6 +25,8 @@ from diffcern.data.base import Accepts, Sample
 from diffcern.data.images import UnreadableImage, decode
 from diffcern.data.maps import known, map_columns, whose_names
 from diffcern.errors import DiffcernError
+from diffcern.files import reading
+from diffcern.texts import decode_text, parse_json
 
 CACHE_BYTES = 256 * 2**20  # of encoded images per data set, lest random access reread row groups
 SPLIT_WORDS = {"train": "train", "test": "test", "val": "validation", "valid": "validation"}
@@ -63,7 +64,7 @@ class ParquetImages:
         where = str(path)
         with _open(files[0]) as first:
             schema = first.schema_arrow
-        features = _features(schema)
+        features = _features(schema, files[0])
         encoded = [c for c in schema.names if c not in (image_column, label_column) and _encoded(schema, c)]
         maps = map_columns(encoded)
         others = [column for column in schema.names if column not in maps.columns]
@@ -87,7 +88,7 @@ class ParquetImages:
             raise DiffcernError(f"{where} holds no rows.")
         self._length = rows
         values = read_columns(path, cheap)
-        ids = [str(value) for value in values["id"]] if "id" in values else [str(row) for row in range(rows)]
+        ids = columns.texts(values["id"], "id", where) if "id" in values else [str(row) for row in range(rows)]
         self.ids = columns.unique(ids, where)
         own, theirs = whose_names(label is not None, maps.mask is not None, class_names, mask_names)
         self.targets: Sequence[int] = [-1] * rows
@@ -151,12 +152,15 @@ def read_columns(path: str | Path, names: Sequence[str], optional: Sequence[str]
             _check_columns(file, wanted, part)
             table = _read(file, wanted, part)
         for column in wanted:
-            values[column] += table[column].to_pylist()
+            with reading(part, f"Its column {column!r} is damaged"):
+                values[column] += table[column].to_pylist()  # texts that are none show here
     return values
 
 
 def _encoded(schema: pa.Schema, name: str) -> bool:
     """Whether a column holds encoded images, and not numbers that are called alike."""
+    if schema.names.count(name) > 1:  # which cannot be told apart by name: `_check_columns` says so
+        return False
     kind = schema.field(name).type
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0
@@ -195,8 +199,10 @@ def _name(path: Path) -> str:
 
 def _open(path: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path)
-    except (OSError, pa.ArrowException) as error:
+        file = pq.ParquetFile(path)
+        _ = file.schema_arrow.names  # read from the footer too
+        return file
+    except Exception as error:  # a damaged footer makes Arrow raise whatever its parts do
         raise DiffcernError(f"cannot read {path}: truncated or not a Parquet file ({error}).") from error
 
 
@@ -204,9 +210,14 @@ def _read(file: pq.ParquetFile, names: list[str], path: Path, group: int | None 
     # one thread: Arrow's pool does not survive a fork into loader workers
     try:
         if group is None:
-            return file.read(columns=names, use_threads=False)
-        return file.read_row_group(group, columns=names, use_threads=False)
-    except (OSError, pa.ArrowException) as error:
+            table, count = file.read(columns=names, use_threads=False), file.metadata.num_rows
+        else:
+            table = file.read_row_group(group, columns=names, use_threads=False)
+            count = file.metadata.row_group(group).num_rows
+        if len(table) != count:
+            raise ValueError(f"{len(table)} rows where its footer says {count}")
+        return table
+    except Exception as error:  # as in `_open`
         raise DiffcernError(f"cannot read {path}: damaged ({error}).") from error
 
 
@@ -215,11 +226,37 @@ def _check_columns(file: pq.ParquetFile, needed: list[str], path: Path) -> None:
     missing = [column for column in needed if column not in there]
     if missing:
         raise DiffcernError(f"{path} has no column {', '.join(missing)}; it has {', '.join(there)}.")
+    if twice := [column for column in needed if there.count(column) > 1]:
+        raise DiffcernError(f"{path} has two columns {twice[0]!r}: which one is meant?")
 
 
-def _features(schema: pa.Schema) -> columns.Features:
-    """The Hugging Face description of the columns, {} where the file carries none."""
+def _features(schema: pa.Schema, path: Path) -> columns.Features:
+    """The Hugging Face description of the columns, {} where the file carries none.
+
+    Raises DiffcernError for one that is damaged: without it, labels would be numbers without a word.
+    """
     text = (schema.metadata or {}).get(b"huggingface")
     if text is None:
         return {}
-    return json.loads(text).get("info", {}).get("features") or {}
+    advice = "Write the file again, or without its Hugging Face metadata"
+    with reading(path, advice):
+        try:
+            content = parse_json(decode_text(text, path), "its Hugging Face metadata", finite=False)
+        except DiffcernError as error:
+            raise ValueError(str(error)) from error
+        described = _object(content)
+        features = _object(_object(described.get("info")).get("features"))
+        for name, feature in features.items():
+            names = feature.get("names") if isinstance(feature, dict) else None
+            if names is not None and not (isinstance(names, list) and all(isinstance(known, str) for known in names)):
+                raise ValueError(f"the classes of its column {name!r} are no list of texts")
+    return features
+
+
+def _object(value: object) -> dict[str, Any]:
+    """A JSON object, or none at all; ValueError for anything else."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError(f"its Hugging Face metadata holds {value!r:.60} where an object belongs")
+    return value

@@ -107,7 +107,8 @@ def question_table(name: str, max_side: int | None = None) -> Questions:
     for row, id_ in enumerate(images.ids):
         question, answer = (_text(values[column][row], column, id_, path) for column in ("question", "answer"))
         choices = _choices(lists[row], answer, id_, path)
-        asked.append(Asked(id_, (images, row), question, answer, choices, str(kinds[row] or "")))
+        kind = _text(kinds[row], "kind", id_, path) if kinds[row] not in (None, "") else ""
+        asked.append(Asked(id_, (images, row), question, answer, choices, kind))
     return Questions(images.name, asked)
 
 

@@ -6,6 +6,7 @@ argmin_k  E_{t, eps} w(t) || eps - eps_hat(z_t, t, c_k) ||^2       with the same
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -67,7 +68,8 @@ class DiffusionClassifier:
         if not temperature > 0:
             raise UsageError(f"temperature must be above 0, not {temperature}")
         self.draws = max(self.samples, default=draws)
-        check_draws(strategy, self.draws, span)
+        numbers = len(self.owners) + math.prod(self.prior.latent_shape)  # errors and noise
+        check_draws(strategy, self.draws, span, numbers)
         alive = [len(self.hypotheses), *self.keep[:-1]]
         new = [b - a for a, b in itertools.pairwise((0, *(self.samples or (draws,))))]
         self.evaluations = sum(k * m for k, m in zip(alive, new, strict=True))  # of an image

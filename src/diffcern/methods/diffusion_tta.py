@@ -8,6 +8,7 @@ the predictor. The gradient is that of the uncut graph; the published loop runs 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -134,7 +135,7 @@ class DiffusionTTA:
                 f"adapt_prior, as published for this prior, takes steps that {prior.dtype} is too coarse for: give "
                 "dtype float32, or set adapt_prior=false"
             )
-        check_draws(strategy, draws, span)
+        check_draws(strategy, draws, span, math.prod(prior.latent_shape))
         weighting_named(weighting)
         self.needs_batch, self.source_count = batch_statistics, source_count
         if batch_statistics:

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torchvision.transforms.v2 import AugMix, Compose, RandomCrop, RandomHorizontalFlip, RandomResizedCrop
 
+from diffcern.memory import check_memory
 from diffcern.methods.base import Count, Optimizer, Weights, call, descend, stop
 from diffcern.methods.batch_norm import with_batch_statistics
 from diffcern.methods.parameters import adaptable_copy, choose_parameters
@@ -51,6 +52,8 @@ class Memo:
         source_count: float = 16.0,
         crops: Crops = "resized",
     ) -> None:
+        side = predictor.size if isinstance(predictor.size, int) else max(predictor.size or (1,))
+        check_memory(f"{views:,} views of {side} pixels a side", 12 * views * side**2, "give fewer views")
         # The views of an image count as the one image that they are: N B / (N B + n B) = N / (N + n).
         mixed, alone = (
             with_batch_statistics(predictor, count, through=False) for count in (source_count * views, source_count)

@@ -13,11 +13,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from diffcern.alignment import FILE, Alignment
 from diffcern.cache import TensorCache
-from diffcern.errors import UsageError
+from diffcern.errors import DiffcernError, UsageError
 from diffcern.feature_guides import MarginalEntropy, PatchContrast, StyleDirection
 from diffcern.fingerprints import fingerprint
 from diffcern.guides import Border, Energy, Form, Guide, LowPass, mean_square
+from diffcern.memory import check_memory
 from diffcern.methods.base import TASKS, Count, Method, frozen_copy, frozen_view
 from diffcern.methods.source import Source
 from diffcern.predictors import Predictor, load_predictor
@@ -233,6 +235,8 @@ class GDA(Purified):
         network = frozen_copy(predictor)
         terms: list[tuple[float, Energy]] = [(mse, mean_square)] if mse else []
         if entropy:
+            side = predictor.size if isinstance(predictor.size, int) else max(predictor.size or (1,))
+            check_memory(f"{views:,} views of {side} pixels a side", 12 * views * side**2, "give fewer views")
             terms.append((entropy, MarginalEntropy(network, views)))
         if content:
             terms.append((content, PatchContrast(network, content_layer)))
@@ -267,6 +271,23 @@ ANSWERING = frozenset({"ensemble", "skip", "cache", "rows"})  # options that do 
 def unused_predictor() -> Predictor:
     """In the place of the predictor, where only the purified images are wanted and no guide looks through it."""
     return Predictor(nn.Identity(), ())
+
+
+def purifier_of(alignment: Alignment, predictor: Predictor, prior: Prior, **kept: Any) -> Purifier:
+    """The purification that a folder of `diffcern align` was made with; kept: options of `ANSWERING`.
+
+    Raises DiffcernError for a method or options that do not exist: its align.json is damaged, or of another version.
+    """
+    from diffcern.methods import checked_options  # which imports this module
+
+    if alignment.method not in PURIFIERS:
+        raise DiffcernError(f"{FILE} names the method {alignment.method!r}, none of {', '.join(PURIFIERS)}: restore it")
+    try:
+        options = checked_options(alignment.method, {**alignment.options, **kept})
+    except UsageError as error:
+        raise DiffcernError(f"{FILE}: {error}") from error
+    purifier: Purifier = PURIFIERS[alignment.method](predictor, prior, **options).purifier
+    return purifier
 
 
 def cache_at(folder: str) -> TensorCache | None:

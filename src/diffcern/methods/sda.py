@@ -18,7 +18,7 @@ from diffcern.errors import UsageError
 from diffcern.fingerprints import fingerprint
 from diffcern.methods.base import Count, Method
 from diffcern.methods.diffusion_tta import DiffusionTTA
-from diffcern.methods.purification import PURIFIERS, Ensemble, Purified
+from diffcern.methods.purification import Ensemble, Purified, purifier_of
 from diffcern.methods.source import Source
 from diffcern.predictors import Predictor
 from diffcern.predictors.adapted import load_weights
@@ -112,4 +112,4 @@ def read_aligned(aligned: str, predictor: Predictor, prior: Prior, cache: str, r
     alignment = read_alignment(folder)
     alignment.check(predictor, prior)
     after = load_weights(duplicate(predictor), folder / PREDICTOR)
-    return after, PURIFIERS[alignment.method](predictor, prior, **alignment.options, cache=cache, rows=rows).purifier
+    return after, purifier_of(alignment, predictor, prior, cache=cache, rows=rows)

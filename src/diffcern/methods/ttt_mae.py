@@ -11,6 +11,7 @@ import torch
 from torch.func import functional_call
 
 from diffcern.errors import UsageError
+from diffcern.memory import check_memory
 from diffcern.methods.base import Count, Optimizer, Weights, call, descend, frozen_copy, stop
 from diffcern.predictors import Predictor
 from diffcern.predictors.mae import MaskedAutoencoder
@@ -42,11 +43,13 @@ class TTTMAE:
         momentum: float = 0.9,
         rows: Count = 128,
     ) -> None:
-        if not isinstance(getattr(predictor, "model", None), MaskedAutoencoder):
+        model = getattr(predictor, "model", None)
+        if not isinstance(model, MaskedAutoencoder):
             raise UsageError(
                 "ttt-mae needs a masked autoencoder as predictor: `diffcern train mae DATASET --out FOLDER` trains "
                 "one, and FOLDER is its name"
             )
+        check_memory(f"{masks:,} masks of {model.patches} patches", 4 * masks * model.patches, "give fewer masks")
         self.predictor = frozen_copy(predictor)
         self.optimizer = Optimizer(optimizer, learning_rate, momentum)
         self.steps, self.masks, self.rows = steps, masks, rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from diffcern.predictors.native import read_predictor
 from diffcern.predictors.timm_models import timm_folder, timm_predictor
 from diffcern.predictors.torchvision_models import torchvision_predictor
 from diffcern.predictors.transformers_models import transformers_predictor
+from diffcern.texts import read_json
 from diffcern.weight_files import single_file
 
 __all__ = ["Predictor", "load_predictor"]
@@ -88,10 +88,9 @@ def _read_folder(
         load_weights(adapted, folder)
         wanted = vocabulary.labels if vocabulary else names
         return adapted.restrict(wanted) if wanted else adapted
-    try:
-        config = json.loads((folder / "config.json").read_text()) if (folder / "config.json").is_file() else {}
-    except ValueError as error:
-        raise DiffcernError(f"{name} has a config.json that is not JSON: {error}") from error
+    config = read_json(folder / "config.json", finite=False) if (folder / "config.json").is_file() else {}
+    if not isinstance(config, dict):
+        raise DiffcernError(f"{folder / 'config.json'} must be a JSON object, as transformers and timm write it")
     if config.get("model_type") == "llava":
         raise UsageError(
             f"{name} answers questions about images: it is for `diffcern answer` (in Python: load_answerer)"

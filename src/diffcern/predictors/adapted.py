@@ -3,35 +3,58 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from safetensors.torch import load_file, save
-
-from diffcern.files import check_files, reading, write_whole
+from diffcern.configs import FORBID, Name, Names, read_config
+from diffcern.errors import DiffcernError
+from diffcern.files import check_files, write_whole
 from diffcern.predictors.base import Predictor
+from diffcern.texts import is_file
+from diffcern.weights import read_weights, write_weights
 
 CONFIG, WEIGHTS = "adapted.json", "model.safetensors"
+
+
+@dataclass(frozen=True)
+class AdaptedConfig:
+    """What `adapted.json` holds. base: the name of a predictor; class_names: what it answers with, none for depth."""
+
+    __pydantic_config__ = FORBID
+
+    base: Name
+    class_names: Names
 
 
 def save_adapted(predictor: Predictor, base: str, folder: Path) -> None:
     """Writes the weights, and last what they belong to; base: the name of the predictor that they were adapted from."""
     folder.mkdir(parents=True, exist_ok=True)
     place = Path(base).expanduser()
-    config = {"base": str(place.absolute()) if place.is_dir() else base, "class_names": predictor.class_names}
-    state = {name: value.detach().cpu().clone().contiguous() for name, value in predictor.model.state_dict().items()}
-    write_whole(folder / WEIGHTS, save(state))
-    write_whole(folder / CONFIG, (json.dumps(config, indent=1) + "\n").encode())
+    config = AdaptedConfig(str(place.absolute()) if place.is_dir() else base, predictor.class_names)
+    write_weights(predictor.model.state_dict(), folder / WEIGHTS)
+    write_whole(folder / CONFIG, (json.dumps(asdict(config), indent=1) + "\n").encode())
 
 
 def read_base(folder: Path) -> tuple[str, tuple[str, ...]]:
     """The name of the predictor that was adapted, and the classes that it answers with, none for depth.
 
-    Raises DiffcernError.
+    Raises DiffcernError, also where a base leads back to the folder itself.
     """
     check_files("predictor", folder, (CONFIG, WEIGHTS))
-    with reading(folder / CONFIG, "`diffcern align` writes such a file"):
-        config = json.loads((folder / CONFIG).read_text())
-        return config["base"], tuple(config["class_names"])
+    config = found = _read(folder)
+    seen, place = {folder.resolve()}, Path(found.base).expanduser()
+    while is_file(str(place / CONFIG)):
+        if place.resolve() in seen:
+            raise DiffcernError(f"{folder / CONFIG} names {config.base} as its base, which leads back to it")
+        seen.add(place.resolve())
+        found = _read(place)
+        place = Path(found.base).expanduser()
+    return config.base, config.class_names
+
+
+def _read(folder: Path) -> AdaptedConfig:
+    config: AdaptedConfig = read_config(folder / CONFIG, AdaptedConfig, "`diffcern align` writes such a file")
+    return config
 
 
 def load_weights(predictor: Predictor, folder: Path) -> Predictor:
@@ -40,6 +63,5 @@ def load_weights(predictor: Predictor, folder: Path) -> Predictor:
     Raises DiffcernError for weights that do not fit.
     """
     check_files("predictor", folder, (CONFIG, WEIGHTS))
-    with reading(folder / WEIGHTS, f"Its weights belong to the predictor that {CONFIG} names"):
-        predictor.model.load_state_dict(load_file(folder / WEIGHTS))
+    read_weights(predictor.model, folder / WEIGHTS, f"the predictor that {CONFIG} names")
     return predictor

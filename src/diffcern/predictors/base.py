@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -30,7 +31,8 @@ class Predictor(nn.Module):
     size, crop, fit, interpolation, centre, multiple: how images are resized and cropped, see `resize_and_crop` and
     `fitted_shape`; size None takes them as they are. Classifiers take images of exactly the size as they are too
     (ImageNet-C's come cropped); dense tasks see the whole image, uncropped. Then (x - mean) / std. Everything is
-    differentiable. Raises UsageError when there are not as many ids as names, and in the call as `answer_of`.
+    differentiable. Raises UsageError when there are not as many ids as names, for sizes, means and deviations that no
+    image could be prepared with, and in the call as `answer_of`.
     """
 
     mean: Tensor
@@ -57,6 +59,7 @@ class Predictor(nn.Module):
         super().__init__()
         if class_ids is not None and len(class_ids) != len(class_names):
             raise UsageError(f"class_ids are as many as class_names, not {len(class_ids)} and {len(class_names)}")
+        _check_preparation(size, crop, mean, std)
         self.model = model
         self.class_names = tuple(class_names)
         self.class_ids = None if class_ids is None else tuple(class_ids)
@@ -169,3 +172,12 @@ class Output(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)[self.key]
+
+
+def _check_preparation(size: Size | None, crop: float, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Raises UsageError for what would fail, or give NaN, once an image is prepared."""
+    if not all(len(values) in (1, 3) and all(map(math.isfinite, values)) for values in (mean, std)) or min(std) <= 0:
+        raise UsageError(f"mean and std are of 3 channels, finite, std above 0, not {list(mean)} and {list(std)}")
+    sides = () if size is None else (size, size) if isinstance(size, int) else tuple(size)
+    if len(sides) not in (0, 2) or any(side < 1 for side in sides) or not 0 < crop < math.inf:
+        raise UsageError(f"size is a side or (height, width) above 0, crop a share above 0, not {size} and {crop}")

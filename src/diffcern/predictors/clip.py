@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from diffcern.files import reading
 from diffcern.labels import Vocabulary
 from diffcern.predictors.hub import folder_of, stored
 from diffcern.quiet import quiet_reading
+from diffcern.weights import check_described, check_loaded, check_network
 from diffcern.words import check_words
 
 OPEN_VOCABULARY = ("clip", "siglip")  # transformers' model types
@@ -88,14 +90,18 @@ def image_tower(name: str, *, allow_pickle: bool = False) -> tuple[Any, Any]:
         if config.model_type != "clip":
             raise DiffcernError(f"{name} is a {config.model_type}, not a CLIP")
         weights = stored(folder, name, allow_pickle)
+        files = weights.files(folder, "transformers")
+        check_described(folder / "config.json", partial(transformers.CLIPModel, config), files)
         processor = transformers.AutoImageProcessor.from_pretrained(folder)
         model, info = transformers.CLIPVisionModel.from_pretrained(
-            folder, use_safetensors=weights.safe, variant=weights.variant, output_loading_info=True
+            folder,
+            use_safetensors=weights.safe,
+            variant=weights.variant,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that the message can name them
         )
-        if missing := sorted(info["missing_keys"]):
-            raise DiffcernError(
-                f"the weights of {name} lack {len(missing)} tensors of its image tower: {missing[0]}, ..."
-            )
+        check_loaded(f"of {name}", {**info, "unexpected_keys": ()})  # the text tower's
+        check_network(f"of {name}", model, files)
     return model.float(), processor
 
 

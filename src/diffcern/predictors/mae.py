@@ -10,15 +10,18 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
-from safetensors.torch import load_file, save
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffcern.configs import FORBID, Depth, Mean, Names, Side, Std, Width, read_config
 from diffcern.errors import UsageError
 from diffcern.files import check_files, reading, write_whole
 from diffcern.predictors.base import Predictor
+from diffcern.weights import check_shapes, read_weights, write_weights
 
 FILES = ("mae.json", "model.safetensors")
 MASKED = 0.75  # share of the patches that the encoder does not see
@@ -29,16 +32,18 @@ class MaeConfig:
     """What `mae.json` holds: depth blocks `width` wide in the encoder, decoder_depth of half that in the decoder,
     head_depth in the head. mean, std: of the pixels, per channel."""
 
-    image_size: int
-    class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    width: int = 96
-    depth: int = 6
-    heads: int = 3
-    patch: int = 4
-    decoder_depth: int = 2
-    head_depth: int = 1
+    __pydantic_config__ = FORBID
+
+    image_size: Side
+    class_names: Names
+    mean: Mean
+    std: Std
+    width: Width = 96
+    depth: Depth = 6
+    heads: Width = 3
+    patch: Width = 4
+    decoder_depth: Depth = 2
+    head_depth: Annotated[int, Field(ge=0, le=1000)] = 1
 
 
 class Encoder(nn.Module):
@@ -147,18 +152,19 @@ def mae_predictor(config: MaeConfig) -> Predictor:
 def save_mae(predictor: Predictor, config: MaeConfig, folder: Path) -> None:
     """Writes `mae.json` and `model.safetensors`, weights in fp16."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: value.half().contiguous() for name, value in predictor.model.state_dict().items()}
-    write_whole(folder / "model.safetensors", save(state))
+    write_weights(predictor.model.state_dict(), folder / "model.safetensors", torch.float16)
     write_whole(folder / "mae.json", (json.dumps(asdict(config), indent=1) + "\n").encode())
 
 
 def read_mae(folder: Path) -> Predictor:
     """Reads such a folder, weights in fp32. Raises DiffcernError naming what is wrong."""
     check_files("predictor", folder, FILES)
-    with reading(folder / "mae.json", "`diffcern train mae` writes such a file"):
-        predictor = mae_predictor(MaeConfig(**json.loads((folder / "mae.json").read_text())))
-    with reading(folder / "model.safetensors", "It may be truncated, or belong to another mae.json"):
-        predictor.model.load_state_dict(load_file(folder / "model.safetensors"))
+    trains = "`diffcern train mae` writes such a file"
+    config: MaeConfig = read_config(folder / "mae.json", MaeConfig, trains)
+    with reading(folder / "mae.json", trains):
+        check_shapes(lambda: mae_predictor(config).model, folder / "model.safetensors", "its mae.json")
+        predictor = mae_predictor(config)
+    read_weights(predictor.model, folder / "model.safetensors", "its mae.json")
     return predictor.float()
 
 

@@ -7,17 +7,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save
 from torch import nn
 
-from diffcern.errors import UsageError
+from diffcern.configs import FORBID, Depth, Mean, Names, Side, Std, Width, read_config
+from diffcern.errors import DiffcernError, UsageError
 from diffcern.files import check_files, reading, write_whole
 from diffcern.predictors.base import Kind, Predictor
 from diffcern.predictors.blocks import ResidualBlock
 from diffcern.predictors.timm_models import timm_architecture
 from diffcern.predictors.unet import Metres, SmallUNet
-from diffcern.resizing import Size
+from diffcern.weights import check_shapes, read_weights, write_weights
 
+TRAINS = "`diffcern train predictor` writes such a file"
 FILES = ("predictor.json", "model.safetensors")
 
 
@@ -29,13 +30,15 @@ class NativePredictorConfig:
     image_size: a side, or (height, width). class_names: of images or pixels; none for depth.
     """
 
+    __pydantic_config__ = FORBID
+
     architecture: str
-    image_size: Size
-    class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    width: int = 16
-    depth: int = 2
+    image_size: Side | tuple[Side, Side]
+    class_names: Names
+    mean: Mean
+    std: Std
+    width: Width = 16
+    depth: Depth = 2
     task: Kind = "classification"
 
 
@@ -82,20 +85,20 @@ def save_predictor(
 ) -> None:
     """Writes `predictor.json` and `model.safetensors`; floating-point weights in `dtype`."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {
-        name: value.to(dtype if value.is_floating_point() else value.dtype).contiguous()
-        for name, value in predictor.model.state_dict().items()
-    }
-    write_whole(folder / "model.safetensors", save(state))
+    write_weights(predictor.model.state_dict(), folder / "model.safetensors", dtype)
     write_whole(folder / "predictor.json", (json.dumps(asdict(config), indent=1) + "\n").encode())
 
 
 def read_predictor(folder: Path) -> Predictor:
     """Reads such a folder, weights in fp32. Raises DiffcernError naming what is wrong."""
     check_files("predictor", folder, FILES)
-    with reading(folder / "predictor.json", "`diffcern train predictor` writes such a file"):
-        config = NativePredictorConfig(**json.loads((folder / "predictor.json").read_text()))
+    path = folder / "predictor.json"
+    config: NativePredictorConfig = read_config(path, NativePredictorConfig, TRAINS)
+    if (config.task == "depth") == bool(config.class_names):
+        raise DiffcernError(f"cannot read {path}: class_names are of images or pixels, and of depth there are none")
+    with reading(path, TRAINS):
+        if not config.architecture.startswith("timm:"):  # some of which cannot be built without memory
+            check_shapes(lambda: native_predictor(config).model, folder / "model.safetensors", "its predictor.json")
         predictor = native_predictor(config)
-    with reading(folder / "model.safetensors", "It may be truncated, or belong to another predictor.json"):
-        predictor.model.load_state_dict(load_file(folder / "model.safetensors"))
+    read_weights(predictor.model, folder / "model.safetensors", "its predictor.json")
     return predictor.float()

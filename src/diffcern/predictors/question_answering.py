@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from diffcern.predictors.hub import folder_of, stored
 from diffcern.predictors.image_processors import check_preprocessing, preprocessing
 from diffcern.quiet import quiet_reading
 from diffcern.resizing import Images
+from diffcern.weights import check_described, check_loaded, check_network
 from diffcern.words import check_words
 
 SLOT = "{question}"  # stands for the question while the chat template is read
@@ -168,11 +170,17 @@ def load_answerer(name: str, *, allow_pickle: bool = False) -> Answerer:
             raise DiffcernError(f"{name} is a {config.model_type}; questions are answered by llava models")
         weights = stored(folder, name, allow_pickle)
         processor = transformers.AutoProcessor.from_pretrained(folder)
+        build = partial(transformers.LlavaForConditionalGeneration, config)
+        check_described(folder / "config.json", build, weights.files(folder, "transformers"))
         model, info = transformers.LlavaForConditionalGeneration.from_pretrained(
-            folder, use_safetensors=weights.safe, variant=weights.variant, output_loading_info=True
+            folder,
+            use_safetensors=weights.safe,
+            variant=weights.variant,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that the message can name them
         )
-        if wrong := sorted({*info["missing_keys"], *info["unexpected_keys"]}):
-            raise DiffcernError(f"the weights of {name} do not fit its config.json: {', '.join(wrong[:3])}")
+        check_loaded(f"of {name}", info)
+        check_network(f"of {name}", model, weights.files(folder, "transformers"))
         return Answerer(model.float().requires_grad_(False), processor, name)
 
 

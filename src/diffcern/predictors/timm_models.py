@@ -12,10 +12,13 @@ import torch
 from torch import nn
 
 from diffcern.errors import DiffcernError, UsageError, first_line
+from diffcern.files import reading
 from diffcern.labels import Labels, imagenet_labels, label_space, unique
 from diffcern.predictors.base import Predictor, without_background
 from diffcern.predictors.hub import fetch, stored
+from diffcern.predictors.probe import check_answer
 from diffcern.resizing import Fit
+from diffcern.weights import check_network
 
 WORDNET = re.compile(r"n\d{8}")
 FITS: dict[str, Fit] = {"center": "crop", "squash": "squeeze"}  # timm's crop_mode
@@ -53,8 +56,10 @@ def timm_folder(folder: Path, name: str, *, allow_pickle: bool = False) -> Predi
 
     Raises DiffcernError when it has no label names or its weights do not fit.
     """
-    stored(folder, name, allow_pickle)
-    return _wrap(_create(f"local-dir:{folder}"), name)
+    weights = stored(folder, name, allow_pickle)
+    model = _create(f"local-dir:{folder}")
+    check_network(f"of {name}", model, weights.files(folder, "transformers"))
+    return check_answer(_wrap(model, name), name)
 
 
 def timm_architecture(name: str, classes: int, size: int) -> nn.Module:
@@ -98,15 +103,22 @@ def _create(name: str) -> Any:
 def _wrap(model: Any, name: str) -> Predictor:
     from timm.data import resolve_model_data_config
 
-    config = resolve_model_data_config(model)
-    channels, height, width = config["input_size"]
+    if model.num_classes != model.pretrained_cfg.get("num_classes", model.num_classes):  # timm then drops the head
+        raise DiffcernError(
+            f"the config.json of {name} asks for {model.num_classes} outputs of weights that have "
+            f"{model.pretrained_cfg['num_classes']}: its classifier would be random"
+        )
+    with reading(Path(name), "Its config.json is damaged"):
+        config = resolve_model_data_config(model)
+        channels, height, width = config["input_size"]
     if channels != 3 or config["crop_mode"] not in FITS or config["interpolation"] not in ("bilinear", "bicubic"):
         raise DiffcernError(
             f"{name} wants {channels} channels, crop_mode {config['crop_mode']!r} and {config['interpolation']!r} "
             f"interpolation; known are 3 channels, {' and '.join(FITS)}, bilinear and bicubic. Wrap it yourself in "
             "diffcern.Predictor"
         )
-    labels = _labels(model, name)
+    with reading(Path(name), "Its config.json is damaged"):
+        labels = _labels(model, name)
     predictor = Predictor(
         model,
         labels.names,

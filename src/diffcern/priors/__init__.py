@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from torch import nn
 
 from diffcern.assets import asset, embedded_names
 from diffcern.errors import DiffcernError, UsageError, unknown
-from diffcern.files import reading
 from diffcern.labels import Wanted, vocabulary_of
 from diffcern.priors.base import Prior
 from diffcern.priors.controlnet import parse_control
@@ -20,6 +18,7 @@ from diffcern.priors.gaussian import GaussianMixturePrior
 from diffcern.priors.native import NativePrior
 from diffcern.priors.text import TextPrior
 from diffcern.quiet import quiet_reading
+from diffcern.texts import read_json
 from diffcern.weight_files import single_file
 
 __all__ = ["GaussianMixturePrior", "NativePrior", "Prior", "TextPrior", "load_prior"]
@@ -91,8 +90,8 @@ def _load(name: str, allow_pickle: bool) -> Prior:
 
 def _own(folder: Path) -> Prior:
     """A folder that `diffcern train` wrote, of the family that its prior.json names."""
-    with reading(folder / "prior.json", "`diffcern train prior` writes such a file"):
-        architecture = json.loads((folder / "prior.json").read_text())["architecture"]
+    content = read_json(folder / "prior.json")
+    architecture = content.get("architecture") if isinstance(content, dict) else None
     if architecture == "text-dit":
         from diffcern.priors.captioned import CaptionedPrior  # slow to import
 

@@ -20,31 +20,38 @@ from typing import Any
 
 import torch
 from diffusers import DDPMScheduler, PixArtTransformer2DModel
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
-from diffcern.errors import unknown
+from diffcern.configs import FORBID, Side, read_config
+from diffcern.errors import DiffcernError, unknown
 from diffcern.files import check_files, reading
 from diffcern.priors.latent import pixel_images, pixel_latents
 from diffcern.priors.native import (
     PREDICTION_TYPES,
+    SCHEDULER,
+    WEIGHTS,
+    Channels,
+    Kind,
     plain_attention,
     read_clean_errors,
+    read_denoiser,
+    read_schedule,
     write_clean_errors,
-    write_weights,
 )
 from diffcern.priors.schedule import schedule_of
+from diffcern.priors.shapes import PixArtShape, WordsShape, check_agreement, read_shape
 from diffcern.priors.text import TextPrior
 from diffcern.types import Condition
-from diffcern.words import text_config, token_ids
+from diffcern.weights import DAMAGED, check_shapes, read_weights, write_weights
+from diffcern.words import check_tokenizer, text_config, token_ids
 
 ARCHITECTURE = "text-dit"  # in prior.json
 FILES = (
     "prior.json",
     "denoiser/config.json",
-    "denoiser/*.safetensors",
-    "scheduler/scheduler_config.json",
+    f"denoiser/{WEIGHTS}",
+    SCHEDULER,
     "text_encoder/config.json",
     "text_encoder/model.safetensors",
     "tokenizer/tokenizer.json",
@@ -56,9 +63,11 @@ TRAINS = "`diffcern train text-prior` writes such a folder"
 class CaptionedConfig:
     """What `prior.json` holds. channels: 1 for grey priors (images are averaged over their channels)."""
 
-    kind: str
-    image_size: int
-    channels: int
+    __pydantic_config__ = FORBID
+
+    kind: Kind
+    image_size: Side
+    channels: Channels
     architecture: str = ARCHITECTURE
 
 
@@ -126,9 +135,9 @@ class CaptionedPrior(TextPrior):
         """Writes the folder this module's docstring describes; weights in `dtype`."""
         folder.mkdir(parents=True, exist_ok=True)
         self.denoiser.save_config(folder / "denoiser")
-        write_weights(self.denoiser, folder / "denoiser" / "diffusion_pytorch_model.safetensors", dtype)
+        write_weights(self.denoiser.state_dict(), folder / "denoiser" / WEIGHTS, dtype)
         self.encoder.network.config.save_pretrained(folder / "text_encoder")
-        write_weights(self.encoder.network, folder / "text_encoder" / "model.safetensors", dtype)
+        write_weights(self.encoder.network.state_dict(), folder / "text_encoder" / "model.safetensors", dtype)
         self.encoder.tokenizer.save_pretrained(folder / "tokenizer")
         DDPMScheduler.from_config(self.scheduler_config).save_pretrained(folder / "scheduler")
         (folder / "prior.json").write_text(json.dumps(asdict(self.config), indent=1) + "\n")
@@ -138,21 +147,36 @@ class CaptionedPrior(TextPrior):
     def from_pretrained(cls, folder: Path) -> CaptionedPrior:
         """Reads such a folder (safetensors only), weights in fp32. Raises DiffcernError naming what is wrong."""
         check_files("prior", folder, FILES)
-        with reading(folder / "prior.json", "`diffcern train text-prior` writes such a file"):
-            config = CaptionedConfig(**json.loads((folder / "prior.json").read_text()))
-        with reading(folder / "denoiser", "Its weights may be truncated, or belong to another config.json"):
-            denoiser = PixArtTransformer2DModel.from_pretrained(
-                folder / "denoiser", use_safetensors=True, low_cpu_mem_usage=False
+        config: CaptionedConfig = read_config(folder / "prior.json", CaptionedConfig, TRAINS)
+        shape = read_shape(folder / "denoiser" / "config.json", PixArtShape, TRAINS)
+        words = read_shape(folder / "text_encoder" / "config.json", WordsShape, TRAINS)
+        schedule = read_schedule(folder, config.kind)
+        described = "denoiser/config.json"
+        check_agreement(
+            folder,
+            {
+                "an image_size of": (config.image_size, shape.sample_size, described),
+                "channels which are": (config.channels, shape.in_channels, described),
+                "channels, also of the answer, which are": (config.channels, shape.out_channels, described),
+            },
+        )
+        if shape.cross_attention_dim != words.hidden_size:
+            raise DiffcernError(
+                f"{folder}: the network reads captions {shape.cross_attention_dim} wide, and text_encoder makes them "
+                f"{words.hidden_size} wide: the two belong to different priors"
             )
-        with reading(folder / "text_encoder", "Its weights may be truncated, or belong to another config.json"):
-            network = text_encoder(CLIPTextConfig.from_pretrained(folder / "text_encoder"))
-            network.load_state_dict(load_file(folder / "text_encoder" / "model.safetensors"))
+        denoiser = read_denoiser(PixArtTransformer2DModel, folder / "denoiser")
+        weights = folder / "text_encoder" / "model.safetensors"
+        with reading(folder / "text_encoder", DAMAGED):
+            reads = CLIPTextConfig.from_pretrained(folder / "text_encoder")
+            check_shapes(lambda: text_encoder(reads), weights, "its config.json")
+            network = text_encoder(reads)
+        read_weights(network, weights, "its config.json")
         with reading(folder / "tokenizer", TRAINS):
-            encoder = CaptionEncoder(network, PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer"))
-        with reading(folder / "scheduler", TRAINS):
-            scheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
+            check_tokenizer(tokenizer, words.vocab_size, words.max_position_embeddings)
         with reading(folder, "Its parts may belong to different priors"):
-            prior = cls(config, denoiser.float(), encoder, scheduler)
+            prior = cls(config, denoiser, CaptionEncoder(network, tokenizer), schedule)
         prior.clean_errors = read_clean_errors(folder)
         return prior
 

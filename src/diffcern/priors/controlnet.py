@@ -9,9 +9,7 @@ No file of a published ControlNet says what its picture shows, and none holds th
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,9 @@ from typing import Any
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
-from diffcern.errors import UsageError, unknown
+from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.priors.spatial import Maps
+from diffcern.texts import read_json
 
 NAMED = re.compile(r"(?P<base>.*?)\+controlnet(?P<reads>-[^:]*)?:(?P<name>.*?)(?:\+palette:(?P<palette>.*))?")
 COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
@@ -100,19 +99,16 @@ def read_palette(path: Path) -> dict[str, Colour]:
     if not path.is_file():
         raise UsageError(f"there is no palette {path}: give a JSON file with {form}")
     try:
-        pairs = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=list)
-    except ValueError as error:
-        raise UsageError(f"the palette {path} is not JSON ({error}): give {form}") from error
-    if not isinstance(pairs, list) or not pairs or not all(isinstance(pair, tuple) for pair in pairs):
+        colours = read_json(path, twice=False)
+    except DiffcernError as error:
+        raise UsageError(f"the palette {error}: give {form}") from error
+    if not isinstance(colours, dict) or not colours:
         raise UsageError(f"the palette {path} must be {form}")
-    odd = [f"{name!r}: {value!r}" for name, value in pairs if not isinstance(value, str) or not COLOUR.fullmatch(value)]
+    odd = [f"{name!r}: {value!r}" for name, value in colours.items() if not _is_colour(value)]
     if odd:
         raise UsageError(f"the palette {path} must be {form}, and holds {odd[0]}")
-    _check_once([name for name, _ in pairs], path)
-    return {name: tuple(byte / 255 for byte in bytes.fromhex(value[1:])) for name, value in pairs}
+    return {name: tuple(byte / 255 for byte in bytes.fromhex(value[1:])) for name, value in colours.items()}
 
 
-def _check_once(names: Sequence[str], path: Path) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UsageError(f"the palette {path} names {', '.join(twice)} twice")
+def _is_colour(value: object) -> bool:
+    return isinstance(value, str) and COLOUR.fullmatch(value) is not None

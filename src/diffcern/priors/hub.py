@@ -21,6 +21,7 @@ from diffcern.priors.sizes import size_options
 from diffcern.priors.stable_diffusion import StableDiffusion3Prior, StableDiffusionPrior, StableDiffusionXLPrior
 from diffcern.priors.unet import UNetPrior
 from diffcern.weight_files import STEMS, Stored, fetch_weights, stored_weights
+from diffcern.weights import check_described, check_loaded, check_network
 
 INDEX = "model_index.json"
 FAMILIES: dict[str, Any] = {
@@ -57,6 +58,8 @@ def from_hub(name: str, *, control: Control | None = None, allow_pickle: bool = 
         )
     with reading(folder / INDEX, "Give a folder or a repository in diffusers' format"):
         index = DiffusionPipeline.load_config(str(folder))
+    if not isinstance(index, dict):
+        raise DiffcernError(f"{folder / INDEX} must be a JSON object, as diffusers writes it")
     kind = str(index.get("_class_name", "pipeline without a name"))
     if kind not in FAMILIES:
         raise DiffcernError(f"{name} is a {kind}; priors are read from {', '.join(FAMILIES)}")
@@ -78,7 +81,8 @@ def from_hub(name: str, *, control: Control | None = None, allow_pickle: bool = 
         pipeline = DiffusionPipeline.from_pretrained(str(folder), **parts, **left_out)
     pipeline.set_progress_bar_config(disable=True)
     told = {FREQUENCIES: wanted or usual_frequencies(name)} if FAMILIES[kind] is DiTPrior else {}
-    prior = FAMILIES[kind].from_pipeline(pipeline, {**index, **told})
+    with reading(folder, "One of its configuration files may be damaged"):
+        prior = FAMILIES[kind].from_pipeline(pipeline, {**index, **told})
     if control is not None:
         place = hub.download(control.name, hub.TEXT)
         controlnet = _networks(control.name, place, {"": ControlNetModel}, "config.json", allow_pickle)[""]
@@ -91,8 +95,9 @@ def from_hub(name: str, *, control: Control | None = None, allow_pickle: bool = 
 
 def _class(name: str, part: str, library: str, class_name: str) -> Any:
     """The class of a pipeline's component."""
-    found = getattr(import_module(library), class_name, None) if library in STEMS else None
-    if found is None:
+    named = isinstance(library, str) and isinstance(class_name, str)
+    found = getattr(import_module(library), class_name, None) if named and library in STEMS else None
+    if not isinstance(found, type):
         raise DiffcernError(
             f"{name} has {library}.{class_name} as its {part}, which {' and '.join(STEMS)} do not know here: priors "
             "never run a repository's own code"
@@ -145,18 +150,19 @@ def _network(folder: Path, architecture: Any, weights: Stored) -> Any:
     diffusers = architecture.__module__.startswith("diffusers.")
     # low_cpu_mem_usage leaves tensors without a value
     options: dict[str, Any] = {"low_cpu_mem_usage": False, **size_options(folder, architecture)} if diffusers else {}
+    files = weights.files(folder, "diffusers" if diffusers else "transformers")
     with reading(folder, "It may be truncated, or belong to another config.json"):
+        check_described(folder / "config.json", lambda: _described(architecture, folder), files)
         network, info = architecture.from_pretrained(
             folder, use_safetensors=weights.safe, variant=weights.variant, output_loading_info=True, **options
         )
-    _check_complete(folder, info)
+    check_loaded(f"in {folder}", info)
+    check_network(f"in {folder}", network, files)
     return network
 
 
-def _check_complete(where: Path, info: dict[str, Any]) -> None:
-    """Raises DiffcernError unless the checkpoint's tensors are the network's."""
-    problems = {"lacks": info["missing_keys"], "has too much:": info["unexpected_keys"]}
-    problems["has another shape of"] = [mismatch[0] for mismatch in info.get("mismatched_keys", [])]
-    found = [f"{what} {len(keys)} tensors ({', '.join(sorted(keys)[:3])})" for what, keys in problems.items() if keys]
-    if found:
-        raise DiffcernError(f"the weights in {where} do not fit its config.json: it {'; it '.join(found)}")
+def _described(architecture: Any, folder: Path) -> Any:
+    """The network of a folder's config.json, with no weights of any use."""
+    if architecture.__module__.startswith("diffusers."):
+        return architecture.from_config(architecture.load_config(folder))
+    return architecture(architecture.config_class.from_pretrained(folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -48,6 +49,14 @@ class Autoencoder(nn.Module):
         if mean is None or std is None:  # both or neither, as diffusers' pipelines have it
             mean = [config.get("shift_factor") or 0.0] * config.latent_channels
             std = [1.0] * config.latent_channels
+        numbers = [*mean, *std, config.scaling_factor]
+        if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers) or (
+            not len(mean) == len(std) == config.latent_channels or 0 in std or not config.scaling_factor
+        ):
+            raise DiffcernError(
+                f"the prior's vae shifts its latents by {mean} and scales them by {config.scaling_factor} over {std}: "
+                f"these are finite numbers, for each of {config.latent_channels} channels; restore its config.json"
+            )
         self.shift = tuple(mean)
         self.scale = tuple(config.scaling_factor / deviation for deviation in std)
 

@@ -10,26 +10,45 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from diffusers import DDPMScheduler, DiTTransformer2DModel, UNet2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor
-from safetensors.torch import save
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
+from diffcern.configs import FORBID, Names, Side, one_of, read_config
 from diffcern.errors import unknown
-from diffcern.files import check_files, reading, write_whole
+from diffcern.files import check_files, reading
 from diffcern.priors.base import Prior
 from diffcern.priors.latent import pixel_images, pixel_latents
 from diffcern.priors.schedule import schedule_of
+from diffcern.priors.shapes import DiTShape, SchedulerShape, Shape, UNetShape, check_agreement, read_shape
 from diffcern.priors.soft import class_weights, soften_labels
 from diffcern.priors.spatial import Maps, with_maps
 from diffcern.types import Condition
+from diffcern.weights import DAMAGED, check_shapes, read_weights, write_weights
 
+TRAINS = "`diffcern train` writes such a file"
 ARCHITECTURES = {"dit": DiTTransformer2DModel, "unet": UNet2DModel}
-FILES = ("prior.json", "denoiser/config.json", "denoiser/*.safetensors", "scheduler/scheduler_config.json")
+SHAPES: dict[str, type[Shape]] = {"dit": DiTShape, "unet": UNetShape}
+Kind = Annotated[str, one_of("eps", "x0", "v")]
+Channels = Annotated[int, one_of(1, 3)]
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+SCHEDULER = "scheduler/scheduler_config.json"
+FILES = ("prior.json", "denoiser/config.json", f"denoiser/{WEIGHTS}", SCHEDULER)
 PREDICTION_TYPES = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}  # ours -> diffusers'
+
+
+def _ascending(errors: tuple[float, ...]) -> tuple[float, ...]:
+    if list(errors) != sorted(errors):
+        raise ValueError("percentiles, which do not fall")
+    return errors
+
+
+Error = Annotated[float, Field(ge=0)]
+Percentiles = Annotated[tuple[Error, ...], Field(min_length=101, max_length=101), AfterValidator(_ascending)]
 
 
 @dataclass(frozen=True)
@@ -40,28 +59,18 @@ class NativeConfig:
     condition, None for nothing.
     """
 
+    __pydantic_config__ = FORBID
+
     architecture: str
-    kind: str
-    image_size: int
-    channels: int
-    class_names: tuple[str, ...]
+    kind: Kind
+    image_size: Side
+    channels: Channels
+    class_names: Names
     maps: Maps | None = None
 
     @property
     def map_channels(self) -> int:
         return self.maps.channels if self.maps else 0
-
-    @classmethod
-    def from_json(cls, text: str) -> NativeConfig:
-        stored = json.loads(text)
-        maps = stored.get("maps")
-        return cls(
-            **{
-                **stored,
-                "class_names": tuple(stored["class_names"]),
-                "maps": Maps(**{**maps, "names": tuple(maps["names"])}) if maps else None,
-            }
-        )
 
 
 class NativePrior(Prior):
@@ -106,7 +115,7 @@ class NativePrior(Prior):
         copy = architecture.from_config(self.denoiser.config)
         copy.load_state_dict(self.denoiser.state_dict())
         copy.save_config(folder / "denoiser")
-        write_weights(copy, folder / "denoiser" / "diffusion_pytorch_model.safetensors", dtype)
+        write_weights(copy.state_dict(), folder / "denoiser" / WEIGHTS, dtype)
         DDPMScheduler.from_config(self.scheduler_config).save_pretrained(folder / "scheduler")
         (folder / "prior.json").write_text(json.dumps(asdict(self.config), indent=1) + "\n")
         write_clean_errors(self, folder)
@@ -115,18 +124,37 @@ class NativePrior(Prior):
     def from_pretrained(cls, folder: Path) -> NativePrior:
         """Reads such a folder (safetensors only), weights in fp32. Raises DiffcernError naming what is wrong."""
         check_files("prior", folder, FILES)
-        with reading(folder / "prior.json", "`diffcern train prior` writes such a file"):
-            config = NativeConfig.from_json((folder / "prior.json").read_text())
+        config: NativeConfig = read_config(folder / "prior.json", NativeConfig, TRAINS)
         if config.architecture not in ARCHITECTURES:
             raise unknown("architecture", config.architecture, ARCHITECTURES)
-        with reading(folder / "denoiser", "Its weights may be truncated, or belong to another config.json"):
-            denoiser = ARCHITECTURES[config.architecture].from_pretrained(
-                folder / "denoiser", use_safetensors=True, low_cpu_mem_usage=False
-            )
-        with reading(folder / "scheduler", "`diffcern train prior` writes such a folder"):
-            prior = cls(config, denoiser.float(), DDPMScheduler.from_pretrained(folder / "scheduler"))
+        shape = read_shape(folder / "denoiser" / "config.json", SHAPES[config.architecture], TRAINS)
+        schedule = read_schedule(folder, config.kind)
+        inputs, classes = config.channels + config.map_channels, len(config.class_names)
+        embedded = shape.num_embeds_ada_norm if isinstance(shape, DiTShape) else shape.num_class_embeds - 1
+        described = "denoiser/config.json"
+        check_agreement(
+            folder,
+            {
+                "an image_size of": (config.image_size, shape.sample_size, described),
+                "channels and maps which together are": (inputs, shape.in_channels, described),
+                "channels which are": (config.channels, shape.out_channels, described),
+                "classes as many as": (classes, embedded, described),
+            },
+        )
+        denoiser = read_denoiser(ARCHITECTURES[config.architecture], folder / "denoiser")
+        with reading(folder, TRAINS):
+            prior = cls(config, denoiser, schedule)
         prior.clean_errors = read_clean_errors(folder)
         return prior
+
+
+def read_schedule(folder: Path, kind: str) -> DDPMScheduler:
+    """The scheduler of a prior's folder, whose network estimates `kind`. Raises DiffcernError naming what is wrong."""
+    shape = read_shape(folder / SCHEDULER, SchedulerShape, TRAINS)
+    check_agreement(folder, {"the kind": (PREDICTION_TYPES[kind], shape.prediction_type, SCHEDULER)})
+    with reading(folder / SCHEDULER, TRAINS):
+        scheduler: DDPMScheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
+    return scheduler
 
 
 def plain_attention(denoiser: nn.Module) -> None:
@@ -140,10 +168,17 @@ def plain_attention(denoiser: nn.Module) -> None:
             module.set_processor(AttnProcessor())
 
 
-def write_weights(network: nn.Module, path: Path, dtype: torch.dtype) -> None:
-    """The network's tensors in `dtype` as safetensors, whole or not at all."""
-    state = {name: value.to(dtype).contiguous() for name, value in network.state_dict().items()}
-    write_whole(path, save(state, {"format": "pt"}))
+def read_denoiser(architecture: Any, folder: Path) -> Any:
+    """A network of diffusers from a folder of our own priors, in fp32. Raises DiffcernError as `read_weights`.
+
+    Its own from_pretrained would fill what a file lacks with random numbers.
+    """
+    with reading(folder / "config.json", DAMAGED):
+        shape = architecture.load_config(folder)
+        check_shapes(lambda: architecture.from_config(shape), folder / WEIGHTS, "its config.json")
+        denoiser = architecture.from_config(shape)
+    read_weights(denoiser, folder / WEIGHTS, "its config.json")
+    return denoiser.eval()
 
 
 def write_clean_errors(prior: Prior, folder: Path) -> None:
@@ -158,8 +193,7 @@ def read_clean_errors(folder: Path) -> Tensor | None:
     errors = folder / "clean_errors.json"
     if not errors.is_file():
         return None
-    with reading(errors, "It is a list of 101 percentiles, or left out"):
-        return torch.tensor(json.loads(errors.read_text())).reshape(101)
+    return torch.tensor(read_config(errors, Percentiles, "It is a list of 101 percentiles, or left out"))
 
 
 def native_prior(

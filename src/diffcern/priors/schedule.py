@@ -46,6 +46,8 @@ def schedule_of(scheduler: Any) -> Schedule:
     betas = DDPMScheduler.from_config(scheduler.config).betas.double()
     alphas_cumprod = torch.cumprod(1 - betas, 0)
     count = len(betas)
+    if not count or not bool(((alphas_cumprod >= 0) & (alphas_cumprod <= 1)).all()):
+        raise DiffcernError("the prior's scheduler has betas that are no shares of noise, 0 to 1: restore its file")
     return Schedule(kind, alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt(), torch.arange(count))
 
 

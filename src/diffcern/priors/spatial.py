@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from diffcern.configs import FORBID, Names
 from diffcern.types import Condition
+
+Metres = Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True)
@@ -20,10 +24,19 @@ class Maps:
     smallest to its largest in the image, -1 to 1 (MiDaS's convention, in which scale and shift play no part).
     """
 
+    __pydantic_config__ = FORBID
+
     kind: Literal["segmentation", "depth"]
-    names: tuple[str, ...] = ()
-    near: float | None = None
-    far: float | None = None
+    names: Names = ()
+    near: Metres | None = None
+    far: Metres | None = None
+
+    def __post_init__(self) -> None:
+        """ValueError, which a validator of `prior.json` reports, for what contradicts itself."""
+        if (self.kind == "segmentation") != bool(self.names):
+            raise ValueError("maps with names for segmentation, and without for depth")
+        if (self.near is None) != (self.far is None) or (self.near and self.far and self.near >= self.far):
+            raise ValueError("maps with near below far, or neither")
 
     @property
     def channels(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from diffcern import tables
 from diffcern.errors import DiffcernError
 
 KEY = ("entry", "shift", "severity", "id")
@@ -32,6 +32,8 @@ RECORDS = pa.schema(
         ("loss_trace", pa.list_(pa.float64())),
     ]
 )
+OPTIONAL = ("probabilities", "loss_trace", "statistics", "clean", "seconds", "peak_memory_mb")
+AGAIN = "delete it and run the same `diffcern bench` command again, which computes only what is missing"
 STATISTICS = pa.field("statistics", pa.list_(pa.float64()))  # of tasks with an answer at every pixel; newer than others
 TIMINGS = pa.schema(
     [
@@ -65,20 +67,22 @@ def probabilities(
 
 
 def read_table(file: Path, schema: pa.Schema) -> pa.Table:
-    """The columns of `schema` from one parquet file; DiffcernError naming the file when that fails."""
-    try:
-        return pq.read_table(file, columns=schema.names, partitioning=None).select(schema.names).cast(schema)
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise DiffcernError(
-            f"cannot read {file}: {error}. The file is truncated or not one of diffcern's; delete it and run "
-            "the same `diffcern bench` command again, which computes only what is missing."
-        ) from error
+    """The columns of `schema` from one file; raises as `tables.read_table`."""
+    return tables.read_table(file, schema, AGAIN, OPTIONAL)
 
 
-def unique(table: pa.Table) -> pa.Table:
-    """Rows sorted by key, one for each: a run that was killed between two writes may hold a sample twice."""
+def unique(table: pa.Table, answers: Sequence[str] = ()) -> pa.Table:
+    """Rows sorted by key, one for each: a run that was killed between two writes may hold a sample twice.
+
+    answers: columns which such rows must agree in. Raises DiffcernError where they do not.
+    """
     table = table.sort_by([(name, "ascending") for name in KEY])
-    return table.filter(pa.array(_changes(table, KEY)))
+    new = _changes(table, KEY)
+    if odd := np.flatnonzero(_changes(table, (*KEY, *answers)) & ~new).tolist():
+        row = table.slice(odd[0], 1).to_pylist()[0]
+        where = ", ".join(str(row[name]) for name in KEY)
+        raise DiffcernError(f"the records answer {where} twice, and differently: a file was copied or changed; {AGAIN}")
+    return table.filter(pa.array(new))
 
 
 def split(table: pa.Table) -> list[tuple[tuple[str, str, int], pa.Table]]:
@@ -90,8 +94,8 @@ def split(table: pa.Table) -> list[tuple[tuple[str, str, int], pa.Table]]:
 
 def by_cell(folder: Path, schema: pa.Schema) -> dict[tuple[str, str, int], pa.Table]:
     """All rows of a folder's files by (entry, shift, severity)."""
-    tables = [read_table(file, schema) for file in parquet_files(folder)]
-    return dict(split(unique(pa.concat_tables(tables)))) if tables else {}
+    found = [read_table(file, schema) for file in parquet_files(folder)]
+    return dict(split(unique(pa.concat_tables(found)))) if found else {}
 
 
 def _changes(table: pa.Table, columns: Iterable[str]) -> NDArray[Any]:

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from diffcern.report.columns import probabilities, read_table
+from diffcern.errors import DiffcernError
+from diffcern.report.columns import AGAIN, probabilities, read_table
 from diffcern.report.records import Run
 from diffcern.report.summary import CLEAN, SOURCE
 
@@ -180,9 +181,21 @@ def _short(name: str) -> str:
     return name.split(",")[0]
 
 
+def picture(data: bytes) -> Image.Image:
+    """One of the pictures that a run folder holds, all of them PNG. Raises DiffcernError for a damaged one."""
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data), formats=("PNG",))
+        image.load()
+    except Exception as error:  # Pillow's parsers raise whatever a damaged header makes them
+        raise DiffcernError(
+            f"a picture in examples.parquet, truths.parquet or answers/ is damaged ({error}); {AGAIN}"
+        ) from error
+    return image
+
+
 def embed(data: bytes) -> tuple[str, bool]:
     """An image as a data URI, and whether it is to be enlarged as pixels; reduced where it would be heavy."""
-    image: Image.Image = Image.open(io.BytesIO(data))
+    image = picture(data)
     small = max(image.size) <= PIXELATED
     kind = "png"
     if max(image.size) > LARGEST or len(data) > HEAVY:

@@ -13,9 +13,10 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
+from diffcern.errors import DiffcernError
 from diffcern.metrics import METRICS
-from diffcern.report.columns import KEY, RECORDS, by_cell, read_table
-from diffcern.report.gallery import EXAMPLES, LARGEST, PIXELATED, class_name, embed
+from diffcern.report.columns import AGAIN, KEY, RECORDS, by_cell, read_table
+from diffcern.report.gallery import EXAMPLES, LARGEST, PIXELATED, class_name, embed, picture
 from diffcern.report.records import Run
 
 EACH = 2  # images of each shift
@@ -90,6 +91,8 @@ def _row(run: Run, key: tuple[str, int, str], image: bytes, truth: bytes, answer
     scale, words = None, ""
     if run.task == "depth":
         known = _pixels(truth)[_pixels(truth) > 0] / 1000
+        if not len(known):
+            raise DiffcernError(f"the depth of {key[2]} in truths.parquet is known nowhere: it was changed; {AGAIN}")
         scale = (float(known.min()), float(known.max()))
         words = f"{scale[0]:.1f} to {scale[1]:.1f} m"
     uri, small = embed(image)
@@ -106,7 +109,7 @@ def _own(run: Run, entry: str, key: tuple[str, int, str]) -> float:
 
 def _picture(png: bytes, scale: tuple[float, float] | None, value: float = np.nan) -> Picture:
     """A mask in its own palette; a depth in colours from the near end of its scale to the far one."""
-    image: Image.Image = Image.open(io.BytesIO(png))
+    image = picture(png)
     if scale is not None:
         image = _coloured(_pixels(png) / 1000, *scale)
     small = max(image.size) <= PIXELATED
@@ -131,7 +134,8 @@ def _classes(run: Run, truths: list[bytes]) -> list[tuple[str, str]]:
     """The classes that truths show, as many as a legend can hold, and void, with their colours."""
     if run.task != "segmentation" or not truths:
         return []
-    palette = Image.open(io.BytesIO(truths[0])).getpalette() or []
+    palette = picture(truths[0]).getpalette() or []
+    palette += [0] * (3 * 256 - len(palette))
     found = sorted({int(k) for png in truths for k in np.unique(_pixels(png))})
     named = [(k, class_name(run, k)) for k in found if k < len(run.classes)][:NAMED]
     named += [(k, "void") for k in found if k >= len(run.classes)]
@@ -139,4 +143,4 @@ def _classes(run: Run, truths: list[bytes]) -> list[tuple[str, str]]:
 
 
 def _pixels(png: bytes) -> NDArray[Any]:
-    return np.asarray(Image.open(io.BytesIO(png)))
+    return np.asarray(picture(png))

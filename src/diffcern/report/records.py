@@ -5,19 +5,22 @@ Every planned cell is there: one that was not reached has no answers.
 
 from __future__ import annotations
 
-import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field
 
+from diffcern.configs import Name, read_config
 from diffcern.errors import DiffcernError
 from diffcern.metrics import METRICS
 from diffcern.report.columns import (
+    AGAIN,
     RECORDS,
     SKIPPED,
     STATISTICS,
@@ -31,7 +34,10 @@ from diffcern.report.columns import (
     unique,
     with_confidence,
 )
+from diffcern.tables import check_records
+from diffcern.texts import read_text
 
+REWRITE = "Run the benchmark again to rewrite it"
 # The order papers print (noise, blur, weather, digital; the extra four last); anything else follows by name.
 SHIFT_ORDER = [
     "clean",
@@ -55,6 +61,25 @@ SHIFT_ORDER = [
     "spatter",
     "saturate",
 ]
+
+
+class Plan(BaseModel):
+    """What `plan.json` says. images: in each cell; None where it does not say. conditions: (shift, severity)."""
+
+    task: str | None = None  # older plans are of classes
+    images: Annotated[int, Field(ge=1)] | None = None
+    conditions: tuple[tuple[str, Annotated[int, Field(ge=0)]], ...] = ()
+
+
+class EntryRow(BaseModel):
+    """What a row of `entries.json` says."""
+
+    entry: Name
+    method: Name | None = None
+    protocol: Name | None = None
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    needs_batch: bool = False
+    description: str | None = None
 
 
 @dataclass(frozen=True)
@@ -145,31 +170,63 @@ def load(run_dir: str | Path) -> Run:
         raise DiffcernError(
             f"no records in {path / 'records'} yet: `diffcern bench SPEC.toml --out {path}` writes them."
         )
-    plan = _json(path / "plan.json", {})
-    task = plan.get("task", "classification")
+    plan: Plan = _described(path / "plan.json", Plan, Plan())
+    task = plan.task or "classification"
     if task not in METRICS:
         raise DiffcernError(f"{path / 'plan.json'} is of the task {task!r}, which this version does not know.")
     columns = RECORDS if task == "classification" else RECORDS.append(STATISTICS)
-    records = unique(pa.concat_tables([with_confidence(read_table(file, columns)) for file in files]))
+    for file in files:
+        check_records(file)
+    tables = [with_confidence(_checked(read_table(file, columns), file, task)) for file in files]
+    if plan.task is None and any(map(_of_maps, files)):
+        raise DiffcernError(f"{path / 'plan.json'} does not say the task, and the records are of maps. {REWRITE}")
+    records = unique(pa.concat_tables(tables), ("method", "dataset", "target", "prediction"))
     if not len(records):
         raise DiffcernError(f"the record files in {path / 'records'} hold no rows: run the benchmark again.")
     answers = dict(split(records))
     timings, skipped = by_cell(path / "timings", TIMINGS), by_cell(path / "skipped", SKIPPED)
     entries = _entries(path / "entries.json", {key[0]: first(rows, "method") for key, rows in answers.items()})
     spec = path / "spec.toml"
-    conditions = {key[1:] for key in answers} | {(shift, severity) for shift, severity in plan.get("conditions", [])}
+    conditions = {key[1:] for key in answers} | set(plan.conditions)
     keys = [(entry.name, *condition) for entry in entries for condition in sorted(conditions)]
     none = records.slice(0, 0)
     return Run(
         path=path,
         dataset=first(records, "dataset"),
         task=task,
-        images=plan.get("images"),
+        images=plan.images,
         entries=entries,
-        classes=[str(name) for name in _json(path / "classes.json", [])],
-        spec=spec.read_text(encoding="utf-8") if spec.is_file() else "",
+        classes=list(_described(path / "classes.json", tuple[str, ...], ())),
+        spec=read_text(spec) if spec.is_file() else "",
         cells={key: _cell(answers.get(key, none), timings.get(key), skipped.get(key)) for key in keys},
     )
+
+
+def _of_maps(file: Path) -> bool:
+    """Whether records have statistics, which those of classes have not."""
+    if "statistics" not in pq.read_schema(file).names:
+        return False
+    table = read_table(file, pa.schema([STATISTICS]))
+    return bool(pa.compute.any(pa.compute.greater(pa.compute.list_value_length(table["statistics"]), 0)).as_py())
+
+
+def _checked(table: pa.Table, file: Path, task: str) -> pa.Table:
+    """The table. Raises DiffcernError for answers that no bench gives: classes that there are none of, statistics that
+    are not the task's."""
+    target, prediction = table["target"].to_numpy(), table["prediction"].to_numpy()
+    classes = pa.compute.list_value_length(table["probabilities"]).fill_null(0).to_numpy()
+    beyond = (classes > 0) & ((prediction < 0) | (np.maximum(target, prediction) >= classes))
+    odd = (
+        beyond.any()
+        or min(target.min(initial=0), prediction.min(initial=0)) < -1
+        or (table["severity"].to_numpy() < 0).any()
+    )
+    if task != "classification":
+        lengths = set(pa.compute.list_value_length(table["statistics"]).fill_null(0).to_numpy().tolist()) - {0}
+        odd |= len(lengths) > 1 or any(length != 5 if task == "depth" else length % 3 for length in lengths)
+    if odd:
+        raise DiffcernError(f"{file} holds answers that no bench gives: it was changed; {AGAIN}")
+    return table
 
 
 def _cell(rows: pa.Table, timing: pa.Table | None, skipped: pa.Table | None) -> Cell:
@@ -205,26 +262,24 @@ def _statistics(rows: pa.Table) -> NDArray[Any]:
 
 def _entries(file: Path, methods: dict[str, str]) -> list[Entry]:
     """Described entries first, in their order, then any others that have records."""
+    rows: tuple[EntryRow, ...] = _described(file, tuple[EntryRow, ...], ())
     described = [
         Entry(
-            name=row["entry"],
-            method=row.get("method") or methods.get(row["entry"], ""),
-            protocol=row.get("protocol"),
-            batch_size=row.get("batch_size"),
-            needs_batch=bool(row.get("needs_batch", False)),
-            description=row.get("description") or "",
+            name=row.entry,
+            method=row.method or methods.get(row.entry, ""),
+            protocol=row.protocol,
+            batch_size=row.batch_size,
+            needs_batch=row.needs_batch,
+            description=row.description or "",
         )
-        for row in _json(file, [])
+        for row in rows
     ]
     known = {entry.name for entry in described}
+    if len(known) < len(described):
+        raise DiffcernError(f"{file} describes an entry twice. Run the benchmark again to rewrite it.")
     return described + [Entry(name, method) for name, method in methods.items() if name not in known]
 
 
-def _json(file: Path, default: Any) -> Any:
+def _described(file: Path, kind: Any, default: Any) -> Any:
     """What is in `file`, the default where there is none: what it describes is optional in a report."""
-    if not file.is_file():
-        return default
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DiffcernError(f"cannot read {file}: {error}. Run the benchmark again to rewrite it.") from error
+    return read_config(file, kind, REWRITE) if file.is_file() else default

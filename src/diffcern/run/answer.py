@@ -19,7 +19,7 @@ from diffcern.data.shifts import SHIFTS
 from diffcern.data.shifts import shift as shifted
 from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.methods import checked_options
-from diffcern.methods.purification import PURIFIERS, Ensemble, join, unused_predictor
+from diffcern.methods.purification import PURIFIERS, Ensemble, join, purifier_of, unused_predictor
 from diffcern.predictors.question_answering import Answerer, load_answerer
 from diffcern.priors import Prior
 from diffcern.purifier import Purifier
@@ -60,7 +60,7 @@ def purification(method: str, options: Mapping[str, Any], answerer: Answerer, pr
         raise DiffcernError(f"{folder} is not finished: run its `diffcern align-answerer` again")
     after = load_answerer(str(folder / PREDICTOR)).to(prior.device)
     kept = {name: chosen[name] for name in ("cache", "rows") if name in chosen}
-    purifier = PURIFIERS[alignment.method](unused_predictor(), prior, **alignment.options, **kept).purifier
+    purifier = purifier_of(alignment, unused_predictor(), prior, **kept)
     return Purification(purifier, after, chosen.get("ensemble", "sum"))
 
 

@@ -51,7 +51,7 @@ def evaluate(
     if bench.dense and not (out / "truths.parquet").is_file():
         folder.write_table("truths.parquet", truths(bench))
     work = units(spec, len(bench.order))
-    todo = [unit for unit in work[shard[0] :: shard[1]] if not folder.done(unit.name)]
+    todo = [unit for unit in work[shard[0] :: shard[1]] if not folder.done(unit.name, unit.stop - unit.start)]
     mine = len(work[shard[0] :: shard[1]])
     if workers > 1 and len(todo) > 1:
         done = iter(range(mine - len(todo) + 1, mine + 1))
@@ -62,4 +62,4 @@ def evaluate(
             progress(number, mine, unit.title)
             do_unit(bench, folder, unit)
     progress(mine, mine, "done")
-    return all(folder.done(unit.name) for unit in work), folder.skipped()
+    return all(folder.done(unit.name, unit.stop - unit.start) for unit in work), folder.skipped()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from diffcern.errors import DiffcernError, UsageError
-from diffcern.files import atomically, check_folder
+from diffcern.files import atomically, check_folder, reading
 
 SUFFIXES = (".parquet", ".csv", ".json")
+CHECKSUM = "checksum"  # the key that the line of a row ends with, and the row does not have
 
 
 def check_out(out: Path, overwrite: bool = False) -> None:
@@ -32,9 +35,11 @@ def check_out(out: Path, overwrite: bool = False) -> None:
 class Journal:
     """The rows of a result file on the way: `.NAME.partial.jsonl` beside it until `finish` writes NAME.
 
-    settings must be the same for a journal to be continued; overwrite starts another one where they are not. The
-    journal is locked (the system lets go of it whichever way the command ends). Raises what `check_out` does, and
-    DiffcernError for other settings or a journal that another command is writing.
+    settings must be the same for a journal to be continued; overwrite starts another one where they are not, and makes
+    damaged rows again. Each line of a row ends with a checksum; rows of older journals have none. The journal is locked
+    (the system lets go of it whichever way the command ends). Raises what `check_out` does, and DiffcernError for other
+    settings, a line that is not what was written (a last one that was torn is left out) or a journal that another
+    command is writing.
     """
 
     def __init__(self, out: Path, settings: dict[str, Any], *, overwrite: bool = False) -> None:
@@ -43,34 +48,82 @@ class Journal:
         self.path = out.with_name(f".{out.name}.partial.jsonl")
         self._header = json.dumps(settings, sort_keys=True, default=str)
         self.rows: list[dict[str, Any]] = []
+        self._older = 0
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("ab+")
+        except OSError as error:
+            raise DiffcernError(f"cannot write {out}: {error.strerror}; give another --out") from error
+        try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._read(overwrite)
+        except DiffcernError:
+            self._file.close()
+            raise
         except BlockingIOError as error:
+            self._file.close()
             raise DiffcernError(f"another command is writing {out}: wait for it, or give another --out") from error
         except OSError as error:
+            self._file.close()
             raise DiffcernError(f"cannot write {out}: {error.strerror}; give another --out") from error
 
     def _read(self, overwrite: bool) -> None:
         """Takes the rows that are there; cuts off a torn last line."""
         self._file.seek(0)
         *lines, torn = self._file.read().split(b"\n")
-        same = bool(lines) and lines[0].decode() == self._header
-        if same:
-            self.rows = [json.loads(line) for line in lines[1:]]
+        if not lines:
+            self.restart()
+        elif lines[0] == self._header.encode():
             self._file.truncate(self._file.tell() - len(torn))
-        elif overwrite or not lines:
+            self._take(lines[1:], overwrite)
+        elif overwrite:
             self.restart()
         else:
+            begun = "was begun with other settings" if _object(lines[0]) else "is damaged in line 1"
+            raise DiffcernError(f"{self.path} {begun}: give --overwrite to start again, or another --out")
+
+    def _take(self, lines: list[bytes], overwrite: bool) -> None:
+        """The rows of these lines. Where some are damaged they are left out, if that is wanted, and else an error."""
+        damaged: dict[int, str] = {}
+        kept: dict[str, dict[str, Any]] = {}
+        rows = {number: _object(line) for number, line in enumerate(lines, start=2)}
+        known = {number: row.pop(CHECKSUM, None) for number, row in rows.items()}
+        sums = {number: text for number, text in known.items() if isinstance(text, str)}
+        told = Counter(map(_older, sums.values())).most_common(1)
+        self._older = told[0][0] if told else len(rows)
+        for number, row in rows.items():
+            id_ = row.get("id")
+            unsummed = known[number] is None and number < min(sums, default=number + 1) and number - 2 < self._older
+            odd = known[number] is None and "error" not in row  # which the rows of every command have
+            if odd or not isinstance(id_, str) or not isinstance(row.get("error"), str | None):
+                damaged[number] = "is no row of a result"
+            elif not unsummed and known[number] != self._checksum(row):
+                damaged[number] = "was changed since it was written (its checksum differs)"
+            elif id_ in kept:
+                damaged[number] = f"answers {id_!r} a second time"
+            else:
+                kept[id_] = row
+        if damaged and not overwrite:
+            number, why = next(iter(damaged.items()))
             raise DiffcernError(
-                f"{self.path} was begun with other settings: give --overwrite to start again, or another --out"
+                f"{self.path}, line {number} {why}{f', and {len(damaged) - 1} more' if len(damaged) > 1 else ''}: give "
+                f"--overwrite to make it again and keep the other {len(kept)} rows, or another --out"
             )
+        self.rows = list(kept.values())
+        if damaged:
+            self.restart()
+            for row in kept.values():
+                self.add(row)
+
+    def _checksum(self, row: dict[str, Any]) -> str:
+        """Over the row and the settings: a row of another journal has another. Before it stands how many rows an older
+        version left without one: a line that has lost its checksum is none of them."""
+        text = f"{self._older}\n{self._header}\n{json.dumps(row)}"
+        return f"{self._older}-{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
 
     def restart(self) -> None:
         """Forgets the rows."""
-        self.rows = []
+        self.rows, self._older = [], 0
         self._file.truncate(0)
         self._write(self._header)
 
@@ -80,14 +133,20 @@ class Journal:
 
     def add(self, row: dict[str, Any]) -> None:
         """One more row, handed to the system when this returns."""
-        self._write(json.dumps(row))
+        self._write(json.dumps({**row, CHECKSUM: self._checksum(row)}))
         self.rows.append(row)
 
     def finish(self) -> None:
-        """Writes the table whole, in the order of ids, and removes the journal."""
+        """Writes the table whole, in the order of ids, and removes the journal. Raises DiffcernError where the rows of
+        an older journal, which has no checksums, are not of one form."""
         rows = sorted(self.rows, key=lambda row: row["id"])
         names = dict.fromkeys(name for row in rows for name in row)  # an unreadable image has but two of them
-        columns = {name: pa.array([row.get(name) for row in rows]) for name in names}
+        try:
+            columns = {name: pa.array([row.get(name) for row in rows]) for name in names}
+        except pa.ArrowException as error:
+            raise DiffcernError(
+                f"{self.path} holds rows of several forms ({error}): it was damaged; delete it to start again"
+            ) from error
         table = pa.table({n: c.cast(pa.string()) if c.type == pa.null() else c for n, c in columns.items()})
         if self.out.suffix == ".parquet":
             atomically(self.out, lambda partial: pq.write_table(table, partial))
@@ -97,3 +156,26 @@ class Journal:
             atomically(self.out, lambda partial: partial.write_text(json.dumps(rows, indent=1) + "\n"))
         self.path.unlink(missing_ok=True)
         self._file.close()
+
+
+def _older(checksum: str) -> int:
+    number = checksum.partition("-")[0]
+    return int(number) if number.isascii() and number.isdecimal() and len(number) < 10 else 0
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    """The JSON object in a line; empty where there is none."""
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):  # also of bytes that are no text
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def read_rows(out: Path) -> list[dict[str, Any]]:
+    """The rows of a finished Parquet file. Raises DiffcernError for one that is damaged."""
+    with reading(out, "Delete it, and it is made again"):
+        rows: list[dict[str, Any]] = pq.read_table(out).to_pylist()
+        if not all(isinstance(row.get("id"), str) and isinstance(row["error"], str | None) for row in rows):
+            raise ValueError("it has no columns id and error of texts")
+    return rows

@@ -29,7 +29,7 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Writes down what the folder's images are made with; DiffcernError where it holds images made otherwise."""
     text = json.dumps(settings, indent=1, sort_keys=True, default=str)
     known = folder / SETTINGS
-    if known.exists() and known.read_text() != text:
+    if known.exists() and known.read_bytes() != text.encode():
         raise DiffcernError(f"{folder} holds images that were purified otherwise ({known}): give another --out")
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(known, text.encode())

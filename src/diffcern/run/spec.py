@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from diffcern.configs import Name
 from diffcern.data.corruptions import COMMON, EXTRA
 from diffcern.data.scenes import Scenes
 from diffcern.data.shifts import SHIFTS
@@ -20,11 +22,20 @@ from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.methods import checked_options, reads_batch
 from diffcern.methods.presets import preset_options
 from diffcern.run.protocols import PROTOCOLS, Protocol
+from diffcern.texts import read_toml
 
 Value = TypeVar("Value")
 STRICT = ConfigDict(extra="forbid")
 SHIPPED = Path(__file__).parents[1] / "specs"
+Whole = Annotated[int, Field(strict=True)]  # not true, "5" or 5.0
+Truth = Annotated[bool, Field(strict=True)]
 GROUPS: dict[str, tuple[str, ...]] = {"common": COMMON, "extra": EXTRA, "small": tuple(SHIFTS)}
+
+
+def _names_a_folder(name: str) -> str:
+    if not name.isprintable() or name in (".", "..") or name.startswith("/"):
+        raise ValueError("a name that a folder can have")
+    return name
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -36,9 +47,9 @@ class Data:
     """
 
     dataset: str
-    count: int | None = None
-    skip: int = 0
-    class_names: tuple[str, ...] | None = None
+    count: Whole | None = None
+    skip: Whole = 0
+    class_names: tuple[Name, ...] | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -55,13 +66,13 @@ class Models:
     predictor: str | None = None
     prior: str | None = None
     task: Literal["classification", "segmentation", "depth"] = "classification"
-    labels: tuple[str, ...] | dict[str, tuple[str, ...]] | None = None
-    templates: tuple[str, ...] | None = None
-    class_map: dict[str, str] | None = None
-    allow_pickle: bool = False
-    trust_remote_code: bool = False
+    labels: tuple[Name, ...] | dict[Name, tuple[Name, ...]] | None = None
+    templates: tuple[Name, ...] | None = None
+    class_map: dict[Name, Name] | None = None
+    allow_pickle: Truth = False
+    trust_remote_code: Truth = False
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
-    compile: bool = False
+    compile: Truth = False
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -72,8 +83,8 @@ class Shifts:
     """
 
     names: tuple[str, ...] = ("clean",)
-    severities: tuple[int, ...] = (5,)
-    whole: bool = False
+    severities: tuple[Whole, ...] = (5,)
+    whole: Truth = False
 
     @property
     def cells(self) -> list[tuple[str, int]]:
@@ -96,7 +107,7 @@ class Entry:
     method: str
     preset: str = "paper"
     protocol: Protocol = "episodic"
-    batch_size: int = Field(default=1, ge=1)
+    batch_size: Whole = Field(default=1, ge=1)
     concentration: float = Field(default=0.1, gt=0, allow_inf_nan=False)
     description: str = ""
     options: dict[str, Any] = field(default_factory=dict)
@@ -109,12 +120,12 @@ SECTIONS = {"data": Data, "models": Models, "shifts": Shifts, "entries": Entry}
 class Spec:
     """A whole bench."""
 
-    name: str
+    name: Annotated[Name, AfterValidator(_names_a_folder)]
     data: Data
     models: Models
     entries: dict[str, Entry]
     shifts: Shifts = field(default_factory=Shifts)
-    seed: int = 0
+    seed: Whole = 0
 
     def to_toml(self) -> str:
         """The resolved specification, as written into the run folder."""
@@ -134,9 +145,9 @@ def read_spec(source: str | Path, overrides: Sequence[str] = ()) -> Spec:
         shipped = [known.stem for known in SHIPPED.glob("*.toml")]
         raise UsageError(f"no such file: {source}; {unknown('specification', str(source), shipped)}")
     try:
-        table = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not TOML: {error}") from error
+        table = read_toml(path)
+    except DiffcernError as error:
+        raise UsageError(str(error)) from error
     for assignment in overrides:
         override(table, assignment)
     return parse_spec(table, str(path))
@@ -180,14 +191,20 @@ def _validated(kind: type[Value], table: Mapping[str, Any], what: str) -> Value:
     except ValidationError as error:
         problems = error.errors()  # a name that does not exist first: what is missing may be what was meant
         first = min(problems, key=lambda problem: problem["type"] != "unexpected_keyword_argument")
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(_key(part) for part in first["loc"])
         if first["type"] == "unexpected_keyword_argument":
-            section, _, name = where.rpartition(".")
-            known: Any = SECTIONS[section.partition(".")[0]] if section else kind
+            *section, name = map(str, first["loc"])  # a key in quotes may hold a dot
+            known: Any = SECTIONS[section[0]] if section else kind
             form = "table" if isinstance(first["input"], dict) else "key"
             message = unknown(form, name, [field.name for field in dataclasses.fields(known)])
-            raise UsageError(f"{what}{f', [{section}]' if section else ''}: {message}") from error
+            place = ".".join(map(_key, section))
+            raise UsageError(f"{what}{f', [{place}]' if place else ''}: {message}") from error
         raise UsageError(f"{what}, at {where or 'the top'}: {first['msg']}") from error
+
+
+def _key(part: str | int) -> str:
+    """As TOML writes it: in quotes where it is no bare key."""
+    return str(part) if re.fullmatch(r"[A-Za-z0-9_-]+", str(part)) else f'"{part}"'
 
 
 def _with_preset(entry: Entry, task: str) -> Entry:
@@ -207,10 +224,13 @@ def override(table: dict[str, Any], assignment: str) -> None:
     if not equals or not key:
         raise UsageError(f"--set takes a.b=value, not {assignment!r}")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        parsed = tomllib.loads(f"value = {text}")
+        value = parsed["value"] if parsed.keys() == {"value"} else text
+    except (tomllib.TOMLDecodeError, RecursionError):
         value = text
     *parents, last = key.strip().split(".")
+    if not all((*parents, last)):
+        raise UsageError(f"--set takes a.b=value, not {assignment!r}")
     for parent in parents:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
@@ -228,8 +248,14 @@ def _without_none(value: Any) -> Any:
 def check_same(spec: Spec, folder: Path) -> None:
     """Raises DiffcernError when the folder holds the records of another specification."""
     existing = folder / "spec.toml"
-    if not existing.is_file() or existing.read_text() == spec.to_toml():
+    if not existing.is_file() or existing.read_bytes() == spec.to_toml().encode():
         return
+    try:
+        read_toml(existing)
+    except DiffcernError as error:
+        raise DiffcernError(
+            f"{error}: {folder} does not say what was run; restore the file, give another --out, or delete the folder"
+        ) from error
     try:
         same = read_spec(existing).to_toml() == spec.to_toml()  # an older version wrote fewer defaults
     except UsageError:

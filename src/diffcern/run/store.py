@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -12,9 +13,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from diffcern.configs import read_config
 from diffcern.errors import DiffcernError
-from diffcern.files import atomically
+from diffcern.files import atomically, write_whole
 from diffcern.run.units import Done
+from diffcern.tables import CHECKSUM, check_records, checksum, read_table
 
 RECORD_SCHEMA = pa.schema(
     [
@@ -54,6 +57,11 @@ PICTURE_SCHEMA = pa.schema(
         ("png", pa.binary()),  # indices of classes with a palette, or millimetres in 16 bits
     ]
 )
+KEY = ["entry", "shift", "severity", "id"]
+NEEDED = pa.schema(  # of records, whatever else a version writes
+    [RECORD_SCHEMA.field(name) for name in (*KEY, "target", "prediction", "nfe_forward", "nfe_backward")]
+)
+AGAIN = "delete it, and the same `diffcern bench` makes it again"
 PARTS = {  # of a fingerprint, and what it means when one differs
     "predictor": "other weights or settings of the predictor",
     "prior": "other weights or settings of the prior",
@@ -69,6 +77,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._done: set[str] = set()  # units that were looked at and are whole
         try:
             for name in ("records", "timings", "skipped"):
                 (path / name).mkdir(parents=True, exist_ok=True)
@@ -87,34 +96,63 @@ class RunFolder:
         atomically(self.path / name, lambda partial: pq.write_table(table, partial))
 
     def skipped(self) -> dict[str, str]:
-        """What all units of this run skipped, whoever did them: id -> reason."""
-        tables = [pq.read_table(file) for file in sorted((self.path / "skipped").glob("*.parquet"))]
+        """What all units of this run skipped, whoever did them: id -> reason. Raises DiffcernError."""
+        files = sorted((self.path / "skipped").glob("*.parquet"))
+        tables = [read_table(file, SKIPPED_SCHEMA, AGAIN) for file in files]
         return {row["id"]: row["reason"] for table in tables for row in table.to_pylist()}
 
-    def done(self, unit: str) -> bool:
-        """Whether the records of that unit of work are there."""
-        return (self.path / "records" / f"{unit}.parquet").is_file()
+    def done(self, unit: str, count: int) -> bool:
+        """Whether that unit of work is there whole: a record, or a reason for having none, of each of its images.
+
+        Files that are damaged, lack rows or were changed since they were written do not count: the unit is done again.
+        """
+        if unit not in self._done and self._whole(unit, count):
+            self._done.add(unit)
+        return unit in self._done
+
+    def _whole(self, unit: str, count: int) -> bool:
+        records, skipped = (self.path / part / f"{unit}.parquet" for part in ("records", "skipped"))
+        if not records.is_file():
+            return False
+        try:
+            check_records(records)
+            rows = read_table(records, NEEDED, AGAIN).select(KEY).to_pylist()
+            rows += read_table(skipped, SKIPPED_SCHEMA, AGAIN).select(KEY).to_pylist() if skipped.is_file() else []
+        except DiffcernError:
+            return False
+        return len(rows) == count and len({tuple(row.values()) for row in rows}) == count
 
     def write_unit(self, unit: str, done: Done) -> None:
-        """Records last: a unit counts as done when they are there."""
+        """Records last: a unit counts as done when they are there, as the timings' checksum of them says."""
         if done.pictures:
             (self.path / "answers").mkdir(exist_ok=True)
             self._write("answers", unit, done.pictures, PICTURE_SCHEMA)
+        (self.path / "skipped" / f"{unit}.parquet").unlink(missing_ok=True)  # of a unit that is done again
         if done.skipped:
             self._write("skipped", unit, done.skipped, SKIPPED_SCHEMA)
-        self._write("timings", unit, [asdict(timing) for timing in done.timings], TIMING_SCHEMA)
         rows = [{**asdict(record), "notes": json.dumps(record.notes, sort_keys=True)} for record in done.records]
-        self._write("records", unit, rows, RECORD_SCHEMA)
+        content = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows, schema=RECORD_SCHEMA), content)
+        timed = TIMING_SCHEMA.with_metadata({CHECKSUM: checksum(content.getvalue())})
+        self._write("timings", unit, [asdict(timing) for timing in done.timings], timed)
+        write_whole(self.path / "records" / f"{unit}.parquet", content.getvalue())
 
     def _write(self, kind: str, unit: str, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
         self.write_table(f"{kind}/{unit}.parquet", pa.Table.from_pylist(list(rows), schema=schema))
 
 
 def check_fingerprint(path: Path, fingerprint: Mapping[str, str]) -> None:
-    """Raises DiffcernError when the run folder `path` holds the records of other models, images or options."""
+    """Raises DiffcernError when the run folder `path` holds the records of other models, images or options, or does not
+    say of which."""
     known = path / "fingerprint.json"
     if known.is_file():
-        before = json.loads(known.read_text())
+        try:
+            before: dict[str, str] = read_config(known, dict[str, str], "A bench writes it")
+        except DiffcernError as error:
+            raise DiffcernError(
+                f"{error}, and without it nobody can tell whether the records are of these models: restore it, give "
+                f"another --out, or delete {path} to start afresh"
+            ) from error
         changed = [what for part, what in PARTS.items() if before.get(part) != fingerprint.get(part)]
     else:
         changed = ["a version that kept no fingerprints"] if any((path / "records").glob("*.parquet")) else []

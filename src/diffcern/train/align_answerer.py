@@ -220,8 +220,9 @@ def _table(path: Path, count: int, seed: int) -> list[Told]:
     kinds = values.get("kind", [""] * len(values["caption"]))
     captions: dict[str, list[Text]] = {}
     for caption, question, answer, choices, kind in zip(*list(values.values())[:4], kinds, strict=True):
-        texts = (caption, question, answer, *(choices or []))
-        if not choices or answer not in choices or not all(isinstance(text, str) and text.strip() for text in texts):
+        listed = choices if isinstance(choices, list) else []
+        texts = (caption, question, answer, *listed)
+        if answer not in listed or not all(isinstance(text, str) and text.strip() for text in texts):
             raise DiffcernError(f"{path}: every row needs a caption, a question, and choices that hold the answer")
         captions.setdefault(caption, []).append((question, answer, tuple(choices), str(kind or "")))
     named = list(captions.items())

@@ -20,11 +20,11 @@ from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig
 
 from diffcern.errors import UsageError
 from diffcern.predictors.image_processors import squeezing
-from diffcern.priors.native import write_weights
 from diffcern.rng import generator
 from diffcern.train.captions import Captioned, CaptionTable, read_captions
 from diffcern.train.images import pixel_statistics
 from diffcern.train.loop import Outcome, Schedule, check_out, train
+from diffcern.weights import write_weights
 from diffcern.words import text_config
 
 LARGEST_SCALE = 100.0  # as published
@@ -91,7 +91,7 @@ def train_clip(
         model.logit_scale.clamp_(max=math.log(LARGEST_SCALE))
     model.config.architectures = ["CLIPModel"]
     model.config.save_pretrained(folder)
-    write_weights(model, folder / "model.safetensors", torch.float16)
+    write_weights(model.state_dict(), folder / "model.safetensors", torch.float16)
     processor.save_pretrained(folder)
     table.tokenizer.save_pretrained(folder)
     return model, outcome

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from diffcern.copies import duplicate
 from diffcern.data import Dataset, subset
-from diffcern.errors import DiffcernError
+from diffcern.errors import DiffcernError, UsageError
 from diffcern.files import reading
 from diffcern.methods.base import OPTIMIZERS
 from diffcern.predictors.base import Predictor
@@ -47,6 +47,14 @@ class Recipe:
     batch_size: int = 64
     optimizer: str = "adamw"
     momentum: float = 0.9  # of SGD
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for rates that no optimiser could follow."""
+        if not (0 <= self.learning_rate < math.inf and 0 <= self.weight_decay < math.inf):
+            raise UsageError(
+                f"learning rate and weight decay are finite and at least 0, not {self.learning_rate} and "
+                f"{self.weight_decay}"
+            )
 
     def view(self, predictor: Predictor, shape: torch.Size) -> View:
         """What training sees of an image."""
@@ -163,4 +171,4 @@ def _resume(checkpoint: Path, parts: dict[str, Any]) -> tuple[list[float], dict[
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         for name, part in parts.items():
             part.load_state_dict(state[name])
-    return state["losses"], state["best"]
+        return list(state["losses"]), dict(state["best"])

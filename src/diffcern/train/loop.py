@@ -21,8 +21,8 @@ from diffusers.training_utils import EMAModel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from diffcern.errors import DiffcernError
-from diffcern.files import check_folder
+from diffcern.errors import DiffcernError, UsageError
+from diffcern.files import check_folder, reading
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -41,6 +41,15 @@ class Schedule:
     minutes: float = math.inf  # stop (resumably) after this time
     checkpoint_seconds: float = 120.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for NaN, and infinity but in minutes, and for a seed that torch cannot hold."""
+        rates = {"learning rate": self.learning_rate, "weight decay": self.weight_decay, "EMA decay": self.ema_decay}
+        odd = [f"{name} {value}" for name, value in rates.items() if not 0 <= value < math.inf]
+        if odd or math.isnan(self.minutes):
+            raise UsageError(f"rates are finite and at least 0, minutes a number, not {', '.join(odd) or self.minutes}")
+        if not -(2**63) <= self.seed < 2**63:
+            raise UsageError(f"a seed is within 2^63, not {self.seed}")
 
     @property
     def steps(self) -> int:
@@ -168,19 +177,18 @@ def _resume(
     """Loads the checkpoint if there is one; returns the step to go on from and the loss so far."""
     if not checkpoint.exists():
         return 0, 0.0
-    try:
+    with reading(checkpoint, "Delete it to start again"):
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        before = json.loads(state["settings"])
-    except Exception as error:
-        raise DiffcernError(f"cannot read {checkpoint}: {error}; delete it to start again") from error
+        before = dict(json.loads(state["settings"]))
     now = json.loads(json.dumps(settings, default=str))
     changed = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
     if changed:
         what = ", ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in changed)
         raise DiffcernError(f"{checkpoint} was made with other settings ({what}); use them, or another --out")
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    rates.load_state_dict(state["rates"])
-    ema.load_state_dict(state["ema"])
-    ema.to(device=next(model.parameters()).device)
-    return state["step"], state["average"]
+    with reading(checkpoint, "Delete it to start again"):
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        rates.load_state_dict(state["rates"])
+        ema.load_state_dict(state["ema"])
+        ema.to(device=next(model.parameters()).device)
+        return int(state["step"]), float(state["average"])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from diffcern.configs import check_config
 from diffcern.data import Dataset
 from diffcern.predictors.base import Predictor
 from diffcern.predictors.mae import MaeConfig, MaskedAutoencoder, mae_predictor, save_mae
@@ -61,6 +62,7 @@ def train_mae(
         mean=tuple(round(value, 4) for value in mean.tolist()),
         std=tuple(round(value, 4) for value in std.tolist()),
     )
+    check_config(config)
     torch.manual_seed(schedule.seed)  # the initial weights
     predictor = mae_predictor(config).to(device)
     model = predictor.model

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
+from diffcern.configs import check_config
 from diffcern.data import Dataset
 from diffcern.errors import UsageError
 from diffcern.predictors.base import Kind, Predictor
@@ -68,6 +69,7 @@ def train_predictor(
         recipe.depth,
         recipe.task,
     )
+    check_config(config)
     torch.manual_seed(schedule.seed)  # the initial weights
     predictor = native_predictor(config).to(device).train()
     predictor.to(memory_format=torch.channels_last)  # faster convolutions

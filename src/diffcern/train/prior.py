@@ -14,6 +14,7 @@ from diffusers import DDIMScheduler
 from torch import Tensor, nn
 from torchvision.utils import make_grid, save_image
 
+from diffcern.configs import check_config
 from diffcern.data import Dataset
 from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.familiarity import clean_errors
@@ -93,6 +94,7 @@ def train_prior(
     maps = maps_of(recipe.maps, dataset, table)
     names = () if maps else tuple(dataset.class_names)
     config = NativeConfig(recipe.architecture, recipe.objective, recipe.image_size, recipe.channels, names, maps)
+    check_config(config)
     torch.manual_seed(schedule.seed)  # the initial weights
     prior = native_prior(config, width=recipe.width, depth=recipe.depth, heads=recipe.heads, patch=recipe.patch)
     if recipe.init:
