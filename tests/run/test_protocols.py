@@ -130,10 +130,17 @@ def test_every_record_says_where_in_the_stream_it_came(table, tmp_path, protocol
     orders = [row["notes"]["order"] for row in rows]
     assert sorted(orders) == (list(range(90)) if protocol in ("continual", "mixed") else sorted([*range(45)] * 2))
     assert all(cell["n"] == 45 and cell["complete"] for cell in summarise(tmp_path / "run") if cell["shift"] != "mean")
-    again = tmp_path / "again"
-    evaluate(spec, again, device=CPU, workers=2)
-    for path in (tmp_path / "run" / "records").glob("*.parquet"):
-        assert (again / "records" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_protocols_are_the_same_on_two_workers(table, tmp_path):
+    table["entries"] = {p: {"method": "tent", "protocol": p, "batch_size": 15} for p in PROTOCOLS}
+    spec = parse_spec(table)
+    evaluate(spec, tmp_path / "one", device=CPU)
+    evaluate(spec, tmp_path / "two", device=CPU, workers=2)
+    files = sorted(path.name for path in (tmp_path / "one" / "records").iterdir())
+    assert len(files) >= len(PROTOCOLS)
+    for name in files:
+        assert (tmp_path / "two" / "records" / name).read_bytes() == (tmp_path / "one" / "records" / name).read_bytes()
 
 
 def test_state_is_carried_as_the_protocol_says(table):
