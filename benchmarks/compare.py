@@ -2,7 +2,8 @@
 
     python benchmarks/compare.py RUN_DIR ENTRY OTHER [OTHER ...]
 
-Paired: both met the same images and shifts. 95 % percentile bootstrap over images; an image keeps its shifts.
+Paired: both met the same images and shifts. 95 % percentile bootstrap over images; an image keeps its shifts. Of
+classes also how many answers differ, and by how much the largest class probability does in the mean.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from diffcern.metrics import METRICS
 from diffcern.report.estimates import estimates
@@ -46,7 +49,21 @@ def difference(run: Run, entry: str, other: str) -> str:
         digits, unit = (1, "points") if metric.unit == "%" else (3, metric.unit)
         interval = f"[{low:.{digits}f}, {high:.{digits}f}]"
         parts.append(" ".join(filter(None, (metric.title, f"{value:+.{digits}f}", unit, interval))))
-    return f"{', '.join(parts)}; {images} images x {len(shifts)} shifts"
+    return f"{', '.join(parts)}; {images} images x {len(shifts)} shifts{answers(run, entry, other)}"
+
+
+def answers(run: Run, entry: str, other: str) -> str:
+    """How far apart the answers themselves are, over the shifts; "" for maps."""
+    shifts = [c for c in run.conditions if c[0] != CLEAN and {(entry, *c), (other, *c)} <= run.cells.keys()]
+    if run.task != "classification" or not shifts:
+        return ""
+    others, apart = [], []
+    for condition in shifts:
+        one, two = run.cells[entry, *condition], run.cells[other, *condition]
+        _, i, k = np.intersect1d(one.ids, two.ids, return_indices=True)
+        others.extend(one.prediction[i] != two.prediction[k])
+        apart.extend(abs(one.confidence[i] - two.confidence[k]))
+    return f"; {sum(others)} of {len(others)} answers differ, confidence by {np.mean(apart):.4f}"
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import io
 import math
+import statistics
+import time
 from collections.abc import Iterator
 
 import timm
@@ -26,10 +28,14 @@ from diffcern.data.shifts import shift
 from diffcern.draws import draw
 from diffcern.guides import LowPass
 from diffcern.likelihood import score
+from diffcern.methods import build_method
 from diffcern.methods.parameters import choose_parameters
+from diffcern.methods.presets import preset_options
 from diffcern.predictors import load_predictor
 from diffcern.priors import load_prior
 from diffcern.report.summary import wilson
+from diffcern.tasks import Classification
+from diffcern.types import Inputs
 
 CIFAR = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
@@ -144,12 +150,37 @@ def other_frequencies(count: int) -> Iterator[str]:
     )
 
 
+def moving_priors(count: int) -> Iterator[str]:
+    """What Diffusion-TTA costs with the prior moving too, in turns with the frozen one; presets of one image."""
+    data = load_dataset("embedded:digits")
+    predictor, prior = load_predictor("embedded:digits"), load_prior("embedded:digits")
+    task = Classification(predictor.class_names, prior.class_names)
+    for preset in ("small", "paper"):
+        options = preset_options("diffusion-tta", preset)
+        methods = [
+            build_method("diffusion-tta", predictor, prior, task, options | {"adapt_prior": moving})
+            for moving in (False, True)
+        ]
+        seconds: list[list[float]] = [[], []]
+        for i in range(7):
+            for method, taken in zip(methods, seconds, strict=True):
+                started = time.perf_counter()
+                method.step(method.init(), Inputs(data[i].image[None], [data[i].id]), 0)
+                taken.append(time.perf_counter() - started)
+        ratios = sorted(moving / frozen for frozen, moving in zip(*seconds, strict=True))[1:]  # the first warms up
+        frozen, moving = (statistics.median(taken) for taken in seconds)
+        yield (
+            f"Diffusion-TTA, preset {preset}: {frozen:.2f} s with the prior frozen, {moving:.2f} s moving, ratio "
+            f"{statistics.median(ratios):.2f} [{ratios[0]:.2f} to {ratios[-1]:.2f}] (digits, 7 images in turns)"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=1000)
     count = parser.parse_args().count
     measured = (two_indices(), coupled_norms(count), unreached(), long_features(count), other_frequencies(count))
-    for lines in (*measured, saved_images(count)):
+    for lines in (*measured, moving_priors(count), saved_images(count)):
         for line in lines:
             print(line, flush=True)
 
