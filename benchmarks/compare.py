@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffcern.metrics import METRICS
+from diffcern.kinds import KINDS
 from diffcern.report.estimates import estimates
 from diffcern.report.records import Run, load
 from diffcern.report.summary import CLEAN
@@ -41,7 +41,7 @@ def difference(run: Run, entry: str, other: str) -> str:
     shifts = [c for c, (shift, _) in enumerate(run.conditions) if shift != CLEAN]
     images = max(len(cell.ids) for cell in cells.values())
     parts = []
-    for metric in METRICS[run.task]:
+    for metric in KINDS[run.task].metrics:
         change = changes[metric.name, entry].over(shifts) if (metric.name, entry) in changes else None
         if change is None:
             raise SystemExit("nothing to compare: no truth is known in this run")

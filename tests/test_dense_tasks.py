@@ -9,8 +9,8 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardInd
 
 from diffcern.data.base import VOID, Sample
 from diffcern.errors import DiffcernError, UsageError
+from diffcern.kinds import KINDS
 from diffcern.methods import build_method
-from diffcern.metrics import METRICS
 from diffcern.predictors.native import NativePredictorConfig, native_predictor
 from diffcern.priors.native import NativeConfig, native_prior
 from diffcern.priors.spatial import Maps
@@ -139,7 +139,7 @@ def test_segmentation_is_measured_as_torchmetrics_does():
         MulticlassAccuracy(**shared, average="macro"),
         MulticlassAccuracy(**shared, average="micro"),
     )
-    for metric, reference in zip(METRICS["segmentation"], expected, strict=True):
+    for metric, reference in zip(KINDS["segmentation"].metrics, expected, strict=True):
         assert metric.of(sums) == pytest.approx(reference(outputs.argmax(1), masks).item(), abs=1e-6), metric.name
     half = task.statistics(outputs[1, :, ::2, ::2], Sample("a", IMAGE, -1, mask=masks[1]))  # resized to the mask
     assert sum(half[:3]) <= 256 == sum(half[6:])

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
-from diffcern.metrics import METRICS, accuracy, mean_class_accuracy, mean_iou, pixel_accuracy
+from diffcern.kinds import KINDS
+from diffcern.metrics import accuracy, mean_class_accuracy, mean_iou, pixel_accuracy
 
-DEPTH = {metric.name: metric for metric in METRICS["depth"]}
+DEPTH = {metric.name: metric for metric in KINDS["depth"].metrics}
 
 
 def areas(answer: torch.Tensor, truth: torch.Tensor, count: int) -> np.ndarray:
@@ -43,7 +44,7 @@ def test_classes_that_nobody_has_seen_do_not_count() -> None:
 
 def test_metrics_keep_leading_axes_and_are_nan_without_images() -> None:
     for metrics, size in (("classification", 2), ("segmentation", 9), ("depth", 5)):
-        for metric in METRICS[metrics]:
+        for metric in KINDS[metrics].metrics:
             values = metric.of(np.zeros((4, 3, size)))
             assert values.shape == (4, 3)
             assert np.isnan(values).all()
@@ -60,7 +61,7 @@ def test_depth_is_a_mean_over_images() -> None:
 
 def test_tables_show_a_fraction_that_is_better_when_it_is_higher() -> None:
     """The report's main tables and plots are in percent, and colour by the sign of a difference."""
-    for first, *_ in METRICS.values():
+    for first, *_ in (kind.metrics for kind in KINDS.values()):
         assert (first.unit, first.better) == ("%", "higher")
-    names = [metric.name for metrics in METRICS.values() for metric in metrics]
+    names = [metric.name for kind in KINDS.values() for metric in kind.metrics]
     assert len(set(names)) == len(names)  # a summary tells metrics apart by name alone

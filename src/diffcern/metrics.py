@@ -58,7 +58,7 @@ def pixel_accuracy(sums: Array) -> Array:
     return _ratio(together.sum(-1), true.sum(-1))
 
 
-def _per_image(index: int) -> Callable[[Array], Array]:
+def per_image(index: int) -> Callable[[Array], Array]:
     """The mean over images of one of an image's own measures; the last statistic counts the images."""
     return lambda sums: _ratio(sums[..., index], sums[..., -1])
 
@@ -72,20 +72,3 @@ def _mean(values: Array) -> Array:
     """Over the last axis, of those that are not NaN."""
     known = np.isfinite(values)
     return _ratio(np.where(known, values, 0).sum(-1), known.sum(-1))
-
-
-# By task; the first is the one that tables and plots show.
-METRICS: dict[str, tuple[Metric, ...]] = {
-    "classification": (Metric("accuracy", "accuracy", accuracy),),
-    "segmentation": (
-        Metric("mean_iou", "mean IoU", mean_iou),
-        Metric("mean_class_accuracy", "mean class accuracy", mean_class_accuracy),
-        Metric("pixel_accuracy", "pixel accuracy", pixel_accuracy),
-    ),
-    "depth": (
-        Metric("delta_1", "δ < 1.25", _per_image(0)),
-        Metric("abs_rel", "AbsRel", _per_image(1), unit="", better="lower"),
-        Metric("rmse", "RMSE", _per_image(2), unit="m", better="lower"),
-        Metric("ssim", "SSIM", _per_image(3), unit=""),
-    ),
-}

@@ -19,7 +19,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardInd
 
 from diffcern.data.maps import encode_depth, encode_mask, palette
 from diffcern.errors import DiffcernError
-from diffcern.metrics import METRICS
+from diffcern.kinds import KINDS
 from diffcern.report import print_table, summarise, write_report
 from diffcern.report.maps import EACH, build_maps
 from diffcern.report.records import load
@@ -156,7 +156,7 @@ def test_intervals_are_those_of_a_bootstrap_over_images(masks: Masks) -> None:
         key: torch.tensor([areas(answers[i], masks.truths[i]) for i in ids]).numpy()
         for key, answers in masks.answers.items()
     }
-    metric = METRICS["segmentation"][0]
+    metric = KINDS["segmentation"].metrics[0]
     means, changes = [], []
     for _ in range(2000):
         picks = rng.integers(0, len(ids), len(ids))
@@ -175,7 +175,7 @@ def test_intervals_are_those_of_a_bootstrap_over_images(masks: Masks) -> None:
 def test_objects_of_the_first_metric_come_first_and_all_have_the_same_keys(masks: Masks) -> None:
     rows = summarise(masks.path)
     size = len(ENTRIES) * (len(CELLS) + 1)
-    assert [row["metric"] for row in rows] == [m.name for m in METRICS["segmentation"] for _ in range(size)]
+    assert [row["metric"] for row in rows] == [m.name for m in KINDS["segmentation"].metrics for _ in range(size)]
     assert len({tuple(row) for row in rows}) == 1
     cells = [[(row["entry"], row["shift"], row["severity"]) for row in rows[i : i + size]] for i in (0, size)]
     assert cells[0] == cells[1]

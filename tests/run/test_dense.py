@@ -16,7 +16,7 @@ from diffcern.data.base import VOID, Sample
 from diffcern.data.maps import encode_depth, encode_mask, palette
 from diffcern.data.scenes import Scenes
 from diffcern.errors import UsageError
-from diffcern.metrics import METRICS
+from diffcern.kinds import KINDS
 from diffcern.predictors.native import NativePredictorConfig, native_predictor, save_predictor
 from diffcern.priors.native import NativeConfig, native_prior
 from diffcern.priors.spatial import Maps
@@ -176,7 +176,7 @@ def test_answers_and_truths_are_pictures_of_the_images_size(whole):
 
 def test_the_report_of_such_a_run(whole):
     spec, out = whole
-    others = METRICS[spec.models.task][1:]
+    others = KINDS[spec.models.task].metrics[1:]
     summary = summarise(out)
     assert len(summary) == len(spec.entries) * (len(CELLS) + 1) * (1 + len(others))
     page = write_report(out).read_text()

@@ -12,12 +12,13 @@ from diffcern.data.base import VOID
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.predictors import load_predictor
 from diffcern.priors import load_prior
+from diffcern.tasks import Depth, Segmentation
 from diffcern.train import images as table_module
 from diffcern.train.images import read_table
 from diffcern.train.loop import Schedule
 from diffcern.train.predictor import PredictorRecipe, train_predictor
 from diffcern.train.prior import PriorRecipe, train_prior
-from diffcern.train.truths import loss_of, mirrored
+from diffcern.train.truths import mirrored
 from diffcern.types import Condition
 
 SCENES = subset(load_dataset("embedded:scenes/train"), 24, seed=0)
@@ -70,11 +71,11 @@ def test_a_segmenter_and_a_depth_predictor_learn(tmp_path):
 def test_unknown_pixels_cost_nothing():
     logits, mask = torch.randn(1, 3, 4, 4), torch.full((1, 4, 4), VOID)
     mask[0, 0, 0] = 2
-    assert torch.allclose(loss_of(logits, mask, "segmentation"), F.cross_entropy(logits[:, :, 0, 0], torch.tensor([2])))
+    assert torch.allclose(Segmentation.loss(logits, mask), F.cross_entropy(logits[:, :, 0, 0], torch.tensor([2])))
     depth, metres = torch.zeros(1, 4, 4), torch.full((1, 4, 4), 2.0)
     depth[0, 1, 1] = 1.0
-    assert loss_of(metres, depth, "depth").item() == pytest.approx(0.6931, abs=1e-3)
-    assert torch.isfinite(loss_of(torch.zeros(1, 4, 4), depth, "depth"))  # a network may answer 0
+    assert Depth.loss(metres, depth).item() == pytest.approx(0.6931, abs=1e-3)
+    assert torch.isfinite(Depth.loss(torch.zeros(1, 4, 4), depth))  # a network may answer 0
 
 
 def test_images_and_maps_are_mirrored_together():

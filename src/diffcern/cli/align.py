@@ -40,6 +40,7 @@ from diffcern.cli.options import (
 from diffcern.cli.resumable import resumable
 from diffcern.cli.training import named_data
 from diffcern.errors import UsageError
+from diffcern.kinds import KINDS
 
 if TYPE_CHECKING:
     from diffcern.predictors import Predictor
@@ -105,7 +106,7 @@ def align(
     from diffcern.train.finetune import MAP_RECIPES, RECIPES
 
     _check_task(task, per_class, maps, count, class_names, prompt)
-    dense = task != "classification"
+    dense = KINDS[task].dense
     if method not in PURIFIERS:
         raise UsageError(f"--method is one of {', '.join(PURIFIERS)}, not {method!r}")
     recipes = MAP_RECIPES if dense else RECIPES
@@ -172,11 +173,9 @@ def _check_task(
     task: str, per_class: int | None, maps: str, count: int | None, class_names: str, prompt: list[str] | None
 ) -> None:
     """Raises UsageError where what is to be generated is not said, or said as for another task."""
-    from diffcern.methods.base import TASKS
-
-    if task not in TASKS:
-        raise UsageError(f"--task is one of {', '.join(TASKS)}, not {task!r}")
-    if task == "classification":
+    if task not in KINDS:
+        raise UsageError(f"--task is one of {', '.join(KINDS)}, not {task!r}")
+    if not KINDS[task].dense:
         if maps or count is not None or class_names:
             raise UsageError("--maps, --count and --class-names are for --task segmentation or depth: give --per-class")
         if per_class is None:

@@ -28,6 +28,7 @@ from diffcern.cli.options import (
 )
 from diffcern.cli.rows import write_rows
 from diffcern.errors import UsageError
+from diffcern.kinds import KINDS
 
 if TYPE_CHECKING:
     from diffcern.data import Dataset
@@ -119,7 +120,7 @@ def adapt(
         "seed": seed,
         **({"shuffle": True} if shuffle else {}),
     }
-    if task != "classification":
+    if KINDS[task].dense:
         check_maps_folder(out.with_suffix(""), Path(images))
     journal = Journal(out, chosen, overwrite=overwrite)
     if online or built.needs_batch:
@@ -134,7 +135,7 @@ def adapt(
         device=models.device,
         done={row["id"] for row in journal.rows},
     )
-    if task == "classification":
+    if not KINDS[task].dense:
         watched = warned(given, lambda text: typer.echo(text, err=True)) if online and not shuffle else given
         rows = adapt_rows(models.predictor, watched)
     else:

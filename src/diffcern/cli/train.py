@@ -29,9 +29,10 @@ from diffcern.cli.training import (
     parse_size,
     report,
 )
+from diffcern.kinds import CLASSIFICATION, KINDS, TaskName
 
 if TYPE_CHECKING:
-    from diffcern.predictors.base import Kind
+    pass
 
 app = typer.Typer(help="Train a prior or a predictor.", no_args_is_help=True)
 
@@ -139,8 +140,8 @@ def predictor(
     from diffcern.train.loop import Schedule
     from diffcern.train.predictor import PredictorRecipe, train_predictor
 
-    architecture = architecture or ("small-resnet" if task == "classification" else "small-unet")
-    kind = cast("Kind", task)  # checked where it is used
+    architecture = architecture or ("small-unet" if KINDS.get(task, CLASSIFICATION).dense else "small-resnet")
+    kind = cast("TaskName", task)  # checked where it is used
     recipe = PredictorRecipe(architecture, parse_size(image_size), width, depth, augment, label_smoothing, kind)
     schedule = Schedule(
         images, batch_size, learning_rate, weight_decay, ema_decay=ema_decay, minutes=minutes, seed=seed

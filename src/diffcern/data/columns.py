@@ -13,12 +13,12 @@ from typing import Any
 
 from diffcern.data.images import UnreadableImage
 from diffcern.errors import DiffcernError
+from diffcern.kinds import CLASSIFICATION
 from diffcern.labels import WORDNET_ID
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "png", "picture", "photo")
 # Of tables that name files beside them (`metadata.parquet` of an image folder), where no column above is there.
 PATH_COLUMNS = ("file_name", "image_path", "image_file", "filepath", "file_path", "filename", "path")
-LABEL_COLUMNS = ("label", "fine_label", "labels", "target", "class", "cls")
 
 MOST_CLASSES = 1_000_000  # that are named by their number
 
@@ -62,7 +62,7 @@ def label_column(columns: Sequence[str], features: Features, wanted: str | None,
     if wanted is not None:
         return _require(wanted, columns, where)
     described = [c for c in columns if _type(features, c) == "ClassLabel"]
-    for column in LABEL_COLUMNS:
+    for column in CLASSIFICATION.columns:
         if column in (described or columns):
             return column
     return described[0] if len(described) == 1 else None

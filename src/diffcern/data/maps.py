@@ -14,9 +14,8 @@ from torch import Tensor
 
 from diffcern.data.base import VOID
 from diffcern.data.images import UnreadableImage, open_image
+from diffcern.kinds import DEPTH, SEGMENTATION
 
-MASK_COLUMNS = ("mask", "annotation", "segmentation", "segmentation_mask", "semantic_mask", "label")
-DEPTH_COLUMNS = ("depth_mm", "depth")  # millimetres, as 16-bit images hold them
 DEEPEST = 65.535  # metres that they can hold
 Names = Sequence[str] | None
 
@@ -52,7 +51,7 @@ class MapColumns:
 
 def map_columns(encoded: Collection[str]) -> MapColumns:
     """The first of the usual names, among the columns that hold encoded images."""
-    mask, depth = (next((c for c in usual if c in encoded), None) for usual in (MASK_COLUMNS, DEPTH_COLUMNS))
+    mask, depth = (next((c for c in usual if c in encoded), None) for usual in (SEGMENTATION.columns, DEPTH.columns))
     return MapColumns(mask, depth)
 
 

@@ -38,7 +38,7 @@ class ParquetImages:
 
     image_column, label_column: found from the schema unless given; without `labelled`, no label is looked for. ids:
     the column `id` where there is one, else the row number. class_names: given, else those in the schema's Hugging
-    Face metadata, else "0".."K-1". A column of masks or depth maps (`maps.MASK_COLUMNS`, `DEPTH_COLUMNS`) is read too.
+    Face metadata, else "0".."K-1". A column of masks or depth maps (their usual names: `kinds`) is read too.
     mask_names: the classes of the masks ("void": no class); without labels class_names will do. max_side: see
     `images.decode`; masks and depth maps keep their size.
 

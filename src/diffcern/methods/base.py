@@ -51,8 +51,6 @@ class Weights:
     optimizer: dict[str, Any] | None = None
 
 
-TASKS = ("classification", "segmentation", "depth")  # `tasks` of a method that answers all; without, the first alone
-
 Count = Annotated[int, Field(ge=1)]  # an option that is at least 1, checked where options are read
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {

@@ -14,7 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from diffcern.copies import duplicate
 from diffcern.errors import DiffcernError, UsageError
-from diffcern.methods.base import TASKS, call, frozen_copy
+from diffcern.kinds import KINDS
+from diffcern.methods.base import call, frozen_copy
 from diffcern.predictors import Predictor
 from diffcern.types import Cost, Inputs, Prediction
 
@@ -86,7 +87,7 @@ class BatchNormAdapt:
     """
 
     needs_batch = True
-    tasks = TASKS
+    tasks = tuple(KINDS)
 
     def __init__(self, predictor: Predictor, source_count: float = 0.0) -> None:
         check_batch_norm(predictor, "bn-adapt")

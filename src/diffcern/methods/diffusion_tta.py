@@ -18,9 +18,9 @@ from torch import Tensor
 from diffcern.draws import Draws, check_draws, draw
 from diffcern.errors import UsageError
 from diffcern.familiarity import strangeness, threshold
+from diffcern.kinds import KINDS
 from diffcern.likelihood import ConditionGradient, condition_gradient
 from diffcern.methods.base import (
-    TASKS,
     Count,
     Optimizer,
     Weights,
@@ -82,7 +82,7 @@ class DiffusionTTA:
     (source_count as in BN-adapt) under the diffusion gradient; needs a batch.
     """
 
-    tasks = TASKS
+    tasks = tuple(KINDS)
 
     def __init__(
         self,
@@ -114,9 +114,9 @@ class DiffusionTTA:
             raise UsageError(f"steps must be at least 1, not {steps}")
         if top_k is not None and not 1 <= top_k <= len(task.class_names):
             raise UsageError(f"top_k must be between 1 and {len(task.class_names)} classes, not {top_k}")
-        if task.name != "classification" and (top_k is not None or gate is not None):
+        if task.kind.dense and (top_k is not None or gate is not None):
             raise UsageError(f"top_k and gate compare classes of an image, and this is {task.name}: leave them out")
-        if task.name == "depth" and temperature != 1:
+        if not task.kind.classes and temperature != 1:
             raise UsageError("temperature softens probabilities, and depth has none: leave it at 1")
         published = PUBLISHED[reads(prior, task)]
         optimizer = published.optimizer if optimizer is None else optimizer
@@ -240,7 +240,7 @@ class DiffusionTTA:
 
 def reads(prior: Prior, task: Task) -> str:
     """What the prior is told by this task: a key of `PUBLISHED`."""
-    if task.name != "classification":
+    if task.kind.dense:
         return "maps"
     return "prompts" if isinstance(prior, TextPrior) else "classes"
 

@@ -46,7 +46,7 @@ MAPS: dict[str, dict[str, Any]] = {  # of feedback to predictors of maps
 }
 GENTLE = {"start": 199, "weight": 0.4}  # of DDA: coarser images cost maps and places more than they cost a class
 QUESTIONS = "question answering"  # a task in the sense of `preset_options`
-TASKS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {  # over those of a preset
+BY_TASK: dict[tuple[str, str], dict[str, dict[str, Any]]] = {  # over those of a preset
     ("small", task): {"diffusion-tta": options, "sda-tta": options, "dda": GENTLE} for task, options in MAPS.items()
 } | {("small", QUESTIONS): {"dda": GENTLE}}
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {"paper": {}, "small": SMALL}
@@ -61,4 +61,4 @@ def preset_options(method: str, preset: str, task: str = "classification") -> di
         raise unknown("preset", preset, PRESETS)
     if method not in METHODS:
         return {}
-    return {**PRESETS[preset].get(method, {}), **TASKS.get((preset, task), {}).get(method, {})}
+    return {**PRESETS[preset].get(method, {}), **BY_TASK.get((preset, task), {}).get(method, {})}

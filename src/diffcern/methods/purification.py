@@ -19,13 +19,15 @@ from diffcern.errors import DiffcernError, UsageError
 from diffcern.feature_guides import MarginalEntropy, PatchContrast, StyleDirection
 from diffcern.fingerprints import fingerprint
 from diffcern.guides import Border, Energy, Form, Guide, LowPass, mean_square
+from diffcern.kinds import KINDS
 from diffcern.memory import check_memory
-from diffcern.methods.base import TASKS, Count, Method, frozen_copy, frozen_view
+from diffcern.methods.base import Count, Method, frozen_copy, frozen_view
 from diffcern.methods.source import Source
 from diffcern.predictors import Predictor, load_predictor
 from diffcern.priors import Prior
 from diffcern.purifier import Purifier, Route
 from diffcern.solvers import REVERSE_SDE
+from diffcern.tasks import TASKS
 from diffcern.tasks.base import resized
 from diffcern.types import Cost, Inputs, Prediction
 
@@ -65,7 +67,7 @@ class Purified:
     """
 
     needs_batch = False
-    tasks: tuple[str, ...] = TASKS
+    tasks: tuple[str, ...] = tuple(KINDS)
 
     def __init__(
         self,
@@ -76,10 +78,10 @@ class Purified:
         ensemble: Ensemble,
         skip: float | None,
     ) -> None:
-        task = predictor.task
+        task = TASKS[predictor.task]
         if skip is not None and not 0 < skip <= 1:
             raise UsageError(f"skip is a confidence in (0, 1], not {skip}")
-        if task == "depth" and (skip is not None or ensemble not in ("none", "sum")):
+        if not task.kind.classes and (skip is not None or ensemble not in ("none", "sum")):
             raise UsageError("depth comes without a confidence: leave skip out, and give ensemble none or sum")
         self.before, self.after, self.predictor, self.task = before, after, frozen_view(predictor), task
         self.purifier, self.ensemble, self.skip = purifier, ensemble, skip
@@ -95,7 +97,7 @@ class Purified:
             purified, costs = self._purified(inputs, seed)
             return self._prediction(purified, costs), None
         first = self.before.step(self.before.init(), inputs, seed)[0]
-        answer, costs = self._answer(first), list(first.costs)
+        answer, costs = self.task.to_average(first.output), list(first.costs)
         index = torch.arange(len(inputs), device=answer.device)
         if self.skip is not None:
             index = index[answer.amax(1).reshape(len(inputs), -1).mean(1) <= self.skip]
@@ -110,21 +112,16 @@ class Purified:
     def _purified(self, inputs: Inputs, seed: int) -> tuple[Tensor, list[Cost]]:
         """The answers after purification, and what both took."""
         images = self.predictor.of_view(self.purifier(self.predictor.view(inputs.images), inputs.ids, seed))
-        if self.task != "classification":  # a map is answered in the size of its image
+        if self.task.kind.dense:  # a map is answered in the size of its image
             images = resized(images, (inputs.images[0].shape[-2], inputs.images[0].shape[-1]))
         second = self.after.step(self.after.init(), Inputs(images, inputs.ids), seed)[0]
         evaluations = self.purifier.evaluations
         through = self.purifier.guide is not None and self.purifier.guide.through
         purifying = Cost(evaluations, evaluations if through else 0)
-        return self._answer(second), [purifying + cost for cost in second.costs]
-
-    def _answer(self, prediction: Prediction) -> Tensor:
-        """What is averaged: probabilities, or depth."""
-        return prediction.output.clone() if self.task == "depth" else prediction.probabilities
+        return self.task.to_average(second.output), [purifying + cost for cost in second.costs]
 
     def _prediction(self, answer: Tensor, costs: list[Cost]) -> Prediction:
-        output = answer if self.task == "depth" else answer.clamp(min=1e-12).log()
-        return Prediction(output, costs, [[]] * len(costs), [{}] * len(costs))
+        return Prediction(self.task.from_average(answer), costs, [[]] * len(costs), [{}] * len(costs))
 
 
 class DiffPure(Purified):
@@ -230,7 +227,7 @@ class GDA(Purified):
         cache: str = "",
         rows: Count = 64,
     ) -> None:
-        if entropy and predictor.task != "classification":
+        if entropy and predictor.kind.dense:
             raise UsageError(f"views of a map do not lie on each other: {predictor.task} needs entropy=0")
         network = frozen_copy(predictor)
         terms: list[tuple[float, Energy]] = [(mse, mean_square)] if mse else []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from diffcern.methods.base import TASKS, call, frozen_copy
+from diffcern.kinds import KINDS
+from diffcern.methods.base import call, frozen_copy
 from diffcern.predictors import Predictor
 from diffcern.types import Cost, Inputs, Prediction
 
@@ -13,7 +14,7 @@ class Source:
     """No adaptation: softmax(f(x))."""
 
     needs_batch = False
-    tasks = TASKS
+    tasks = tuple(KINDS)
 
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = frozen_copy(predictor)

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffcern.errors import UsageError
+from diffcern.kinds import KINDS, Kind, TaskName
 from diffcern.labels import BACKGROUND, normal
-from diffcern.predictors.outputs import Kind, answer_of, input_dtype
+from diffcern.predictors.outputs import answer_of, input_dtype
 from diffcern.resizing import Centre, Fit, Images, Size, centre_view, fitted_shape, interpolate, pair, resize_and_crop
 from diffcern.spellings import Spellings
 
@@ -53,7 +54,7 @@ class Predictor(nn.Module):
         mean: Sequence[float] = (0.0, 0.0, 0.0),
         std: Sequence[float] = (1.0, 1.0, 1.0),
         class_ids: Sequence[str] | None = None,
-        task: Kind = "classification",
+        task: TaskName = "classification",
         metric: bool = False,
     ) -> None:
         super().__init__()
@@ -95,6 +96,11 @@ class Predictor(nn.Module):
             self.class_names = tuple(names)
         return self
 
+    @property
+    def kind(self) -> Kind:
+        """The row of `kinds.KINDS` of its task."""
+        return KINDS[self.task]
+
     def view(self, images: Images) -> Images:
         """The part of each image that the predictor looks at, in the image's own pixels.
 
@@ -104,7 +110,7 @@ class Predictor(nn.Module):
         return self._view(images) if isinstance(images, Tensor) else [self._view(image) for image in images]
 
     def _view(self, image: Tensor) -> Tensor:
-        if self.size is None or self.task != "classification" or tuple(image.shape[-2:]) == pair(self.size):
+        if self.size is None or self.kind.dense or tuple(image.shape[-2:]) == pair(self.size):
             return image
         height, width = pair(self.size)
         squeezed = self.fit == "squeeze" or (self.fit is None and self.crop >= 1)
@@ -113,7 +119,7 @@ class Predictor(nn.Module):
     def of_view(self, views: Tensor) -> Tensor:
         """Pictures `[B, 3, h, w]` of what `view` shows, in any size, brought to the predictor's: it cuts nothing more
         off."""
-        if self.size is None or self.task != "classification":
+        if self.size is None or self.kind.dense:
             return views
         return interpolate(views, pair(self.size), self.interpolation)
 
@@ -126,14 +132,14 @@ class Predictor(nn.Module):
         if not isinstance(images, Tensor):
             if len({image.shape for image in images}) == 1:
                 return self.resize(torch.stack(list(images)))
-            if self.task != "classification":
+            if self.kind.dense:
                 raise UsageError("maps of images of different sizes do not stack: give these images one by one")
             if self.size is None:
                 return torch.cat([resize_and_crop(image[None], ANY_SIZE) for image in images])
             return torch.cat([self.resize(image[None]) for image in images])
         if self.size is None:
             return images
-        if self.task == "classification":
+        if not self.kind.dense:
             return resize_and_crop(images, self.size, self.crop, self.fit, self.interpolation, self.centre)
         shape = fitted_shape(images.shape[-2:], pair(self.size), self.fit or "squeeze", self.multiple)
         return interpolate(images, shape, self.interpolation)
@@ -144,11 +150,11 @@ class Predictor(nn.Module):
 
     def forward(self, images: Images) -> Tensor:
         pixels = self.prepare(images).to(input_dtype(self.model))
-        output = answer_of(self.model(pixels), self.task, self._outputs, len(images), first=not self._asked)
+        output = answer_of(self.model(pixels), self.kind, self._outputs, len(images), first=not self._asked)
         self._asked = True
         if self.kept is not None:
             output = output[:, self.kept]
-        if self.task == "classification":
+        if not self.kind.dense:
             return output
         maps, shape = output if output.ndim == 4 else output[:, None], images[0].shape[-2:]
         return F.interpolate(maps, shape, mode="bilinear", align_corners=False).reshape(*output.shape[:-2], *shape)

@@ -89,7 +89,7 @@ def check_preprocessing(predictor: Predictor, processor: Any, name: str) -> None
     rows, columns = torch.meshgrid(torch.linspace(0, 1, 300), torch.linspace(0, 1, 400), indexing="ij")
     image = torch.stack([rows, columns, 1 - rows * columns]).mul(255).round().byte()
     cropped = getattr(processor, "do_center_crop", False)
-    options = {"do_center_crop": False} if cropped and predictor.task != "classification" else {}
+    options = {"do_center_crop": False} if cropped and predictor.kind.dense else {}
     expected = processor(images=[image.permute(1, 2, 0).numpy()], return_tensors="pt", **options)["pixel_values"]
     actual = predictor.prepare(image[None] / 255)
     difference = (expected - actual) * predictor.std if expected.shape == actual.shape else torch.tensor(torch.inf)

@@ -12,7 +12,8 @@ from torch import nn
 from diffcern.configs import FORBID, Depth, Mean, Names, Side, Std, Width, read_config
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.files import check_files, reading, write_whole
-from diffcern.predictors.base import Kind, Predictor
+from diffcern.kinds import KINDS, TaskName
+from diffcern.predictors.base import Predictor
 from diffcern.predictors.blocks import ResidualBlock
 from diffcern.predictors.timm_models import timm_architecture
 from diffcern.predictors.unet import Metres, SmallUNet
@@ -39,7 +40,7 @@ class NativePredictorConfig:
     std: Std
     width: Width = 16
     depth: Depth = 2
-    task: Kind = "classification"
+    task: TaskName = "classification"
 
 
 class SmallResNet(nn.Sequential):
@@ -59,21 +60,21 @@ class SmallResNet(nn.Sequential):
 
 def native_predictor(config: NativePredictorConfig) -> Predictor:
     """A new predictor with random weights. Raises UsageError for an architecture that does not exist."""
-    dense = config.task != "classification"
+    kind = KINDS[config.task]
     size = config.image_size if isinstance(config.image_size, int) else (config.image_size[0], config.image_size[1])
-    count = 1 if config.task == "depth" else len(config.class_names)
-    if dense and config.architecture == "small-unet":
+    count = len(config.class_names) if kind.classes else 1
+    if kind.dense and config.architecture == "small-unet":
         model: nn.Module = SmallUNet(count, config.width, config.depth)
-    elif not dense and config.architecture == "small-resnet":
+    elif not kind.dense and config.architecture == "small-resnet":
         model = SmallResNet(count, config.width, config.depth)
-    elif not dense and config.architecture.startswith("timm:"):
+    elif not kind.dense and config.architecture.startswith("timm:"):
         if not isinstance(size, int):
             raise UsageError(f"{config.architecture} is trained on squares: give one side")
         model = timm_architecture(config.architecture.removeprefix("timm:"), count, size)
     else:
-        fitting = "'small-unet'" if dense else "'small-resnet' or 'timm:NAME'"
+        fitting = "'small-unet'" if kind.dense else "'small-resnet' or 'timm:NAME'"
         raise UsageError(f"the architecture for {config.task} is {fitting}, not {config.architecture!r}")
-    if config.task == "depth":
+    if not kind.classes:
         model = Metres(model)
     return Predictor(
         model, config.class_names, size=size, mean=config.mean, std=config.std, task=config.task, metric=True
@@ -94,7 +95,7 @@ def read_predictor(folder: Path) -> Predictor:
     check_files("predictor", folder, FILES)
     path = folder / "predictor.json"
     config: NativePredictorConfig = read_config(path, NativePredictorConfig, TRAINS)
-    if (config.task == "depth") == bool(config.class_names):
+    if KINDS[config.task].classes != bool(config.class_names):
         raise DiffcernError(f"cannot read {path}: class_names are of images or pixels, and of depth there are none")
     with reading(path, TRAINS):
         if not config.architecture.startswith("timm:"):  # some of which cannot be built without memory

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from diffcern.errors import UsageError
+from diffcern.kinds import Kind
 
-Kind = Literal["classification", "segmentation", "depth"]
-KEYS: dict[Kind, tuple[str, ...]] = {  # of transformers, torchvision and common habit, in this order
-    "classification": ("logits", "out", "output", "pred", "prediction"),
-    "segmentation": ("logits", "out", "output", "pred", "prediction"),
-    "depth": ("predicted_depth", "depth", "out", "output", "pred", "prediction"),
-}
 HALF = (torch.float16, torch.bfloat16)
-SHAPES: dict[Kind, str] = {
-    "classification": "logits [B, classes]",
-    "segmentation": "logits [B, classes, h, w]",
-    "depth": "a map [B, h, w]",
-}
 
 
 def input_dtype(model: nn.Module) -> torch.dtype:
@@ -33,7 +23,7 @@ def input_dtype(model: nn.Module) -> torch.dtype:
     return torch.float32
 
 
-def answer_of(output: Any, task: Kind, classes: int, batch: int, first: bool = True) -> Tensor:
+def answer_of(output: Any, kind: Kind, classes: int, batch: int, first: bool = True) -> Tensor:
     """The answer in what a network gave for `batch` images: logits `[B, K]`, `[B, K, h, w]` or a map `[B, h, w]`.
 
     A tensor; of a mapping (a ModelOutput too) what is called as usual, else its only tensor that may be the answer; of
@@ -44,44 +34,44 @@ def answer_of(output: Any, task: Kind, classes: int, batch: int, first: bool = T
     if isinstance(output, Tensor):
         found = output
     elif isinstance(output, Mapping):
-        key = next((key for key in KEYS[task] if isinstance(output.get(key), Tensor)), None)
-        found = output[key] if key is not None else _only(output, task, classes, batch)
+        key = next((key for key in kind.keys if isinstance(output.get(key), Tensor)), None)
+        found = output[key] if key is not None else _only(output, kind, classes, batch)
     elif isinstance(output, Sequence) and not isinstance(output, str):
-        found = _only(dict(enumerate(output)), task, classes, batch)
+        found = _only(dict(enumerate(output)), kind, classes, batch)
     else:
         raise UsageError(
-            f"the network answers with a {type(output).__name__}, where {SHAPES[task]} is wanted: {_wrap()}"
+            f"the network answers with a {type(output).__name__}, where {kind.output} is wanted: {_wrap()}"
         )
-    if task == "depth" and found.ndim == 4 and found.shape[1] == 1:
+    if not kind.classes and found.ndim == kind.axes + 1 and found.shape[1] == 1:
         found = found[:, 0]
-    _check(found, task, classes, batch)
-    if first and task != "depth":
+    _check(found, kind, classes, batch)
+    if first and kind.classes:
         _refuse_probabilities(found.detach())
     return found.float() if found.dtype in HALF else found
 
 
-def _only(parts: Mapping[Any, Any], task: Kind, classes: int, batch: int) -> Tensor:
+def _only(parts: Mapping[Any, Any], kind: Kind, classes: int, batch: int) -> Tensor:
     """The tensor among the parts that has the shape of an answer."""
     tensors = {name: value for name, value in parts.items() if isinstance(value, Tensor)}
-    fitting = [value for value in tensors.values() if _fits(value, task, classes, batch)]
+    fitting = [value for value in tensors.values() if _fits(value, kind, classes, batch)]
     if len(fitting) == 1:
         return fitting[0]
     shapes = ", ".join(f"{name}: {list(value.shape)}" for name, value in tensors.items()) or "no tensor"
     many = "several parts" if fitting else "no part"
-    raise UsageError(f"{many} of what the network answers with may be {SHAPES[task]} ({shapes}): {_wrap()}")
+    raise UsageError(f"{many} of what the network answers with may be {kind.output} ({shapes}): {_wrap()}")
 
 
-def _fits(value: Tensor, task: Kind, classes: int, batch: int) -> bool:
-    if task == "depth":
-        return value.ndim == 3 or (value.ndim == 4 and value.shape[1] == 1)
-    return value.ndim == (2 if task == "classification" else 4) and tuple(value.shape[:2]) == (batch, classes)
+def _fits(value: Tensor, kind: Kind, classes: int, batch: int) -> bool:
+    if kind.classes:
+        return value.ndim == kind.axes and tuple(value.shape[:2]) == (batch, classes)
+    return value.ndim == kind.axes or (value.ndim == kind.axes + 1 and value.shape[1] == 1)
 
 
-def _check(found: Tensor, task: Kind, classes: int, batch: int) -> None:
+def _check(found: Tensor, kind: Kind, classes: int, batch: int) -> None:
     shape = list(found.shape)
-    if _fits(found, task, classes, batch) and len(found) == batch:
+    if _fits(found, kind, classes, batch) and len(found) == batch:
         return
-    if task != "depth" and found.ndim == (2 if task == "classification" else 4) and len(found) == batch:
+    if kind.classes and found.ndim == kind.axes and len(found) == batch:
         hint = ""
         if shape[1] == 1:
             hint = ". A sigmoid's one output z is two logits: torch.cat([-z / 2, z / 2], 1)"
@@ -91,7 +81,7 @@ def _check(found: Tensor, task: Kind, classes: int, batch: int) -> None:
             f"the network has {shape[1]} outputs and the predictor {classes} class names: name as many classes, in the "
             f"order of the outputs{hint}"
         )
-    raise UsageError(f"for {batch} images the network answers with {shape}, where {SHAPES[task]} is wanted: {_wrap()}")
+    raise UsageError(f"for {batch} images the network answers with {shape}, where {kind.output} is wanted: {_wrap()}")
 
 
 def _refuse_probabilities(found: Tensor) -> None:

@@ -21,6 +21,6 @@ def check_answer(predictor: Predictor, name: str) -> Predictor:
         ) from error
     if not torch.isfinite(output).all():
         raise DiffcernError(f"{name} answers a grey image with NaN or infinity: one of its files is damaged")
-    if predictor.task != "depth" and output.shape[1] != len(predictor.class_names):
+    if predictor.kind.classes and output.shape[1] != len(predictor.class_names):
         raise DiffcernError(f"{name} has {output.shape[1]} outputs, and names for {len(predictor.class_names)} classes")
     return predictor

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from diffcern.errors import DiffcernError, UsageError, first_line, unknown
+from diffcern.kinds import KINDS, TaskName
 from diffcern.labels import label_space
-from diffcern.predictors.base import Kind, Output, Predictor
+from diffcern.predictors.base import Output, Predictor
 
 
 def torchvision_predictor(name: str) -> Predictor:
@@ -42,10 +43,10 @@ def _wrap(model: Any, weights: Any, name: str) -> Predictor:
         raise UsageError(f"torchvision:{name} is neither a classifier nor a semantic segmenter")
     (resized,) = transforms.resize_size
     (size,) = getattr(transforms, "crop_size", transforms.resize_size)
-    task: Kind = "classification" if hasattr(transforms, "crop_size") else "segmentation"
+    task: TaskName = "classification" if hasattr(transforms, "crop_size") else "segmentation"
     labels = label_space(weights.meta["categories"])
     return Predictor(
-        model if task == "classification" else Output(model, "out"),
+        model if not KINDS[task].dense else Output(model, "out"),
         labels.names,
         size=size,
         crop=size / resized,

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from diffcern.errors import DiffcernError, UsageError, first_line
+from diffcern.kinds import KINDS, TaskName
 from diffcern.labels import Labels, Vocabulary, label_space
-from diffcern.predictors.base import Kind, Output, Predictor, without_background
+from diffcern.predictors.base import Output, Predictor, without_background
 from diffcern.predictors.clip import OPEN_VOCABULARY, text_tokenizer, zero_shot
 from diffcern.predictors.hub import stored
 from diffcern.predictors.image_processors import check_preprocessing, preprocessing
@@ -22,13 +23,12 @@ from diffcern.quiet import quiet_reading
 from diffcern.weight_files import Stored
 from diffcern.weights import check_described, check_fit, check_loaded, check_network
 
-# How transformers names a task's classes, and the tensor of the model's answer that is wanted.
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 METRIC = ("glpn", "zoedepth", "depth_pro")
-TASKS: dict[Kind, tuple[str, str]] = {
-    "classification": ("ForImageClassification", "logits"),
-    "segmentation": ("ForSemanticSegmentation", "logits"),
-    "depth": ("ForDepthEstimation", "predicted_depth"),
+TASKS: dict[TaskName, str] = {
+    "classification": "ForImageClassification",
+    "segmentation": "ForSemanticSegmentation",
+    "depth": "ForDepthEstimation",
 }
 
 
@@ -71,10 +71,10 @@ def _read(folder: Path, name: str, vocabulary: Vocabulary | None, weights: Store
         )
     processor = transformers.AutoImageProcessor.from_pretrained(folder, trust_remote_code=trust)
     options = preprocessing(processor, name)
-    model, missing = _load(f"AutoModel{TASKS[task][0] if task else ''}", folder, name, weights, trust)
+    model, missing = _load(f"AutoModel{TASKS[task] if task else ''}", folder, name, weights, trust)
     if task is not None:
-        labels = Labels(()) if task == "depth" else label_space(_names(config, name))
-        network: nn.Module = Output(model, TASKS[task][1])
+        labels = label_space(_names(config, name)) if KINDS[task].classes else Labels(())
+        network: nn.Module = Output(model, KINDS[task].keys[0])
     else:
         assert vocabulary is not None  # checked above
         check_fit(f"of {name}", missing)
@@ -129,10 +129,10 @@ def _check_size(predictor: Predictor, config: Any, name: str) -> None:
         ) from error
 
 
-def _task(config: Any, name: str) -> Kind | None:
+def _task(config: Any, name: str) -> TaskName | None:
     """None for an open vocabulary. Raises DiffcernError for a model that is no predictor."""
     architectures = config.architectures or []
-    for task, (suffix, _) in TASKS.items():
+    for task, suffix in TASKS.items():
         if any(suffix in architecture for architecture in architectures):
             return task
     if config.model_type in OPEN_VOCABULARY:

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from diffcern.configs import FORBID, Names
+from diffcern.kinds import KINDS
 from diffcern.types import Condition
 
 Metres = Annotated[float, Field(gt=0)]
@@ -33,14 +34,14 @@ class Maps:
 
     def __post_init__(self) -> None:
         """ValueError, which a validator of `prior.json` reports, for what contradicts itself."""
-        if (self.kind == "segmentation") != bool(self.names):
+        if KINDS[self.kind].classes != bool(self.names):
             raise ValueError("maps with names for segmentation, and without for depth")
         if (self.near is None) != (self.far is None) or (self.near and self.far and self.near >= self.far):
             raise ValueError("maps with near below far, or neither")
 
     @property
     def channels(self) -> int:
-        return len(self.names) if self.kind == "segmentation" else 1
+        return len(self.names) if KINDS[self.kind].classes else 1
 
 
 def with_maps(x: Tensor, condition: Condition, channels: int) -> Tensor:

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffcern.metrics import METRICS, Metric
+from diffcern.kinds import Kind
+from diffcern.metrics import Metric
 from diffcern.report.records import Run
 
 Array = NDArray[Any]
 RESAMPLES = 2000
-AVERAGES = ("classification", "depth")  # tasks whose metrics are means over images, the last statistic their number
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,17 @@ def estimates(run: Run, source: str) -> tuple[dict[tuple[str, str], Estimate], d
         return {}, {}
     pairs = {entry: _shared(table, tables[source]) for entry, table in tables.items() if source in tables}
     pairs.pop(source, None)
-    own = {entry: [_own(run.task, _sums(None, table))] for entry, table in tables.items()}
-    change = {entry: [_change(run.task, *(_sums(None, t) for t in pair))] for entry, pair in pairs.items()}
+    own = {entry: [_own(run.kind, _sums(None, table))] for entry, table in tables.items()}
+    change = {entry: [_change(run.kind, *(_sums(None, t) for t in pair))] for entry, pair in pairs.items()}
     for weights in _resamples(next(iter(tables.values())).shape[0]):
         found = {entry: _sums(weights, table) for entry, table in tables.items()}
         for entry, sums in found.items():
-            own[entry].append(_own(run.task, sums))
+            own[entry].append(_own(run.kind, sums))
         for entry, (mine, others) in pairs.items():
             a = found[entry] if mine is tables[entry] else _sums(weights, mine)
             b = found[source] if others is tables[source] else _sums(weights, others)
-            change[entry].append(_change(run.task, a, b))
-    metrics = METRICS[run.task]
+            change[entry].append(_change(run.kind, a, b))
+    metrics = run.kind.metrics
     return _by_metric(metrics, own), _by_metric(metrics, change)
 
 
@@ -68,7 +68,7 @@ def _statistics(run: Run) -> dict[str, Array]:
     conditions = {condition: c for c, condition in enumerate(run.conditions)}
     ids = np.array(sorted(set().union(*(cell.ids for cell in run.cells.values()))), dtype=object)
     shape = len(ids), len(conditions), max(cell.statistics.shape[1] for cell in run.cells.values())
-    dtype = np.float32 if run.task == "classification" else np.float64
+    dtype = np.float64 if run.kind.dense else np.float32
     tables = {entry.name: np.full(shape, np.nan, dtype) for entry in run.entries}
     for (entry, shift, severity), cell in run.cells.items():
         if len(cell.ids):
@@ -104,16 +104,16 @@ def _sums(weights: Array | None, table: Array) -> Array:
     return (weights @ flat).astype(float).reshape(len(weights), *table.shape[1:])
 
 
-def _own(task: str, sums: Array) -> Array:
+def _own(kind: Kind, sums: Array) -> Array:
     """Every metric of the sums, `[M, R, C]`."""
-    return np.stack([metric.of(sums) for metric in METRICS[task]])
+    return np.stack([metric.of(sums) for metric in kind.metrics])
 
 
-def _change(task: str, sums: Array, others: Array) -> Array:
+def _change(kind: Kind, sums: Array, others: Array) -> Array:
     """Every metric of `sums` less that of `others`, of the same images."""
-    if task in AVERAGES:  # a mean of differences is exact where a difference of means is rounded
-        return _own(task, np.concatenate([sums[..., :-1] - others[..., :-1], sums[..., -1:]], -1))
-    return _own(task, sums) - _own(task, others)
+    if kind.averages:  # a mean of differences is exact where a difference of means is rounded
+        return _own(kind, np.concatenate([sums[..., :-1] - others[..., :-1], sums[..., -1:]], -1))
+    return _own(kind, sums) - _own(kind, others)
 
 
 def _by_metric(metrics: Sequence[Metric], found: dict[str, list[Array]]) -> dict[tuple[str, str], Estimate]:

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from diffcern.files import write_whole
-from diffcern.metrics import METRICS, Metric
+from diffcern.metrics import Metric
 from diffcern.report import coverage, wording
 from diffcern.report.drawing import marks
 from diffcern.report.gallery import BROKEN, FIXED, WRONG, build_gallery
@@ -57,7 +57,7 @@ def write_report(run_dir: str | Path) -> Path:
     save_summary(summary, run.path)
     entries = [entry.name for entry in run.entries]
     shifts = shift_names(summary)
-    table, strips, metric = headline(summary), _strips(summary), METRICS[run.task][0]
+    table, strips, metric = headline(summary), _strips(summary), run.kind.metrics[0]
     page = _template().render(
         run=run,
         dataset=run.title,
@@ -86,7 +86,7 @@ def write_report(run_dir: str | Path) -> Path:
         marks=marks(entries),
         plots=[(plot, Markup(plot.svg)) for plot in all_plots(run, summary)],
         gallery=build_gallery(run, wording.best_entry(summary, single=True) or wording.best_entry(summary)),
-        maps=build_maps(run) if run.task != "classification" else None,
+        maps=build_maps(run) if run.kind.dense else None,
     )
     write_whole(run.path / "report.html", page.encode())
     return run.path / "report.html"

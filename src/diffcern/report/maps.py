@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from diffcern.errors import DiffcernError
-from diffcern.metrics import METRICS
 from diffcern.report.columns import AGAIN, KEY, RECORDS, by_cell, read_table
 from diffcern.report.gallery import EXAMPLES, LARGEST, PIXELATED, class_name, embed, picture
 from diffcern.report.records import Run
@@ -89,7 +88,7 @@ def build_maps(run: Run) -> Maps | None:
 
 def _row(run: Run, key: tuple[str, int, str], image: bytes, truth: bytes, answers: dict[str, bytes]) -> Row:
     scale, words = None, ""
-    if run.task == "depth":
+    if not run.kind.classes:
         known = _pixels(truth)[_pixels(truth) > 0] / 1000
         if not len(known):
             raise DiffcernError(f"the depth of {key[2]} in truths.parquet is known nowhere: it was changed; {AGAIN}")
@@ -104,7 +103,7 @@ def _own(run: Run, entry: str, key: tuple[str, int, str]) -> float:
     """The task's first metric of one image alone."""
     cell = run.cells[entry, key[0], key[1]]
     at = np.flatnonzero(cell.ids == key[2])
-    return float(METRICS[run.task][0].of(cell.statistics[at[0]])) if len(at) and cell.labelled[at[0]] else np.nan
+    return float(run.kind.metrics[0].of(cell.statistics[at[0]])) if len(at) and cell.labelled[at[0]] else np.nan
 
 
 def _picture(png: bytes, scale: tuple[float, float] | None, value: float = np.nan) -> Picture:
@@ -132,7 +131,7 @@ def _coloured(depth: NDArray[Any], near: float, far: float) -> Image.Image:
 
 def _classes(run: Run, truths: list[bytes]) -> list[tuple[str, str]]:
     """The classes that truths show, as many as a legend can hold, and void, with their colours."""
-    if run.task != "segmentation" or not truths:
+    if not run.kind.classes or not truths:
         return []
     palette = picture(truths[0]).getpalette() or []
     palette += [0] * (3 * 256 - len(palette))

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 
 from diffcern.configs import Name, read_config
 from diffcern.errors import DiffcernError
-from diffcern.metrics import METRICS
+from diffcern.kinds import KINDS, Kind
 from diffcern.report.columns import (
     AGAIN,
     RECORDS,
@@ -126,7 +126,7 @@ class Cell:
 class Run:
     """A run folder in memory: `cells[entry, shift, severity]`, entries in the order of the specification.
 
-    task: a key of `metrics.METRICS`. images: how many the plan has for each cell; None where the folder does not say.
+    task: a key of `kinds.KINDS`. images: how many the plan has for each cell; None where the folder does not say.
     """
 
     path: Path
@@ -145,6 +145,11 @@ class Run:
             return str(tomllib.loads(self.spec).get("name", self.dataset))
         except tomllib.TOMLDecodeError:  # a folder that something else made
             return self.dataset
+
+    @property
+    def kind(self) -> Kind:
+        """The row of `kinds.KINDS` of its task."""
+        return KINDS[self.task]
 
     @property
     def conditions(self) -> list[tuple[str, int]]:
@@ -172,12 +177,12 @@ def load(run_dir: str | Path) -> Run:
         )
     plan: Plan = _described(path / "plan.json", Plan, Plan())
     task = plan.task or "classification"
-    if task not in METRICS:
+    if task not in KINDS:
         raise DiffcernError(f"{path / 'plan.json'} is of the task {task!r}, which this version does not know.")
-    columns = RECORDS if task == "classification" else RECORDS.append(STATISTICS)
+    columns = RECORDS if not KINDS[task].dense else RECORDS.append(STATISTICS)
     for file in files:
         check_records(file)
-    tables = [with_confidence(_checked(read_table(file, columns), file, task)) for file in files]
+    tables = [with_confidence(_checked(read_table(file, columns), file, KINDS[task])) for file in files]
     if plan.task is None and any(map(_of_maps, files)):
         raise DiffcernError(f"{path / 'plan.json'} does not say the task, and the records are of maps. {REWRITE}")
     records = unique(pa.concat_tables(tables), ("method", "dataset", "target", "prediction"))
@@ -210,7 +215,7 @@ def _of_maps(file: Path) -> bool:
     return bool(pa.compute.any(pa.compute.greater(pa.compute.list_value_length(table["statistics"]), 0)).as_py())
 
 
-def _checked(table: pa.Table, file: Path, task: str) -> pa.Table:
+def _checked(table: pa.Table, file: Path, kind: Kind) -> pa.Table:
     """The table. Raises DiffcernError for answers that no bench gives: classes that there are none of, statistics that
     are not the task's."""
     target, prediction = table["target"].to_numpy(), table["prediction"].to_numpy()
@@ -221,9 +226,11 @@ def _checked(table: pa.Table, file: Path, task: str) -> pa.Table:
         or min(target.min(initial=0), prediction.min(initial=0)) < -1
         or (table["severity"].to_numpy() < 0).any()
     )
-    if task != "classification":
+    if kind.dense:
         lengths = set(pa.compute.list_value_length(table["statistics"]).fill_null(0).to_numpy().tolist()) - {0}
-        odd |= len(lengths) > 1 or any(length != 5 if task == "depth" else length % 3 for length in lengths)
+        odd |= len(lengths) > 1 or any(
+            length % kind.statistics or not (kind.classes or length == kind.statistics) for length in lengths
+        )
     if odd:
         raise DiffcernError(f"{file} holds answers that no bench gives: it was changed; {AGAIN}")
     return table

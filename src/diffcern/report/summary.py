@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffcern.files import write_whole
-from diffcern.metrics import METRICS
+from diffcern.kinds import KINDS
 from diffcern.report.estimates import estimates
 from diffcern.report.records import Cell, Entry, Run, load
 
@@ -97,7 +97,7 @@ def summarise_run(run: Run) -> list[dict[str, Any]]:
             **_cost(cells),
         }
 
-    first, *others = [metric.name for metric in METRICS[run.task]]
+    first, *others = [metric.name for metric in run.kind.metrics]
     groups = [(entry, *group) for entry in run.entries for group in _groups(conditions)]
     rest = [row(metric, *group) for metric in others for group in groups]
     return [row(first, *group) for group in groups] + [row for row in rest if "value" in row]
@@ -105,7 +105,7 @@ def summarise_run(run: Run) -> list[dict[str, Any]]:
 
 def main_rows(summary: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The objects of the task's first metric, which tables and plots show, and those without any."""
-    return [row for row in summary if row.get("metric") in (None, *(metrics[0].name for metrics in METRICS.values()))]
+    return [row for row in summary if row.get("metric") in (None, *(kind.metrics[0].name for kind in KINDS.values()))]
 
 
 def _groups(conditions: list[tuple[str, int]]) -> Iterator[tuple[str, int | None, list[int]]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from diffcern.metrics import METRICS, Metric
+from diffcern.kinds import CLASSIFICATION, KINDS
+from diffcern.metrics import Metric
 from diffcern.report.summary import CLEAN, MEAN, SOURCE, main_rows
 
 Row = Mapping[str, Any]
@@ -34,13 +35,13 @@ def headline(summary: Sequence[Row]) -> dict[tuple[str, str], Row]:
 def main_metric(summary: Sequence[Row]) -> Metric:
     """What the tables and plots show; accuracy where nothing could be measured."""
     known = {row.get("metric") for row in summary}
-    return next((m[0] for m in METRICS.values() if m[0].name in known), METRICS["classification"][0])
+    return next((k.metrics[0] for k in KINDS.values() if k.metrics[0].name in known), CLASSIFICATION.metrics[0])
 
 
 def other_metrics(summary: Sequence[Row]) -> list[tuple[Metric, dict[tuple[str, str], Row]]]:
     """The task's other metrics, each with what `headline` is of the first."""
     found = []
-    for metric in METRICS[next(task for task, metrics in METRICS.items() if main_metric(summary) in metrics)][1:]:
+    for metric in next(k.metrics for k in KINDS.values() if main_metric(summary) in k.metrics)[1:]:
         rows = {(row["entry"], row["shift"]): row for row in summary if row.get("metric") == metric.name}
         found += [(metric, rows)] if rows else []
     return found

@@ -20,6 +20,7 @@ from diffcern.data.shifts import shift as shifted
 from diffcern.devices import peak_memory_mb
 from diffcern.errors import UsageError
 from diffcern.fingerprints import digest
+from diffcern.kinds import KINDS
 from diffcern.methods import MODELS, checked_options, method_class, needs
 from diffcern.methods.base import Method
 from diffcern.resizing import Images
@@ -51,7 +52,7 @@ class Bench:
         self.dataset: Dataset = subset(images, spec.data.count, spec.seed, spec.data.skip)
         order = torch.randperm(len(self.dataset), generator=generator(spec.seed, "order")).tolist()
         self.order: list[int] = order
-        self.dense = spec.models.task != "classification"  # an answer at every pixel
+        self.dense = KINDS[spec.models.task].dense  # an answer at every pixel
         _check_renditions(self.dataset, spec)
         uses_prior = any(needs(entry.method, "prior") for entry in spec.entries.values())
         if uses_prior and spec.models.prior is None:

@@ -16,6 +16,7 @@ from diffcern.errors import UsageError
 from diffcern.files import write_whole
 from diffcern.predictors import Predictor
 from diffcern.run.predict import Answer, unreadable
+from diffcern.tasks import MAP_TASKS
 from diffcern.tasks.base import resized
 
 
@@ -33,7 +34,7 @@ def adapt_maps(
     names: of the files, by id. NAME.png is the answer: class indices with a palette, or 16-bit depth in millimetres
     (relative inverse depth: from its least to its greatest). NAME-overlay.png or NAME-preview.png shows it.
     """
-    pictures = picture_names(names, "overlay" if predictor.task == "segmentation" else "preview")
+    pictures = picture_names(names, "overlay" if predictor.kind.classes else "preview")
     for answer in given:
         if isinstance(answer, UnreadableImage):
             yield unreadable(answer)
@@ -44,7 +45,7 @@ def adapt_maps(
             "id": sample.id,
             "file": str(names[sample.id]),
             "picture": pictures[sample.id].name,
-            "changed": _change(answer.before, output, predictor.task),
+            "changed": round(MAP_TASKS[predictor.task].change(answer.before, output), 6),
             **answer.cost,
         }
 
@@ -62,19 +63,12 @@ def picture_names(names: Mapping[str, PurePosixPath], what: str) -> dict[str, Pu
     return pictures
 
 
-def _change(before: Tensor, after: Tensor, task: str) -> float:
-    """How far the answer moved: the share of pixels of another class, or the mean relative change of depth."""
-    if task == "segmentation":
-        return round(float((before.argmax(0) != after.argmax(0)).float().mean()), 6)
-    return round(float(((after - before).abs() / before.abs().clamp(min=1e-6)).mean()), 6)
-
-
 def _write(path: Path, picture: Path, output: Tensor, image: Tensor, predictor: Predictor) -> None:
     """Both files, the picture first: where the answer lies, all lies."""
     shape = (image.shape[-2], image.shape[-1])
     maps = resized((output if output.ndim == 3 else output[None])[None].float().cpu(), shape)[0]
     path.parent.mkdir(parents=True, exist_ok=True)
-    if predictor.task == "segmentation":
+    if predictor.kind.classes:
         classes = maps.argmax(0)
         data = encode_mask(classes)
         write_whole(picture, encode_png((image + coloured_mask(classes)) / 2))

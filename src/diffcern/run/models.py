@@ -10,6 +10,7 @@ import torch
 
 from diffcern.errors import UsageError
 from diffcern.fingerprints import fingerprint
+from diffcern.kinds import KINDS
 from diffcern.labels import Wanted, readable
 from diffcern.methods import build_method
 from diffcern.methods.base import Method
@@ -32,7 +33,7 @@ class LoadedModels:
     def method(self, name: str, options: Mapping[str, Any]) -> Method:
         """A method over these models; raises as `build_method` does, UsageError where no labels are known, and
         DiffcernError where the prior can have none."""
-        if self.task.name == "classification" and not self.task.class_names:
+        if not self.task.kind.dense and not self.task.class_names:
             if self.prior is not None and not isinstance(self.prior, TextPrior):
                 self.task.check(self.prior)  # says what it is
             raise UsageError("the prior reads any text: name what to tell apart, --labels cat,dog or --labels FILE")
@@ -74,7 +75,7 @@ def load_models(models: Models, device: torch.device, labels: Sequence[str] = ()
             )
         names = names or predictor.class_names or None
     if models.prior is not None:
-        told = names if models.task == "classification" else None  # maps are no prompts
+        told = None if KINDS[models.task].dense else names  # maps are no prompts
         prior = load_prior(
             models.prior,
             _dtype(models.dtype, device),

@@ -71,7 +71,7 @@ def answers(
         if len(good) == 1 < batch_size and method.needs_batch and not getattr(method, "source_count", 0.0):
             yield UnreadableImage(good[0].id, ALONE)
             continue
-        if predictor.task != "classification" and len({sample.image.shape for sample in good}) > 1:
+        if predictor.kind.dense and len({sample.image.shape for sample in good}) > 1:
             raise UsageError("maps of images of different sizes do not stack: leave --batch-size at 1")
         images = batch_of([sample.image for sample in good], device)
         with torch.no_grad():

@@ -19,6 +19,7 @@ from diffcern.data.corruptions import COMMON, EXTRA
 from diffcern.data.scenes import Scenes
 from diffcern.data.shifts import SHIFTS
 from diffcern.errors import DiffcernError, UsageError, unknown
+from diffcern.kinds import KINDS, TaskName
 from diffcern.methods import checked_options, reads_batch
 from diffcern.methods.presets import preset_options
 from diffcern.run.protocols import PROTOCOLS, Protocol
@@ -65,7 +66,7 @@ class Models:
 
     predictor: str | None = None
     prior: str | None = None
-    task: Literal["classification", "segmentation", "depth"] = "classification"
+    task: TaskName = "classification"
     labels: tuple[Name, ...] | dict[Name, tuple[Name, ...]] | None = None
     templates: tuple[Name, ...] | None = None
     class_map: dict[Name, Name] | None = None
@@ -166,7 +167,7 @@ def parse_spec(table: Mapping[str, Any], source: str = "specification") -> Spec:
                 f"entry {name!r}: {entry.method} answers single images when episodic; set batch_size = 1, or a "
                 f"protocol that carries its state: {', '.join(PROTOCOLS[1:])}"
             )
-        if entry.protocol == "correlated" and spec.models.task != "classification":
+        if entry.protocol == "correlated" and KINDS[spec.models.task].dense:
             raise UsageError(f"entry {name!r}: correlated goes by the classes of images: not for {spec.models.task}")
         if not name.replace("-", "").replace("_", "").replace("+", "").isalnum():
             raise UsageError(f"entry name {name!r}: use letters, digits, '-', '_' and '+' (it names files)")

@@ -7,18 +7,14 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from diffcern.data import Dataset, Sample, UnreadableImage, load_dataset
 from diffcern.data.base import VOID
-from diffcern.data.maps import DEPTH_COLUMNS, MASK_COLUMNS, encode_depth, encode_mask
 from diffcern.errors import DiffcernError, UsageError
+from diffcern.kinds import CLASSIFICATION, KINDS
 from diffcern.labels import imagenet_labels, label_space
 from diffcern.run.models import renamed
-from diffcern.tasks import Depth, Task
-from diffcern.tasks.depth import aligned
-
-COLUMNS = {"segmentation": MASK_COLUMNS, "depth": DEPTH_COLUMNS}
+from diffcern.tasks import Depth, Segmentation, Task
 
 
 @dataclass(frozen=True)
@@ -85,22 +81,17 @@ class Truths:
         Relative depth is shown in the truth's scale and shift, as it is measured.
         """
         sample = self.sample(index)
-        truth = sample.depth if isinstance(self.task, Depth) else sample.mask
+        assert isinstance(self.task, Segmentation | Depth)  # tasks with maps
+        truth: Tensor | None = getattr(sample, self.task.kind.truth)
         if truth is None:
             return None
-        if output is not None:
-            maps = output[None, None] if output.ndim == 2 else output[None]
-            maps = F.interpolate(maps.float(), truth.shape, mode="bilinear", align_corners=False)[0].cpu()
-            if not isinstance(self.task, Depth):
-                truth = maps.argmax(0)
-            else:
-                truth = maps[0] if self.task.metric else aligned(maps[0], truth, truth > 0)
-        return encode_depth(truth) if isinstance(self.task, Depth) else encode_mask(truth)
+        return self.task.encode(truth if output is None else self.task.answer(output, truth))
 
 
 def load_images(name: str, task: str, class_names: Sequence[str] | None) -> Dataset:
     """The data set `name`; class_names: of what the task tells apart, pixels or images. Raises as `load_dataset`."""
-    if task == "segmentation":
+    kind = KINDS.get(task, CLASSIFICATION)  # the training commands check the name afterwards
+    if kind.dense and kind.classes:
         return load_dataset(name, mask_names=class_names)
     return load_dataset(name, class_names=class_names)
 
@@ -112,10 +103,11 @@ def right_answers(
 
     name: the data set's in messages. Raises UsageError as `mask_classes`.
     """
-    if task == "segmentation":
-        return tuple((known,) for known in mask_classes(dataset, name, class_map))
-    if task == "depth":
+    kind = KINDS[task]
+    if not kind.classes:
         return ()
+    if kind.dense:
+        return tuple((known,) for known in mask_classes(dataset, name, class_map))
     if dataset.accepts is None:
         return tuple((known,) for known in renamed(label_space(dataset.class_names).names, class_map))
     names = dict(zip(*reversed(imagenet_labels()), strict=True))  # by WordNet id
@@ -140,16 +132,16 @@ def check_truth(dataset: Dataset, name: str, task: str, order: Iterable[int]) ->
 
     The first sample of the order that can be read is looked at.
     """
+    kind = KINDS[task]
     for index in order:
         try:
             sample = dataset[index]
         except UnreadableImage:
             continue
-        if (sample.mask if task == "segmentation" else sample.depth) is None:
-            what = "masks" if task == "segmentation" else "depth maps"
-            columns = ", ".join(COLUMNS[task])
+        if getattr(sample, kind.truth) is None:
+            columns = ", ".join(kind.columns)
             raise UsageError(
-                f"{name} has no {what}, which a bench of {task} needs: name a data set that has them, such as "
+                f"{name} has no {kind.truths}, which a bench of {task} needs: name a data set that has them, such as "
                 f"embedded:scenes or a parquet file with a column {columns}"
             )
         return

@@ -2,18 +2,23 @@
 
 from diffcern.predictors.base import Predictor
 from diffcern.priors.base import Prior
-from diffcern.tasks.base import Task
+from diffcern.tasks.base import MapTask, Task
 from diffcern.tasks.classification import Classification
 from diffcern.tasks.depth import Depth
 from diffcern.tasks.segmentation import Segmentation
 
-__all__ = ["Classification", "Depth", "Segmentation", "Task", "task_of"]
+__all__ = ["MAP_TASKS", "TASKS", "Classification", "Depth", "MapTask", "Segmentation", "Task", "task_of"]
+MAP_TASKS: dict[str, type[Segmentation] | type[Depth]] = {task.name: task for task in (Segmentation, Depth)}
+TASKS: dict[str, type[Classification] | type[Segmentation] | type[Depth]] = {
+    Classification.name: Classification,
+    **MAP_TASKS,
+}
 
 
 def task_of(predictor: Predictor, prior: Prior | None) -> Task:
     """What the predictor is for, joined to what the prior can be told. Raises DiffcernError where names do not meet."""
-    if predictor.task == "segmentation":
+    if predictor.task == Segmentation.name:
         return Segmentation(predictor.class_names, prior)
-    if predictor.task == "depth":
+    if predictor.task == Depth.name:
         return Depth(predictor.metric, prior)
     return Classification(predictor.class_names, (prior.class_names if prior else ()) or predictor.class_names)

@@ -11,18 +11,20 @@ from torch.nn import functional as F
 
 from diffcern.data.base import Sample
 from diffcern.errors import DiffcernError, UsageError
+from diffcern.kinds import Kind, TaskName
 from diffcern.priors.base import Prior
 from diffcern.spellings import Spellings, abridged
 from diffcern.types import Condition
 
 
 class Task(Protocol):
-    """name: a key of `metrics.METRICS`. class_names: of the output's channels, empty where it has none.
+    """kind: its row of `kinds.KINDS`; name: the row's. class_names: of the output's channels, empty where it has none.
 
     outputs are what predictors give: `[B, K]` logits of classes, `[B, K, H, W]` of pixels, `[B, H, W]` of depth.
     """
 
-    name: str
+    kind: Kind
+    name: TaskName
     class_names: tuple[str, ...]
 
     def check(self, prior: Prior) -> None:
@@ -39,11 +41,56 @@ class Task(Protocol):
         ...
 
     def statistics(self, output: Tensor, sample: Sample) -> list[float]:
-        """One image's own `[...]` against its truth, as the metrics of `metrics.METRICS` sum them up.
+        """One image's own `[...]` against its truth, as the metrics of `kinds.KINDS` sum them up.
 
         Empty where the sample has no truth. Raises as `check_sample`.
         """
         ...
+
+    @staticmethod
+    def loss(output: Tensor, truth: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """What a predictor is trained by: the mean over images, or over the pixels whose truth is known; maps are
+        compared in the size of the truth."""
+        ...
+
+    @staticmethod
+    def to_average(output: Tensor) -> Tensor:
+        """What is averaged of several answers, on a scale where that makes sense."""
+        ...
+
+    @staticmethod
+    def from_average(average: Tensor) -> Tensor:
+        """An output that `to_average` makes the average of."""
+        ...
+
+
+class MapTask(Task, Protocol):
+    """One with an answer at every pixel."""
+
+    @staticmethod
+    def encode(truth: Tensor) -> bytes:
+        """A truth `[H, W]` as PNG; see `data/maps.py`."""
+        ...
+
+    @staticmethod
+    def decode(content: bytes, id: str) -> Tensor:
+        """What `encode` made. Raises UnreadableImage, which names the sample."""
+        ...
+
+    def answer(self, output: Tensor, truth: Tensor) -> Tensor:
+        """An output as a truth `[H, W]`, in the size and on the scale of a known one, as it is measured."""
+        ...
+
+    @staticmethod
+    def change(before: Tensor, after: Tensor) -> float:
+        """How far one image's answer moved."""
+        ...
+
+
+def fitted(output: Tensor, truth: Tensor) -> Tensor:
+    """One image's output `[..., H, W]` in the size of its truth: `[C, h, w]`, bilinear."""
+    maps = output[None, None] if output.ndim == 2 else output[None]
+    return F.interpolate(maps.float(), truth.shape[-2:], mode="bilinear", align_corners=False)[0]
 
 
 def resized(maps: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from diffcern.data.base import Sample
 from diffcern.errors import DiffcernError
+from diffcern.kinds import CLASSIFICATION
 from diffcern.priors.base import Prior
 from diffcern.tasks.base import name_map
 from diffcern.types import Condition
@@ -21,7 +23,8 @@ class Classification:
     may know more. Raises DiffcernError naming both sides when a class of the predictor is unknown to the prior.
     """
 
-    name = "classification"
+    kind = CLASSIFICATION
+    name = CLASSIFICATION.name
 
     def __init__(self, class_names: Sequence[str], prior_class_names: Sequence[str]) -> None:
         self.class_names = tuple(class_names)
@@ -56,3 +59,18 @@ class Classification:
     def statistics(self, output: Tensor, sample: Sample) -> list[float]:
         """Right, labelled; from logits `[K]`, where the sample's target is one of this task's classes."""
         return [float(int(output.argmax()) == sample.target), 1.0] if sample.target >= 0 else []
+
+    @staticmethod
+    def loss(output: Tensor, truth: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Cross entropy of logits `[B, K]` with classes `[B]`."""
+        return F.cross_entropy(output, truth, label_smoothing=label_smoothing)
+
+    @staticmethod
+    def to_average(output: Tensor) -> Tensor:
+        """Probabilities."""
+        return torch.softmax(output.float(), 1)
+
+    @staticmethod
+    def from_average(average: Tensor) -> Tensor:
+        """Their logarithm."""
+        return average.clamp(min=1e-12).log()

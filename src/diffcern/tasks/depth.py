@@ -13,9 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffcern.data.base import Sample
+from diffcern.data.maps import decode_depth, encode_depth
 from diffcern.errors import DiffcernError
+from diffcern.kinds import DEPTH
 from diffcern.priors.base import Prior
-from diffcern.tasks.base import resized
+from diffcern.tasks.base import fitted, resized
 from diffcern.tasks.segmentation import check_size, no_maps
 from diffcern.types import Condition
 
@@ -30,13 +32,14 @@ class Depth:
     prior: None where no method asks one.
     """
 
-    name = "depth"
+    kind = DEPTH
+    name = DEPTH.name
     class_names: tuple[str, ...] = ()
 
     def __init__(self, metric: bool, prior: Prior | None = None) -> None:
         self.metric = metric
         self.shape: tuple[int, int] | None = None
-        if prior is not None and prior.spatial_shape and prior.maps and prior.maps.kind == "depth":
+        if prior is not None and prior.spatial_shape and prior.maps and prior.maps.kind == DEPTH.name:
             self.near, self.far = prior.maps.near, prior.maps.far
             self.colour = torch.tensor(prior.colours[0]) if prior.colours else None
             self.shape = prior.spatial_shape[1:]
@@ -91,14 +94,48 @@ class Depth:
             return []
         self.check_sample(sample, output)
         output, truth = output.cpu(), sample.depth.cpu().float()
-        given = F.interpolate(output[None, None].float(), truth.shape, mode="bilinear", align_corners=False)[0, 0]
         known = truth > 0
-        answer = (given if self.metric else aligned(given, truth, known)).clamp(NEAREST, FARTHEST)
+        answer = self.answer(output, truth).clamp(NEAREST, FARTHEST)
         a, d = answer[known], truth[known]
         delta = (torch.maximum(a / d, d / a) < 1.25).float().mean()
         rmse = (a - d).square().mean().sqrt()
         both = torch.stack([torch.where(known, answer, truth), truth])[:, None, None] / d.max()
         return [float(v) for v in (delta, ((a - d).abs() / d).mean(), rmse, _ssim(both))] + [1.0]
+
+    def answer(self, output: Tensor, truth: Tensor) -> Tensor:
+        """Metres; relative depth in the truth's scale and shift. output: `[H, W]`."""
+        given = fitted(output, truth)[0].cpu()
+        return given if self.metric else aligned(given, truth, truth > 0)
+
+    @staticmethod
+    def loss(output: Tensor, truth: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """| log d - log d_hat | of maps `[B, H, W]`, over the pixels whose depth `[B, h, w]` is known."""
+        maps = F.interpolate(output[:, None], truth.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+        known = truth > 0
+        metres = maps[known].clamp(min=NEAREST)  # a network of another library may answer 0
+        return (metres.log() - truth[known].log()).abs().mean()
+
+    @staticmethod
+    def encode(truth: Tensor) -> bytes:
+        return encode_depth(truth)
+
+    @staticmethod
+    def decode(content: bytes, id: str) -> Tensor:
+        return decode_depth(content, id)
+
+    @staticmethod
+    def change(before: Tensor, after: Tensor) -> float:
+        """The mean relative change."""
+        return float(((after - before).abs() / before.abs().clamp(min=1e-6)).mean())
+
+    @staticmethod
+    def to_average(output: Tensor) -> Tensor:
+        """The depth itself."""
+        return output.clone()
+
+    @staticmethod
+    def from_average(average: Tensor) -> Tensor:
+        return average
 
 
 def aligned(inverse: Tensor, truth: Tensor, known: Tensor) -> Tensor:

@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffcern.data.base import VOID, Sample
-from diffcern.data.maps import foreign
+from diffcern.data.maps import decode_mask, encode_mask, foreign
 from diffcern.errors import DiffcernError
+from diffcern.kinds import SEGMENTATION
 from diffcern.priors.base import Prior
 from diffcern.spellings import Spellings
-from diffcern.tasks.base import name_map, resized
+from diffcern.tasks.base import fitted, name_map, resized
 from diffcern.types import Condition
 
 TRAIN = "`diffcern train prior --maps segmentation`"
@@ -31,7 +32,8 @@ class Segmentation:
     prior: None where no method asks one.
     """
 
-    name = "segmentation"
+    kind = SEGMENTATION
+    name = SEGMENTATION.name
 
     def __init__(self, class_names: Sequence[str], prior: Prior | None = None) -> None:
         self.class_names = tuple(class_names)
@@ -86,10 +88,42 @@ class Segmentation:
         self.check_sample(sample, output)
         output, mask, count = output.cpu(), sample.mask.cpu(), len(self.class_names)
         known = mask != VOID
-        logits = F.interpolate(output[None].float(), mask.shape, mode="bilinear", align_corners=False)[0]
-        answer, truth = logits.argmax(0)[known], mask[known]
+        answer, truth = self.answer(output, mask)[known], mask[known]
         areas = (answer[answer == truth], answer, truth)
         return torch.cat([torch.bincount(area, minlength=count) for area in areas]).double().tolist()
+
+    def answer(self, output: Tensor, truth: Tensor) -> Tensor:
+        """The likeliest class of each pixel of the truth; output: logits `[K, H, W]`."""
+        return fitted(output, truth).argmax(0).cpu()
+
+    @staticmethod
+    def loss(output: Tensor, truth: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Cross entropy of logits `[B, K, H, W]` with masks `[B, h, w]`, over the pixels that are not void."""
+        maps = F.interpolate(output, truth.shape[-2:], mode="bilinear", align_corners=False)
+        return F.cross_entropy(maps, truth, ignore_index=VOID, label_smoothing=label_smoothing)
+
+    @staticmethod
+    def encode(truth: Tensor) -> bytes:
+        return encode_mask(truth)
+
+    @staticmethod
+    def decode(content: bytes, id: str) -> Tensor:
+        return decode_mask(content, id)
+
+    @staticmethod
+    def change(before: Tensor, after: Tensor) -> float:
+        """The share of pixels of another class."""
+        return float((before.argmax(0) != after.argmax(0)).float().mean())
+
+    @staticmethod
+    def to_average(output: Tensor) -> Tensor:
+        """Probabilities."""
+        return torch.softmax(output.float(), 1)
+
+    @staticmethod
+    def from_average(average: Tensor) -> Tensor:
+        """Their logarithm."""
+        return average.clamp(min=1e-12).log()
 
 
 def _convention(unknown: Sequence[int], count: int) -> str:
@@ -103,7 +137,7 @@ def _convention(unknown: Sequence[int], count: int) -> str:
 
 def shown(prior: Prior) -> tuple[str, ...]:
     """The classes that the prior's maps show; none where they show something else."""
-    return prior.maps.names if prior.maps is not None and prior.maps.kind == "segmentation" else ()
+    return prior.maps.names if prior.maps is not None else ()
 
 
 def no_maps(prior: Prior) -> str:

@@ -25,19 +25,14 @@ from diffcern.data.base import VOID, Accepts
 from diffcern.data.folder import some
 from diffcern.data.maps import (
     DEEPEST,
-    DEPTH_COLUMNS,
-    MASK_COLUMNS,
-    decode_depth,
-    decode_mask,
-    encode_depth,
-    encode_mask,
 )
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.files import write_whole
+from diffcern.kinds import KINDS
 from diffcern.predictors import Predictor
 from diffcern.priors import Prior
 from diffcern.purifier import Purifier
-from diffcern.tasks import Depth, Segmentation, task_of
+from diffcern.tasks import MAP_TASKS, Depth, Segmentation, task_of
 from diffcern.tasks.base import resized
 from diffcern.tasks.depth import filled
 from diffcern.tasks.segmentation import check_size
@@ -46,9 +41,6 @@ from diffcern.train.finetune import Report
 from diffcern.train.images import truth_of
 from diffcern.train.stages import file_of, synthesise
 from diffcern.types import Condition
-
-FOLDERS = {"segmentation": "masks", "depth": "depths"}  # of the maps, beside those of the images
-COLUMNS = {"mask": MASK_COLUMNS, "depth": DEPTH_COLUMNS}
 
 
 @dataclass(frozen=True)
@@ -62,7 +54,7 @@ class ChosenMaps:
 
     def truth(self, id: str) -> Tensor:
         """The mask `[h, w]` int64, or the depth in metres, float32."""
-        return (decode_depth if self.task == "depth" else decode_mask)(self.files[id], id)
+        return MAP_TASKS[self.task].decode(self.files[id], id)
 
     def settings(self, source: Mapping[str, Any]) -> dict[str, Any]:
         """What an `Alignment` keeps of them; source: where they are from, in plain values."""
@@ -72,7 +64,7 @@ class ChosenMaps:
 
     def write(self, folder: Path) -> None:
         """Those that the folder does not hold yet."""
-        place = folder / FOLDERS[self.task]
+        place = folder / KINDS[self.task].folder
         place.mkdir(exist_ok=True)
         for id, content in self.files.items():
             if not file_of(place, id).exists():
@@ -85,7 +77,7 @@ def kept_maps(folder: Path, task: str, source: Mapping[str, Any], count: int, se
         return None
     before = read_alignment(folder)
     wanted = {**json.loads(json.dumps(source)), "task": task, "count": count}
-    paths = {id: file_of(folder / FOLDERS[task], id) for id in _ids(count)}
+    paths = {id: file_of(folder / KINDS[task].folder, id) for id in _ids(count)}
     if before.seed != seed or any(before.maps.get(key) != value for key, value in wanted.items()):
         return None
     if not all(path.is_file() for path in paths.values()):
@@ -103,25 +95,25 @@ def choose_maps(
     predictor's. Raises UsageError for data that have no maps or do not name their classes, and for classes that the
     predictor does not know; DiffcernError for maps that say nothing, and for sizes that differ.
     """
-    kind = "depth" if task == "depth" else "mask"
+    kind = KINDS[task]
     chosen = subset(dataset, count, seed)
-    if getattr(chosen[0], kind) is None:
+    if getattr(chosen[0], kind.truth) is None:
         raise UsageError(
-            f"{dataset.name} has no {kind}s: name data that have them, such as embedded:scenes/train or a parquet file "
-            f"with a column {' or '.join(COLUMNS[kind])}"
+            f"{dataset.name} has no {kind.truth}s: name data that have them, such as embedded:scenes/train or a "
+            f"parquet file with a column {' or '.join(kind.columns)}"
         )
-    indices = torch.arange(VOID + 1) if task == "depth" else _indices(dataset.name, names, classes)
+    indices = _indices(dataset.name, names, classes) if kind.classes else None
     contents, shapes = [], set()
     for row in track(range(len(chosen)), "reading maps", transient=True):
         sample = chosen[row]
-        truth = truth_of(sample, kind, len(names))
+        truth = truth_of(sample, kind.truth, len(names))
         check_size(sample.image, truth, sample.id)
         shapes.add((*sample.image.shape[-2:], *truth.shape))
         if len(shapes) > 1:
-            raise DiffcernError(f"{dataset.name} has images or {kind}s of different sizes: resize them to one")
-        if task == "segmentation" and bool((truth == VOID).all()):
+            raise DiffcernError(f"{dataset.name} has images or {kind.truth}s of different sizes: resize them to one")
+        if kind.classes and bool((truth == VOID).all()):
             raise DiffcernError(f"the mask of {sample.id} is void everywhere: leave this image out")
-        contents.append(encode_depth(_within(truth)) if task == "depth" else encode_mask(indices[truth]))
+        contents.append(MAP_TASKS[task].encode(_within(truth) if indices is None else indices[truth]))
     height, width = next(iter(shapes))[:2]
     return ChosenMaps(task, {id: contents[k % len(contents)] for k, id in enumerate(_ids(count))}, (height, width))
 
@@ -201,7 +193,7 @@ class DrawnMaps:
         id = self.ids[index]
         image = resized(decode(file_of(self.folder, id), id)[None], self.maps.size)[0]
         truth = self.maps.truth(id)
-        return Sample(id, image, -1, depth=truth) if self.maps.task == "depth" else Sample(id, image, -1, mask=truth)
+        return Sample(id, image, -1, **{KINDS[self.maps.task].truth: truth})
 
 
 def _within(depth: Tensor) -> Tensor:

@@ -22,8 +22,9 @@ from diffcern.files import reading
 from diffcern.methods.base import OPTIMIZERS
 from diffcern.predictors.base import Predictor
 from diffcern.rng import generator
+from diffcern.tasks import TASKS
 from diffcern.train.loop import CHECKPOINT
-from diffcern.train.truths import loss_of, mirrors
+from diffcern.train.truths import mirrors
 from diffcern.train.views import MapViews, View, Views, fitted, randomised
 
 Report = Callable[[int, int, str], None]  # how much is done, of how much, and what
@@ -94,7 +95,8 @@ def finetune(
     shape = dataset[0].image.shape
     plain: Seen
     seen: Callable[..., Seen]
-    if base.task == "classification":
+    task = TASKS[base.task]
+    if not task.kind.dense:
         plain, seen = Views(validation, fitted(base, shape)), partial(Views, training, recipe.view(base, shape))
     else:
         plain, seen = MapViews(validation), partial(MapViews, training, mirrors(recipe.augmentation))
@@ -119,7 +121,7 @@ def finetune(
         predictor.train()
         for step, (images, targets) in enumerate(_loader(views, predictor, batch_sampler=batches)):
             output = predictor(images.to(predictor.mean.device))
-            loss = loss_of(output, targets.to(output.device), base.task, recipe.label_smoothing)
+            loss = task.loss(output, targets.to(output.device), recipe.label_smoothing)
             if not torch.isfinite(loss):
                 raise DiffcernError(f"the loss is {loss.item()} in epoch {epoch}: give a lower --learning-rate")
             optimizer.zero_grad(set_to_none=True)
@@ -142,7 +144,7 @@ def loss_on(predictor: Predictor, views: Seen, batch_size: int) -> float:
     total = 0.0
     for images, truths in _loader(views, predictor, batch_size=batch_size):
         output = predictor(images.to(predictor.mean.device))
-        total += loss_of(output, truths.to(output.device), predictor.task).item() * len(images)
+        total += TASKS[predictor.task].loss(output, truths.to(output.device)).item() * len(images)
     return total / len(views) if math.isfinite(total) else math.inf
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from rich.markup import escape
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 from diffcern.data import Dataset, Sample
 from diffcern.data.maps import foreign
 from diffcern.errors import DiffcernError, UsageError, unknown
+from diffcern.kinds import DEPTH, Truth
 from diffcern.rng import generator
 from diffcern.tasks.depth import check_depth
 
@@ -45,7 +45,7 @@ class ImageTable:
         return rows.float() if rows.is_floating_point() else rows.long()
 
 
-def read_table(dataset: Dataset, size: Size, truth: Literal["label", "mask", "depth"] = "label") -> ImageTable:
+def read_table(dataset: Dataset, size: Size, truth: Truth = "label") -> ImageTable:
     """Decodes the whole data set, images resized. Raises DiffcernError for data without that truth in some row, truths
     of different sizes, or more pixels than `MEMORY_LIMIT` allows, both counted."""
     targets = torch.tensor([int(target) for target in dataset.targets])
@@ -61,7 +61,7 @@ def read_table(dataset: Dataset, size: Size, truth: Literal["label", "mask", "de
             if truth != "label":
                 value = truth_of(sample, truth, len(getattr(dataset, "mask_names", ())))
                 if truths is None:
-                    kind = torch.float16 if truth == "depth" else torch.uint8
+                    kind = torch.float16 if truth == DEPTH.truth else torch.uint8
                     check_memory(f"{count} images with {truth}s", count * (pixels + value.numel() * kind.itemsize))
                     truths = torch.empty(count, *value.shape, dtype=kind)
                 if value.shape != truths.shape[1:]:
@@ -99,10 +99,10 @@ def read_pixels(name: str, images: Iterable[Tensor], count: int, size: Size) -> 
 
 def truth_of(sample: Sample, truth: str, classes: int) -> Tensor:
     """The "mask", whose indices are below `classes` or void, or the "depth". Raises DiffcernError where it is none."""
-    value = sample.mask if truth == "mask" else sample.depth
+    value: Tensor | None = getattr(sample, truth)
     if value is None:
         raise DiffcernError(f"{sample.id} has no {truth}; training needs one for each image")
-    if truth == "depth":
+    if truth == DEPTH.truth:
         check_depth(value, sample.id)
         return value
     unknown_classes = foreign(value, classes)

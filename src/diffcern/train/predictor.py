@@ -12,13 +12,15 @@ from torch.optim.swa_utils import update_bn
 from diffcern.configs import check_config
 from diffcern.data import Dataset
 from diffcern.errors import UsageError
-from diffcern.predictors.base import Kind, Predictor
+from diffcern.kinds import TaskName
+from diffcern.predictors.base import Predictor
 from diffcern.predictors.native import NativePredictorConfig, native_predictor, save_predictor
 from diffcern.resizing import Size
 from diffcern.rng import generator
+from diffcern.tasks import TASKS
 from diffcern.train.images import augment, augmentation_names, pixel_statistics, read_table
 from diffcern.train.loop import Outcome, Schedule, check_out, train
-from diffcern.train.truths import TRUTHS, loss_of, mirrored, mirrors
+from diffcern.train.truths import mirrored, mirrors
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class PredictorRecipe:
     depth: int = 2
     augmentation: str = "none"
     label_smoothing: float = 0.0
-    task: Kind = "classification"
+    task: TaskName = "classification"
 
 
 def train_predictor(
@@ -50,14 +52,15 @@ def train_predictor(
     """
     augmentations = augmentation_names(recipe.augmentation)
     check_out(folder)
-    if recipe.task not in TRUTHS:
-        raise UsageError(f"--task is one of {', '.join(TRUTHS)}, not {recipe.task!r}")
-    flip = recipe.task != "classification" and mirrors(recipe.augmentation)
-    names = dataset.class_names if recipe.task == "classification" else getattr(dataset, "mask_names", ())
-    names = () if recipe.task == "depth" else tuple(names)
-    if not names and recipe.task != "depth":
+    if recipe.task not in TASKS:
+        raise UsageError(f"--task is one of {', '.join(TASKS)}, not {recipe.task!r}")
+    task = TASKS[recipe.task]
+    flip = task.kind.dense and mirrors(recipe.augmentation)
+    names = tuple(getattr(dataset, "mask_names", ()) if task.kind.dense else dataset.class_names)
+    names = names if task.kind.classes else ()
+    if not names and task.kind.classes:
         raise UsageError(f"{dataset.name} does not name its classes: give --class-names")
-    table = read_table(dataset, recipe.image_size, TRUTHS[recipe.task])
+    table = read_table(dataset, recipe.image_size, task.kind.truth)
     some, mean, std = pixel_statistics(table.images, schedule.seed)
     config = NativePredictorConfig(
         recipe.architecture,
@@ -78,13 +81,13 @@ def train_predictor(
         rng = generator(schedule.seed, "predictor", step)
         index = torch.randint(len(table.targets), (schedule.batch_size,), generator=rng)
         images, targets = table.batch(index, device)
-        if recipe.task != "classification":
+        if task.kind.dense:
             images, targets = mirrored(images, table.truths(index, device), flip, rng)
         else:
             images = augment(images, augmentations, rng)
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             output = predictor(images)
-        return loss_of(output.float(), targets, recipe.task, recipe.label_smoothing)
+        return task.loss(output.float(), targets, recipe.label_smoothing)
 
     settings = {"dataset": dataset.name, "size": len(dataset), "names": names, **asdict(recipe)}
     outcome = train(predictor, loss_at, schedule, folder, settings)

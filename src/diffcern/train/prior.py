@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +18,12 @@ from diffcern.configs import check_config
 from diffcern.data import Dataset
 from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.familiarity import clean_errors
+from diffcern.kinds import KINDS
 from diffcern.predictors import load_predictor
 from diffcern.priors.native import PREDICTION_TYPES, NativeConfig, NativePrior, native_prior
 from diffcern.priors.spatial import Maps
 from diffcern.rng import generator
+from diffcern.tasks import MAP_TASKS
 from diffcern.tasks.depth import Depth, filled
 from diffcern.tasks.segmentation import Segmentation
 from diffcern.train.denoising import TIMES, denoising_errors, noised
@@ -33,7 +35,6 @@ from diffcern.types import Condition
 from diffcern.weightings import weighting as weighting_named
 
 CLEAN = 512  # images whose errors make the clean profile
-TRUTHS: dict[str, Literal["label", "mask", "depth"]] = {"": "label", "segmentation": "mask", "depth": "depth"}
 DIRICHLET = 0.1  # concentration per class of soft labels: mostly one class, sometimes several
 
 
@@ -81,7 +82,7 @@ def train_prior(
         raise UsageError(f"objective is one of {', '.join(PREDICTION_TYPES)}, not {recipe.objective!r}")
     if recipe.architecture == "dit" and (recipe.image_size % recipe.patch or recipe.width % recipe.heads):
         raise UsageError("the image size must be a multiple of the patch, the width a multiple of the heads")
-    if recipe.maps not in TRUTHS:
+    if recipe.maps and recipe.maps not in MAP_TASKS:
         raise UsageError(f"maps are segmentation or depth, not {recipe.maps!r}")
     weighting_named(recipe.weighting)
     if recipe.times not in TIMES:
@@ -90,7 +91,7 @@ def train_prior(
         raise UsageError("rivals compare classes, one for each image: leave --maps out, and give --soft-labels 0")
     augmentations = augmentation_names(recipe.augmentation)
     check_out(folder)
-    table = read_table(dataset, recipe.image_size, TRUTHS[recipe.maps])
+    table = read_table(dataset, recipe.image_size, KINDS[recipe.maps].truth if recipe.maps else "label")
     maps = maps_of(recipe.maps, dataset, table)
     names = () if maps else tuple(dataset.class_names)
     config = NativeConfig(recipe.architecture, recipe.objective, recipe.image_size, recipe.channels, names, maps)
@@ -204,24 +205,24 @@ def soften(targets: Tensor, count: int, share: float, rng: torch.Generator) -> T
 
 def maps_of(kind: str, dataset: Dataset, table: ImageTable) -> Maps | None:
     """What the maps show: the classes of the data's masks, or depth between the least and the greatest there is."""
-    if kind == "segmentation":
+    if not kind:
+        return None
+    if KINDS[kind].classes:
         names: tuple[str, ...] = getattr(dataset, "mask_names", ())
         if not names:
             raise UsageError(f"{dataset.name} does not name the classes of its masks: give --class-names")
         return Maps("segmentation", names)
-    if kind == "depth":
-        assert table.truth is not None  # it was asked for
-        near, far = table.truth[table.truth > 0].aminmax()
-        if near == far:
-            raise DiffcernError(f"{dataset.name} has one depth everywhere: there is nothing to learn from it")
-        return Maps("depth", near=round(near.item(), 3), far=round(far.item(), 3))
-    return None
+    assert table.truth is not None  # it was asked for
+    near, far = table.truth[table.truth > 0].aminmax()
+    if near == far:
+        raise DiffcernError(f"{dataset.name} has one depth everywhere: there is nothing to learn from it")
+    return Maps("depth", near=round(near.item(), 3), far=round(far.item(), 3))
 
 
 def maps_told(prior: NativePrior, table: ImageTable) -> Callable[[Tensor], Tensor]:
     """A function from rows of the table to their maps `[B, C, h, w]`, on the prior's device."""
     assert prior.maps is not None  # this prior reads maps
-    if prior.maps.kind == "segmentation":
+    if KINDS[prior.maps.kind].classes:
         segmentation = Segmentation(prior.maps.names, prior)
         return lambda index: _spatial(segmentation.told(table.truths(index, prior.device)))
     depth = Depth(True, prior)
