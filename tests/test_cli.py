@@ -229,3 +229,17 @@ def test_demo_writes_everything(cli, tmp_path):
     assert {"source", "tent", "diffusion-tta", "diffusion-classifier"} <= {c["method"] for c in cells}
     assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
     assert json.loads((tmp_path / "run" / "summary.json").read_text()) == cells
+
+
+def test_an_online_stream_starts_again(cli, interrupted, folder, tmp_path):
+    """Its answers depend on the images before them: an interrupted one ends as one that was not."""
+    tent = ("adapt", folder, "--predictor", "embedded:digits", "--method", "tent", "--online", "--batch-size", 3)
+    interrupted(*tent, "--out", tmp_path / "r.json", "--set", "learning_rate=0.05")
+    code, _, err = cli(*tent, "--out", tmp_path / "r.json", "--set", "learning_rate=0.05")
+    assert code == 0, err
+    cli(*tent, "--out", tmp_path / "whole.json", "--set", "learning_rate=0.05")
+
+    def rows(path):
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in json.loads(path.read_text())]
+
+    assert rows(tmp_path / "r.json") == rows(tmp_path / "whole.json")

@@ -13,6 +13,7 @@ from torch.nn.utils import parametrizations, prune
 
 import diffcern
 from diffcern.copies import duplicate
+from diffcern.predictors import Predictor
 
 
 class Small(nn.Module):
@@ -147,3 +148,48 @@ def test_these_are_networks_that_deepcopy_refuses():
         except Exception:
             refused.add(name)
     assert refused >= {"weight_norm", "spectral_norm", "pruned", "activations", "a lock", "a lock beside TorchScript"}
+
+
+class Hooked(Small):
+    """Its head reads what hooks kept: in an attribute, a list, a default."""
+
+    def __init__(self, first: nn.Module) -> None:
+        super().__init__(first)
+        self.kept: list[torch.Tensor] = []
+        self.first.register_forward_hook(lambda module, inputs, output: setattr(self, "features", output))
+        self.norm.register_forward_hook(lambda module, inputs, output, own=self: own.kept.append(output))
+        count = 0
+
+        def before(module, inputs):
+            nonlocal count
+            count += 1
+            self.kept.clear()
+
+        self.register_forward_pre_hook(before)
+        self.scale = lambda features: features * self.norm.weight[:, None, None]
+
+    def forward(self, images):
+        self.first(images)
+        self.norm(self.features)
+        return self.head(self.scale(self.kept[-1]).mean((2, 3)))
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["before a prediction", "after a prediction"])
+def test_a_hook_of_the_copy_writes_into_the_copy(asked):
+    torch.manual_seed(0)
+    network, images, others = Hooked(conv()).eval(), torch.rand(4, 3, 8, 8), torch.rand(2, 3, 8, 8)
+    expected = network(images).detach()
+    network.kept.clear()
+    del network.features
+    if asked:
+        network(others)
+    twin = duplicate(network)
+    assert torch.equal(twin(images), expected)
+    assert len(network.kept) == asked
+    predictor = Predictor(network, tuple("abcd"), size=8)
+    answers = diffcern.adapt(predictor, None, method="source")(images)
+    assert torch.allclose(answers, predictor(images).detach(), atol=1e-6)
+    for method, options in (("tent", {"learning_rate": 0.1}), ("memo", {"views": 2, "learning_rate": 0.1})):
+        moved = diffcern.adapt(predictor, None, method=method, **options)(images)
+        assert moved.shape == (4, 4)
+        assert not torch.equal(moved, answers)

@@ -83,3 +83,9 @@ def test_errors_say_what_exists():
         draws("antithetic", 5)
     with pytest.raises(UsageError, match="span"):
         draws("uniform", 1, span=(0.9, 0.1))
+
+
+def test_times_are_rounded_down():
+    """t = floor(T u): with one stratum for each time, each is drawn once, 0 and T - 1 too."""
+    found = draw("stratified", 8, LATENTS[:1], ["a"], seed=0, num_timesteps=8).timesteps[0]
+    assert sorted(found.tolist()) == list(range(8))

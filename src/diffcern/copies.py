@@ -2,13 +2,16 @@
 
 A network may hold what no copy can be made of: a tensor that is part of a graph (the weight that weight_norm and
 spectral_norm compute in a forward pass, an activation kept for later), a lock, an open file, a random generator.
-Modules, parameters and buffers are copied whatever else there is; what cannot be, is shared.
+Modules, parameters and buffers are copied whatever else there is; what cannot be, is shared. Functions, which deepcopy
+takes as they are, become ones of the copy where they hold a part of the model: a hook that keeps an activation in it.
 """
 
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from types import CellType, FunctionType
 from typing import Any
 
 import torch
@@ -27,9 +30,49 @@ def duplicate(model: nn.Module, shared: bool = False) -> Any:
     with torch.no_grad(), _Graphless():  # TorchScript clones its parameters, as part of a graph
         memo: Memo = {id(tensor): _twin(tensor, shared) for tensor in tensors}
         try:
-            return copy.deepcopy(model, dict(memo))
+            known = dict(memo)
+            return _rebound(copy.deepcopy(model, known), known)
         except Exception:  # whatever the objects that it holds raise
-            return _rebuilt(model, memo)
+            return _rebound(_rebuilt(model, memo), memo)
+
+
+def _rebound(copied: nn.Module, memo: Memo) -> nn.Module:
+    """The copy, whose functions, attributes and hooks, mean the copies of what the originals mean."""
+    for module in copied.modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, FunctionType):
+                vars(module)[name] = _function(value, memo)
+            for key, part in list(value.items()) if type(value) in (dict, OrderedDict) else ():  # hooks are such
+                if isinstance(part, FunctionType):
+                    value[key] = _function(part, memo)
+    return copied
+
+
+def _function(function: FunctionType, memo: Memo) -> FunctionType:
+    """The same with the copies in the place of what it has in its closure and defaults; itself where none is copied."""
+
+    def meant(value: Any) -> Any:
+        return memo.get(id(value), value)
+
+    if id(function) in memo:
+        known: FunctionType = memo[id(function)]
+        return known
+    memo[id(function)] = function  # it may speak of itself
+    try:
+        cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    except ValueError:  # a variable that has no value yet
+        return function
+    defaults = tuple(map(meant, function.__defaults__ or ()))
+    named = {name: meant(value) for name, value in (function.__kwdefaults__ or {}).items()}
+    inner = [_function(value, memo) if type(value) is FunctionType else meant(value) for value in cells]
+    held = [*cells, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    if all(old is new for old, new in zip(held, [*inner, *defaults, *named.values()], strict=True)):
+        return function
+    closure = tuple(map(CellType, inner)) or None
+    rebound = FunctionType(function.__code__, function.__globals__, function.__name__, defaults or None, closure)
+    rebound.__kwdefaults__, rebound.__dict__ = named or None, dict(vars(function))
+    memo[id(function)] = rebound
+    return rebound
 
 
 def _twin(tensor: Tensor, shared: bool) -> Tensor:

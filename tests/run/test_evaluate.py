@@ -395,3 +395,31 @@ def test_workers_may_open_a_run_folder_at_the_same_moment(tmp_path):
         folders = list(pool.map(lambda _: RunFolder(tmp_path / "run"), range(400)))
     assert len(folders) == 400
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["records", "skipped", "timings"]
+
+
+def test_the_order_is_drawn_from_the_seed(spec, table):
+    orders = [Bench(parse_spec({**table, "seed": seed}), CPU).order for seed in (0, 1)]
+    assert Bench(spec, CPU).order == orders[0] != orders[1]
+    assert all(sorted(order) == list(range(45)) != order for order in orders)
+
+
+def test_a_unit_counts_when_all_of_it_is_written(spec, tmp_path, monkeypatch):
+    """Killed before its last file, whichever that is, a unit is done again: its timings and what it skipped are there
+    whenever its records are."""
+    from diffcern.run import store
+
+    write = store.write_whole
+
+    def until_records(path, content):
+        if path.parent.name == "records":
+            raise KeyboardInterrupt
+        write(path, content)
+
+    monkeypatch.setattr(store, "write_whole", until_records)
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, tmp_path / "run")
+    monkeypatch.undo()
+    assert len(list((tmp_path / "run" / "timings").iterdir())) == 1
+    assert not list((tmp_path / "run" / "records").iterdir())
+    run(spec, tmp_path / "run")
+    assert all(row["complete"] for row in summarise(tmp_path / "run"))

@@ -19,6 +19,8 @@ from diffcern.methods.base import call, frozen_copy
 from diffcern.predictors import Predictor
 from diffcern.types import Cost, Inputs, Prediction
 
+HOOKS = ("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs")
+
 
 class BatchStatisticsNorm(nn.Module):
     """A BatchNorm layer that normalises with mixed statistics; n is the batch size, N = source_count.
@@ -41,6 +43,8 @@ class BatchStatisticsNorm(nn.Module):
         # timm's BatchNormAct2d carries its dropout and activation inside the normalisation layer.
         self.after = nn.Sequential(*(getattr(layer, name) for name in ("drop", "act") if hasattr(layer, name)))
         self.source_count, self.through = source_count, through
+        for name in HOOKS:  # what a network keeps of this layer's answer
+            getattr(self, name).update(getattr(layer, name))
 
     def forward(self, x: Tensor) -> Tensor:
         axes = [axis for axis in range(x.ndim) if axis != 1]
