@@ -243,3 +243,19 @@ def test_an_online_stream_starts_again(cli, interrupted, folder, tmp_path):
         return [{k: v for k, v in row.items() if k != "seconds"} for row in json.loads(path.read_text())]
 
     assert rows(tmp_path / "r.json") == rows(tmp_path / "whole.json")
+
+
+def test_an_image_that_was_replaced_is_answered_again(cli, interrupted, folder, tmp_path):
+    """What was answered about another image is no answer, though the file has its name."""
+    adapt = ("adapt", folder, *MODELS, "--out", tmp_path / "r.json", *QUICK)
+    interrupted(*adapt)
+    first, second, *_ = sorted(path for path in folder.iterdir() if path.suffix == ".png")
+    first.write_bytes(second.read_bytes())
+    code, _, err = cli(*adapt)
+    assert code == 1
+    assert "was changed since it was written (its checksum differs), or its image was: give --overwrite" in err
+    code, _, err = cli(*adapt, "--overwrite")
+    assert code == 0, err
+    assert "continuing: 1 of 7" in err
+    rows = {row["id"]: row for row in json.loads((tmp_path / "r.json").read_text())}
+    assert rows[first.name]["before"] == rows[second.name]["before"]

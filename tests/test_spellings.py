@@ -204,6 +204,13 @@ def test_label_files_of_any_origin(tmp_path, name, text, labels):
         ("a.json", b"[1, 2]", "holds 1 in the place of a name"),
         ("a.json", b"3", "must be a list of names"),
         ("a.txt", b"{0: tench}", "begins like a dictionary"),
+        ("a.txt", b"- a\n- b\n", "is a list of YAML, not a list of labels"),
+        ("a.txt", b'"cat",\n"dog"\n', "is of quoted lines"),
+        ("a.txt", b"cat\t0\ndog\t1\n", "is a table of columns"),
+        ("a.txt", b"1: cat\n3: dog\n", "numbered with gaps or out of order"),
+        ("a.names", b"<label>cat</label>\n<label>dog</label>\n", "is XML"),
+        ("a.yaml", b"[a,", "is not YAML"),
+        ("a.yaml", b"nc: 2\n", "a list of names, or an object"),
     ],
 )
 def test_label_files_that_are_none(tmp_path, name, content, message):
@@ -220,3 +227,18 @@ def test_labels_on_the_command_line(tmp_path):
         parse_labels("missing.json")
     (tmp_path / "timm.json").write_text(json.dumps(TIMM))
     assert readable(parse_labels(str(tmp_path / "timm.json"))) == list(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("data.yaml", "nc: 3\nnames: ['person', 'bicycle', 'no']\n"),
+        ("coco.yml", "names:\n  0: person\n  1: bicycle\n  2: no\n"),
+        ("list.yaml", "- person\n- bicycle\n- no\n"),
+        ("dots.txt", "1. person\n2. bicycle\n3. no\n"),
+        ("dashes.txt", "0 - person\n1 - bicycle\n2 - no\n"),
+    ],
+)
+def test_lists_of_other_tools(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    assert read_labels(tmp_path / name) == ["person", "bicycle", "no"]

@@ -17,7 +17,14 @@ from diffcern.texts import parse_csv, parse_json, read_text
 
 SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".names", ".yaml", ".yml")
 SYNSET = re.compile(r"(n\d{8})[ \t,]+\S.*")  # "n01440764 tench, Tinca tinca", as ILSVRC's synset_words.txt has it
-NUMBERED = re.compile(r"(\d+)\s*[:,;\t]\s*(\S.*)|(\d+)\s+(\S.*)")  # "0: tench", "0 tench"
+NUMBERED = re.compile(r"(\d+)\s*(?:[:,;\t]|[.)]\s|-\s)\s*(\S.*)|(\d+)\s+(\S.*)")  # "0: tench", "0 tench"
+FOREIGN = {  # of other files than lists, whose every line is such
+    "a list of YAML": re.compile(r"- .*"),
+    "of quoted lines, as in JSON or a program": re.compile(r"""["'].*["'],?"""),
+    "XML": re.compile(r"<.*>"),
+    "a table of columns": re.compile(r".*\t.*"),
+    "numbered with gaps or out of order, or not as 0: NAME": re.compile(r"\d+\s*([:.)]|-\s).*"),
+}
 NAMES = ("label", "classname", "class", "class_name", "name")
 Labels = list[str] | dict[str, list[str]]
 
@@ -26,9 +33,9 @@ def read_labels(path: Path) -> Labels:
     """The labels in a file, in its order; with sentences of their own from a CSV file with a column prompt.
 
     A text file holds one a line ("tench, Tinca tinca" is one), behind its WordNet id or its number where it has one: an
-    id stands for its class then, and numbers count from 0 or 1. JSON holds a list, an object from numbers to names or
-    to [id, name], or a model's config.json with id2label; CSV a column label. Raises UsageError for a file that cannot
-    be read or holds no labels, and for cells that are empty.
+    id stands for its class then, and numbers count from 0 or 1. JSON and YAML hold a list, an object from numbers
+    to names or to [id, name], a model's id2label or a data set's names; CSV a column label. Raises UsageError for a
+    file that is another kind of list, cannot be read or holds no labels, and for cells that are empty.
     """
     try:
         return _read(path)
@@ -43,6 +50,8 @@ def _read(path: Path) -> Labels:
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv"):
         labels = _table(text, path, "\t" if suffix == ".tsv" else ",")
+    elif suffix in (".yaml", ".yml"):
+        labels = _named(_yaml(text, path), path)
     elif suffix == ".json":
         labels = _named(parse_json(text, str(path)), path)
     elif text.lstrip().startswith("{"):  # a dictionary as Python prints it
@@ -65,6 +74,9 @@ def _lines(text: str, path: Path) -> list[str]:
         first = rows[0][0]
         if first in (0, 1) and [number for number, _ in rows] == list(range(first, first + len(rows))):
             return [name.strip() for _, name in rows]
+    for kind, pattern in FOREIGN.items():
+        if lines and all(pattern.fullmatch(line) for line in lines):
+            raise UsageError(f"{path} is {kind}, not a list of labels: give one a line ({lines[0]!r} would be a label)")
     return lines
 
 
@@ -77,6 +89,18 @@ def _table(text: str, path: Path, separator: str) -> Labels:
     for label, row in zip(labels, rows, strict=True):
         prompts.setdefault(label, []).append(row["prompt"])
     return prompts
+
+
+def _yaml(text: str, path: Path) -> Any:
+    """A list or an object of names; that under `names`, as YOLO's data sets have it, where there is one."""
+    import yaml  # comes with huggingface_hub
+
+    try:
+        content = yaml.load(text, yaml.BaseLoader)  # all scalars are text: "no" is a name
+    except (yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{path} is not YAML ({reason}): give one label a line, in a file .txt") from error
+    return content.get("names", content) if isinstance(content, dict) else content
 
 
 def _literal(text: str, path: Path) -> Any:

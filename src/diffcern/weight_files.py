@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from diffcern import hub
 from diffcern.errors import DiffcernError
+from diffcern.texts import read_json
 
 # What the libraries call a network's weights, as safetensors and as pickles.
 STEMS = {
@@ -21,6 +22,7 @@ STEMS = {
 # Published beside the plain ones, or in their place. Others ("non_ema", "ema_only") are other weights.
 VARIANTS = ("fp32", "fp16", "bf16")
 OTHERS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.gguf", "*.safetensors")
+ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "pytorch_lora_weights.safetensors")
 SINGLE = (".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".gguf")
 
 
@@ -78,6 +80,13 @@ def _refuse(name: str, folder: Path, part: str, library: str, allow_pickle: bool
     wanted, pickled = (Stored(safe=safe).patterns(library, part)[0] for safe in (True, False))
     held = sorted({file.name for pattern in OTHERS for file in (folder / part).glob(pattern)})
     there = f"; what is there: {', '.join(held[:4])}" if held else ""
+    pickles = [pattern for variant in (None, *VARIANTS) for pattern in Stored(variant, False).patterns(library, part)]
+    if held and not hub.holds(folder, pickles):  # to allow them would not help
+        raise DiffcernError(
+            f"{name} has no weights under the names that {library} gives them: neither {wanted} nor {pickled}, nor "
+            f"those of {' or '.join(VARIANTS[1:])}{there}. Other variants (non_ema, int8), formats (TensorFlow, ONNX) "
+            "and adapters are other weights: convert them with the library that wrote them"
+        )
     if allow_pickle:
         raise DiffcernError(f"{name} has no weights: neither {wanted} nor {pickled}{there}")
     raise DiffcernError(
@@ -87,9 +96,22 @@ def _refuse(name: str, folder: Path, part: str, library: str, allow_pickle: bool
     )
 
 
+def _part(config: Path) -> str:
+    """What a library's config.json is of, in words."""
+    content = read_json(config, finite=False)
+    known = content if isinstance(content, dict) else {}
+    name = known.get("_class_name") or next(iter(known.get("architectures") or ()), None) or known.get("model_type")
+    return f"one network alone ({name})" if isinstance(name, str) else "one network alone"
+
+
 def single_file(place: Path, convert: str) -> str:
     """For a message: what to do with weights in one file without configurations, as other programs exchange them; ""
-    where `place` is no such file or folder of some. convert: the call that reads one, with FILE in it."""
+    where `place` is no such file or folder of some. convert: the call that reads one, with FILE in it. A folder with an
+    adapter, or with a part of a pipeline, is told as what it is."""
+    if place.is_dir() and any((place / name).is_file() for name in ADAPTERS):
+        return ". It holds an adapter (LoRA) and no network: load its base model with it, fuse both and save the whole"
+    if (place / "config.json").is_file():
+        return f". It is {_part(place / 'config.json')}: give the folder of the whole, which this one lies in"
     files = [place] if place.is_file() else sorted(place.glob("*")) if place.is_dir() else []
     names = [file.name for file in files if file.suffix.lower() in SINGLE]
     if not names:

@@ -364,7 +364,7 @@ def test_flipped_bytes_never_raise_anything_else() -> None:
 
 def test_is_image_by_suffix() -> None:
     assert all(is_image(Path(name)) for name in ["a.jpg", "b.JPEG", "c/d.Png", "e.tif", "f.webp"])
-    assert not any(is_image(Path(name)) for name in ["a.txt", "jpg", "b.jpg.part", ".jpg", "c.eps"])
+    assert not any(is_image(Path(name)) for name in ["a.txt", "jpg", "b.jpg.part", ".jpg", "c.pdf"])
 
 
 def test_check_pixels_names_the_sample() -> None:

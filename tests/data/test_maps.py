@@ -226,3 +226,31 @@ def test_masks_of_another_convention_are_named(values, count, message):
     sample = Sample("a", torch.zeros(3, 1, len(values)), -1, mask=torch.tensor([values]))
     with pytest.raises(DiffcernError, match=message):
         task.check_sample(sample, sample.image)
+
+
+def test_black_and_white_masks_are_no_classes(tmp_path):
+    """Of 0 and 255, as a picture of foreground and background: white would be void, and be left out of every figure."""
+    from diffcern.run.truths import check_truth
+    from diffcern.train.images import read_table
+
+    def data(white):
+        rows = [
+            {"id": str(k), "image": {"bytes": png(np.zeros((8, 8, 3), np.uint8)), "path": None}, "mask": None}
+            for k in range(3)
+        ]
+        for k, row in enumerate(rows):
+            mask = np.zeros((8, 8), np.uint8)
+            mask[k:, :] = white
+            row["mask"] = png(mask)
+        path = tmp_path / f"{white}.parquet"
+        pq.write_table(pa.Table.from_pylist(rows), path)
+        return load_dataset(f"parquet:{path}", mask_names=["ground", "thing"])
+
+    check_truth(data(1), "good", "segmentation", range(3))
+    assert read_table(data(1), 8, "mask").truth.unique().tolist() == [0, 1]
+    for check in (
+        lambda: check_truth(data(255), "bad", "segmentation", range(3)),
+        lambda: read_table(data(255), 8, "mask"),
+    ):
+        with pytest.raises(UsageError, match=r"hold 0 and 255 alone.*store it as 1"):
+            check()

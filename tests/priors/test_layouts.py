@@ -64,7 +64,9 @@ def test_parts_at_the_root_that_are_not_there(tmp_path):
         load_prior(str(folder))
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "diffusion_pytorch_model.safetensors").rename(folder / "diffusion_pytorch_model.ckpt")
-    with pytest.raises(DiffcernError, match=r"\(diffusion_pytorch_model.safetensors\); what is there: .*ckpt"):
+    with pytest.raises(
+        DiffcernError, match=r"neither diffusion_pytorch_model\.safetensors nor .*; what is there: .*ckpt"
+    ):
         load_prior(str(folder))
 
 

@@ -15,6 +15,7 @@ from diffcern.report import summarise
 from diffcern.run.batch import ALONE, even_batches
 from diffcern.run.bench import Bench
 from diffcern.run.evaluate import evaluate
+from diffcern.run.order import ClassOrder
 from diffcern.run.protocols import PROTOCOLS, correlated, stream
 from diffcern.run.spec import parse_spec
 from diffcern.run.units import units
@@ -192,3 +193,44 @@ def test_what_protocols_refuse(table):
     table["entries"] = {"it": {"method": "tent", "protocol": "correlated", "concentration": 0.0}}
     with pytest.raises(UsageError, match=r"concentration"):
         parse_spec(table)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 100])
+@pytest.mark.parametrize("each", [6, 10, 60])
+@pytest.mark.parametrize("wrong", [0.0, 0.3])
+def test_class_after_class_is_noticed_of_few_and_of_many(classes, each, wrong):
+    if classes * each < 20:
+        return
+    rng = torch.Generator().manual_seed(classes * each)
+    truth = torch.arange(classes).repeat_interleave(each)
+    guesses = torch.randint(classes, truth.shape, generator=rng)
+    answers = torch.where(torch.rand(truth.shape, generator=rng) < wrong, guesses, truth)
+
+    def noticed(stream):
+        watch = ClassOrder()
+        return any(watch.add([answer]) or watch.ordered for answer in stream)
+
+    assert not noticed(answers[torch.randperm(len(answers), generator=rng)].tolist())
+    if len(answers) >= 60 or not wrong:
+        assert noticed(answers.tolist())
+
+
+def test_batches_in_class_order_are_noticed_and_shuffled(cli, tmp_path):
+    """BN-adapt on class folders: statistics of one class are not those of a batch."""
+    digits = load_dataset("embedded:digits")
+    for k in range(100):
+        folder = tmp_path / "images" / str(digits[k].target)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{k:03d}.png").write_bytes(encode_png(digits[k].image))
+    given = ["adapt", tmp_path / "images", "--predictor", "embedded:digits", "--method", "bn-adapt", "--batch-size", 10]
+    code, _, err = cli(*given, "--out", tmp_path / "order.json")
+    assert code == 0
+    assert "class after class" in err
+    code, _, err = cli(*given, "--shuffle", "--out", tmp_path / "shuffled.json")
+    assert code == 0
+    assert "class after class" not in err
+    right = {}
+    for name in ("order", "shuffled"):
+        rows = json.loads((tmp_path / f"{name}.json").read_text())
+        right[name] = sum(row["after"] == row["id"].split("/")[0] for row in rows)
+    assert right["order"] < 50 < 85 < right["shuffled"]

@@ -70,7 +70,9 @@ def adapt(
     settings: SetOption = None,
     online: Annotated[bool, typer.Option("--online/--episodic", help="carry on from image to image")] = False,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 1,
-    shuffle: Annotated[bool, typer.Option("--shuffle", help="with --online: the images in a random order")] = False,
+    shuffle: Annotated[
+        bool, typer.Option("--shuffle", help="the images in a random order, where the order matters")
+    ] = False,
     max_side: SideOption = 4096,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
@@ -89,11 +91,9 @@ def adapt(
     from diffcern.run.journal import Journal, check_out
     from diffcern.run.maps import check_maps_folder
     from diffcern.run.order import shuffled, warned
-    from diffcern.run.predict import adapt_rows, answers
+    from diffcern.run.predict import adapt_rows, answers, digests
 
     check_out(out, overwrite)
-    if shuffle and not online:
-        raise UsageError("--shuffle is for --online: episodic answers do not depend on the order")
     names: dict[str, Any] = {
         "predictor": predictor,
         "prior": prior or None,
@@ -112,6 +112,9 @@ def adapt(
             f"{method} reads the statistics of a batch, and one image has none: give several images and --batch-size "
             "(as published: 64 to 200, with --online)"
         )
+    beside = online or built.needs_batch  # an answer depends on the images before it or beside it
+    if shuffle and not beside:
+        raise UsageError(f"--shuffle is for --online and what reads a batch: {method} answers image by image")
     chosen |= {
         "loaded": getattr(built, "loaded", ""),
         "fingerprints": models.fingerprints(),
@@ -122,9 +125,9 @@ def adapt(
     }
     if KINDS[task].dense:
         check_maps_folder(out.with_suffix(""), Path(images))
-    journal = Journal(out, chosen, overwrite=overwrite)
-    if online or built.needs_batch:
-        journal.restart()  # an answer depends on the images before it or beside it
+    journal = Journal(out, chosen, overwrite=overwrite, digest=digests(dataset))
+    if beside:
+        journal.restart()
     given = answers(
         shuffled(dataset, seed) if shuffle else dataset,
         built,
@@ -136,7 +139,7 @@ def adapt(
         done={row["id"] for row in journal.rows},
     )
     if not KINDS[task].dense:
-        watched = warned(given, lambda text: typer.echo(text, err=True)) if online and not shuffle else given
+        watched = warned(given, lambda text: typer.echo(text, err=True)) if beside and not shuffle else given
         rows = adapt_rows(models.predictor, watched)
     else:
         from diffcern.run.maps import adapt_maps
@@ -168,7 +171,7 @@ def classify(
 ) -> None:
     """Classify images with the prior alone: the label whose condition denoises the image best."""
     from diffcern.run.journal import Journal, check_out
-    from diffcern.run.predict import classify_rows
+    from diffcern.run.predict import classify_rows, digests
 
     if out:
         check_out(out, overwrite)
@@ -181,7 +184,7 @@ def classify(
     journal = None
     if out:
         chosen |= {"fingerprints": models.fingerprints(), "seed": seed}
-        journal = Journal(out, chosen, overwrite=overwrite)
+        journal = Journal(out, chosen, overwrite=overwrite, digest=digests(dataset))
     done = {row["id"] for row in journal.rows} if journal else set()
     rows = classify_rows(dataset, built, classes, seed=seed, device=models.device, done=done)
     write_rows(journal, rows, len(dataset), "classifying", strict, as_json, getattr(built, "evaluations", 0))

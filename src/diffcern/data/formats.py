@@ -18,7 +18,11 @@ DECODED = (  # by Pillow
 )
 HEIF = (".heic", ".heif", ".hif")  # with pillow-heif
 RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw")  # of cameras
-SUFFIXES = (*DECODED, *HEIF, *RAW, ".jxl")
+UNREAD = (  # images of other kinds, which are named and not decoded
+    *(".jxl", ".jxr", ".psd", ".ico", ".icns", ".svg", ".exr", ".hdr", ".pfm", ".pcx", ".eps", ".dds", ".qoi"),
+    *(".sgi", ".ras", ".xbm", ".xpm", ".xcf", ".fits", ".dcm"),
+)
+SUFFIXES = (*DECODED, *HEIF, *RAW, *UNREAD)
 # Of files that lie beside images and are none, so that a folder of a million annotations is not opened file by file.
 OTHERS = (
     *(

@@ -9,6 +9,7 @@ import contextlib
 import io
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -93,7 +94,7 @@ def _decode(stream: IO[bytes], name: str, max_side: int | None, border: int) -> 
             if max_side is not None and not border:
                 # JPEG only: decodes at 1/2, 1/4 or 1/8, yet twice as large as needed to lose no detail
                 image.draft(None, _fit(image.size, 2 * max_side))
-            image.load()
+            _load(image)
         except Exception as error:
             raise UnreadableImage(name, f"truncated or damaged ({_describe(error)})") from error
         orientation = _orientation(image)
@@ -129,12 +130,25 @@ def open_image(stream: IO[bytes], name: str, max_side: int | None = None) -> Ima
 
 
 def _open(stream: IO[bytes], name: str) -> Image.Image:
-    """Open (header only) without Pillow's pixel limit, which is global and lower than ours."""
+    """Opens, the header only."""
+    with _unlimited():
+        return Image.open(stream, formats=pillow_formats(name))
+
+
+def _load(image: Image.Image) -> None:
+    """Decodes. Pillow holds a TIFF's tiles against its limit once more; other formats are decoded side by side."""
+    with _unlimited() if image.format == "TIFF" else contextlib.nullcontext():
+        image.load()
+
+
+@contextlib.contextmanager
+def _unlimited() -> Iterator[None]:
+    """Without Pillow's pixel limit, which is global and lower than ours (`_refuse_if_too_large`)."""
     with _PIXEL_LIMIT, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(stream, formats=pillow_formats(name))
+            yield
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from diffcern.data.base import VOID
 from diffcern.data.images import UnreadableImage, open_image
+from diffcern.errors import UsageError
 from diffcern.kinds import DEPTH, SEGMENTATION
 
+LOSSY = ("JPEG", "MPO", "AVIF", "HEIF", "JPEG2000")
 DEEPEST = 65.535  # metres that they can hold
 Names = Sequence[str] | None
 
@@ -83,12 +85,27 @@ def known(names: Sequence[str]) -> tuple[str, ...]:
 
 def decode_depth(data: bytes, name: str) -> Tensor:
     """`[H, W]` float32 metres from an image of millimetres, 0 where unknown. Raises as `decode_mask`."""
-    return _decode(data, name, "a depth map", ("I;16", "I", "L")).float() / 1000
+    depth = _decode(data, name, "a depth map", ("I;16", "I"))
+    if bool((depth < 0).any()):
+        raise UnreadableImage(name, "a depth map with negative values: store millimetres, and 0 where unknown")
+    return depth.float() / 1000
 
 
 def foreign(mask: Tensor, count: int) -> Tensor:
     """The values in a mask that are none of its `count` classes and not void."""
     return mask[(mask != VOID) & ((mask < 0) | (mask >= count))]
+
+
+def check_not_binary(name: str, values: Collection[int]) -> None:
+    """Raises UsageError for masks that hold nothing but 0 and 255: pictures in black and white.
+
+    values: all that were seen; name: of the data.
+    """
+    if set(values) == {0, VOID}:
+        raise UsageError(
+            f"the masks of {name} hold 0 and {VOID} alone, and {VOID} is void, so that there would be one class: where "
+            "white is a class, store it as 1"
+        )
 
 
 def encode_mask(mask: Tensor) -> bytes:
@@ -118,8 +135,11 @@ def _decode(data: bytes, name: str, what: str, modes: tuple[str, ...], grey: boo
     """grey: also channels that are equal, as some programs write them."""
     try:
         with open_image(io.BytesIO(data), name) as image:
-            if image.format in ("JPEG", "MPO"):
-                raise UnreadableImage(name, f"{what} stored as JPEG, whose losses make other values: store it as PNG")
+            if image.format in LOSSY or (image.format == "WEBP" and b"VP8L" not in data[:4096]):
+                kind = image.format or "JPEG"
+                raise UnreadableImage(name, f"{what} stored as {kind}, whose losses make other values: store it as PNG")
+            if "L" not in modes and image.mode == "L":
+                raise UnreadableImage(name, f"{what} of 8 bits, which reach to 0.255 m: store millimetres in 16 bits")
             if grey and image.mode in ("LA", "RGB", "RGBA"):
                 return _equal_channels(np.asarray(image), name, what)
             if image.mode not in modes:

@@ -112,6 +112,10 @@ class ParquetImages:
         mask, depth = self._maps.decode(lambda column: columns.content(self._stored(column, row), name), name)
         return Sample(name, decode(image, name, self._max_side), self.targets[row], mask, depth)
 
+    def content(self, index: int) -> bytes | Path | None:
+        """The encoded image of a row, or the file that has it; None where there is neither."""
+        return self._stored(self._image, index)
+
     def _stored(self, column: str, row: int) -> bytes | Path | None:
         """The encoded pixels of one row, or the file that has them; None where this row of the column has none."""
         group = bisect_right(self._starts, row) - 1

@@ -124,9 +124,15 @@ def denoiser_weights(prior: nn.Module) -> dict[str, Tensor]:
 def call(model: nn.Module, parameters: dict[str, Tensor], images: Images) -> Tensor:
     """The model's finite logits with `parameters` in place of its own.
 
-    Raises DiffcernError when a logit is NaN or infinite.
+    Raises DiffcernError when a logit is NaN or infinite, and for one without a gradient where the parameters want it.
     """
     output = functional_call(model, parameters, (images,))
+    wanted = any(value.requires_grad for value in parameters.values()) and torch.is_grad_enabled()
+    if wanted and not output.requires_grad:
+        raise DiffcernError(
+            "the predictor's answer has no gradient: its network runs under torch.no_grad, detaches, or computes "
+            "outside of torch, and this method moves its weights by one"
+        )
     if not torch.isfinite(output).all():
         raise DiffcernError("the predictor's logits are NaN or infinite: check its weights and normalisation")
     return output

@@ -91,6 +91,10 @@ def _read_folder(
     config = read_json(folder / "config.json", finite=False) if (folder / "config.json").is_file() else {}
     if not isinstance(config, dict):
         raise DiffcernError(f"{folder / 'config.json'} must be a JSON object, as transformers and timm write it")
+    if not isinstance(config.get("id2label", {}) or {}, dict):
+        raise DiffcernError(
+            f'{folder / "config.json"}: id2label must be an object from numbers to names, {{"0": "cat"}}'
+        )
     if config.get("model_type") == "llava":
         raise UsageError(
             f"{name} answers questions about images: it is for `diffcern answer` (in Python: load_answerer)"

@@ -61,6 +61,8 @@ class Predictor(nn.Module):
         if class_ids is not None and len(class_ids) != len(class_names):
             raise UsageError(f"class_ids are as many as class_names, not {len(class_ids)} and {len(class_names)}")
         _check_preparation(size, crop, mean, std)
+        if not isinstance(model, nn.Module):
+            raise UsageError(f"the network is a {type(model).__name__}: wrap it in a torch.nn.Module that calls it")
         self.model = model
         self.class_names = tuple(class_names)
         self.class_ids = None if class_ids is None else tuple(class_ids)

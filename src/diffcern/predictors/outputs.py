@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from diffcern.errors import UsageError
 from diffcern.kinds import Kind
 
+MANY = 10
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -85,12 +86,19 @@ def _check(found: Tensor, kind: Kind, classes: int, batch: int) -> None:
 
 
 def _refuse_probabilities(found: Tensor) -> None:
-    """Raises UsageError for what is a softmax's already (above 0 and adding up to 1): another would tell nothing apart.
+    """Raises UsageError for what is a softmax's already (adding up to 1), which another would flatten, and for what is
+    a sigmoid's (all of `MANY` numbers in [0, 1]).
 
-    Logits do so by chance about once in 10^5 times, and less with more classes and images.
+    Logits are so by chance about once in 10^5 times, and less with more classes and images.
     """
-    if found.shape[1] < 2 or not bool(((found > 0) & (found < 1)).all()):
+    hard = bool(((found == 0) | (found == 1)).all())  # a rule's answer, or no answer yet
+    if found.shape[1] < 2 or hard or not bool(((found >= 0) & (found <= 1)).all()):
         return
+    if found.numel() >= MANY and found.shape[1] > 2 and bool((found.float().sum(1) - 1).abs().max() > 0.1):
+        raise UsageError(
+            "the network answers with numbers in [0, 1], as a sigmoid does of classes that do not exclude each other, "
+            "where logits are wanted: leave its last sigmoid out, or wrap it in a module that returns their torch.logit"
+        )
     if (found.float().sum(1) - 1).abs().max() < (2e-3 if found.dtype in HALF else 1e-5):
         raise UsageError(
             "the network answers with probabilities (they add up to 1), where logits are wanted, of which the softmax "

@@ -20,6 +20,7 @@ from diffcern.predictors.hub import stored
 from diffcern.predictors.image_processors import check_preprocessing, preprocessing
 from diffcern.predictors.probe import check_answer
 from diffcern.quiet import quiet_reading
+from diffcern.texts import read_json
 from diffcern.weight_files import Stored
 from diffcern.weights import check_described, check_fit, check_loaded, check_network
 
@@ -69,6 +70,9 @@ def _read(folder: Path, name: str, vocabulary: Vocabulary | None, weights: Store
             f"{name} has no {PROCESSORS[0]}, which says how its images are prepared: copy that of the model which it "
             "was trained from"
         )
+    for file in PROCESSORS:
+        if (folder / file).is_file() and not isinstance(read_json(folder / file, finite=False), dict):
+            raise DiffcernError(f"{folder / file} must be a JSON object, as transformers writes it")
     processor = transformers.AutoImageProcessor.from_pretrained(folder, trust_remote_code=trust)
     options = preprocessing(processor, name)
     model, missing = _load(f"AutoModel{TASKS[task] if task else ''}", folder, name, weights, trust)

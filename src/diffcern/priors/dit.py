@@ -11,24 +11,26 @@ t = 250, and 10 % at t = 999. Priors of facebook/DiT-* get the published frequen
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
-from diffcern.errors import unknown
+from diffcern.errors import DiffcernError, unknown
 from diffcern.labels import label_space
 from diffcern.priors.base import Prior
 from diffcern.priors.latent import Autoencoder
 from diffcern.priors.schedule import schedule_of
 from diffcern.priors.sizes import side_of
 from diffcern.priors.soft import class_weights, soften_labels
+from diffcern.spellings import abridged
 from diffcern.types import Condition
 
 Frequencies = Literal["published", "diffusers"]
 SHIFTS: dict[Frequencies, float] = {"published": 0.0, "diffusers": 1.0}  # half - shift is what i is divided by
 FREQUENCIES = "frequencies"  # what they are called in names, and beside the keys of model_index.json
-CONVERTED = re.compile(r"(^|/)(models--)?facebook(/|--)DiT-|(^|/)DiT-XL-2-(256|512)/?$")  # from published checkpoints
+CONVERTED = re.compile(r"(^|/)(models--)?facebook(/|--)DiT-|DiT-XL-2-(256|512)[^/]*$", re.I)  # published checkpoints
 
 
 class DiTPrior(Prior):
@@ -65,9 +67,8 @@ class DiTPrior(Prior):
     @classmethod
     def from_pipeline(cls, pipeline: Any, config: dict[str, Any]) -> DiTPrior:
         """From diffusers' DiTPipeline and its model_index.json, which names the classes."""
-        count = pipeline.transformer.config.num_embeds_ada_norm
-        names = config.get("id2label") or {str(k): str(k) for k in range(count)}
-        ordered = label_space([names[key] for key in sorted(names, key=int)]).names
+        names = named_classes(config.get("id2label"), pipeline.transformer.config.num_embeds_ada_norm)
+        ordered = label_space(names).names
         frequencies = config.get(FREQUENCIES, "diffusers")  # no key of diffusers: see `told_frequencies`
         return cls(pipeline.transformer, pipeline.vae, pipeline.scheduler, ordered, frequencies)
 
@@ -96,8 +97,30 @@ def told_frequencies(name: str) -> tuple[str, Frequencies | None]:
 
 
 def usual_frequencies(name: str) -> Frequencies:
-    """Those of a DiT of that name which says nothing of them."""
-    return "published" if CONVERTED.search(name.partition("@")[0]) else "diffusers"
+    """Those of a DiT of that name which says nothing of them; a folder's own name counts, however it is spelled."""
+    base = name.partition("@")[0]
+    place = Path(base).expanduser()
+    spelled = place.resolve().as_posix() if place.is_dir() else base
+    return "published" if CONVERTED.search(spelled) else "diffusers"
+
+
+def named_classes(names: Any, count: int) -> list[str]:
+    """What `id2label` of a model_index.json calls the `count` classes; their numbers where there is none.
+
+    Raises DiffcernError unless it names each of them by its number, from 0 on.
+    """
+    if not names:
+        return [str(k) for k in range(count)]
+    numbers = {str(k) for k in range(count)}
+    if not isinstance(names, dict) or set(names) != numbers or not all(isinstance(n, str) for n in names.values()):
+        found = (
+            f"{len(names)} keys, {abridged(list(names))}" if isinstance(names, dict) else f"a {type(names).__name__}"
+        )
+        raise DiffcernError(
+            f'id2label in model_index.json names the {count} classes that the transformer has embeddings of, "0" to '
+            f'"{count - 1}"; here it is {found}. The files belong to different models, or one was changed'
+        )
+    return [names[str(k)] for k in range(count)]
 
 
 def share_embedders(transformer: Any) -> None:

@@ -65,6 +65,11 @@ def from_hub(name: str, *, control: Control | None = None, allow_pickle: bool = 
         raise DiffcernError(f"{name} is a {kind}; priors are read from {', '.join(FAMILIES)}")
     if wanted and FAMILIES[kind] is not DiTPrior:
         raise UsageError(f"+{FREQUENCIES} is for DiTs, and {name} is a {kind}: leave it out")
+    for part in ("scheduler", "unet", "transformer", "vae"):
+        if part in index and index[part] == [None, None]:
+            raise DiffcernError(
+                f"{name} leaves out its {part} (in {INDEX}), which a prior needs: give the whole pipeline"
+            )
     components = {part: value for part, value in index.items() if isinstance(value, list | tuple) and len(value) == 2}
     used = {
         part: _class(name, part, *value)

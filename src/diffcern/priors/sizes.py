@@ -24,9 +24,11 @@ def size_options(folder: Path, architecture: Any) -> dict[str, int]:
     """
     config = folder / "config.json"
     with reading(config, "It may be damaged"):
-        size = json.loads(config.read_text()).get(KEY, 0)
-    side = _side(size)
-    if side is None and size != 0 and architecture.__name__.endswith("Transformer2DModel"):
+        known = json.loads(config.read_text())
+    if KEY not in known:  # the library's own default
+        return {}
+    size, side = known[KEY], _side(known[KEY])
+    if side is None and architecture.__name__.endswith("Transformer2DModel"):
         raise _refusal(size, f"network ({config})")
     return {KEY: side} if side is not None and isinstance(size, list) else {}
 
@@ -54,7 +56,7 @@ def _side(size: Any) -> int | None:
     """The number, or that of a list of equal ones."""
     numbers = {*size} if isinstance(size, list | tuple) else {size}
     number = numbers.pop() if len(numbers) == 1 else None
-    return number if isinstance(number, int) and number > 0 else None
+    return number if isinstance(number, int) and not isinstance(number, bool) and number > 0 else None
 
 
 def _refusal(size: Any, what: str) -> DiffcernError:

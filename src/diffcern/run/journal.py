@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +41,25 @@ class Journal:
     (the system lets go of it whichever way the command ends). Raises what `check_out` does, and DiffcernError for other
     settings, a line that is not what was written (a last one that was torn is left out) or a journal that another
     command is writing.
+
+    digest: of what a row answers about, by id; where that has changed since, the row is no answer any more.
     """
 
-    def __init__(self, out: Path, settings: dict[str, Any], *, overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        out: Path,
+        settings: dict[str, Any],
+        *,
+        overwrite: bool = False,
+        digest: Callable[[str], str] | None = None,
+    ) -> None:
         check_out(out, overwrite)
         self.out = out
         self.path = out.with_name(f".{out.name}.partial.jsonl")
         self._header = json.dumps(settings, sort_keys=True, default=str)
         self.rows: list[dict[str, Any]] = []
         self._older = 0
+        self._digest = digest or (lambda id_: "")
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("ab+")
@@ -97,8 +108,9 @@ class Journal:
             odd = known[number] is None and "error" not in row  # which the rows of every command have
             if odd or not isinstance(id_, str) or not isinstance(row.get("error"), str | None):
                 damaged[number] = "is no row of a result"
-            elif not unsummed and known[number] != self._checksum(row):
+            elif not unsummed and known[number] not in (self._checksum(row), self._checksum(row, "")):
                 damaged[number] = "was changed since it was written (its checksum differs)"
+                damaged[number] += ", or its image was" if self._digest(id_) else ""
             elif id_ in kept:
                 damaged[number] = f"answers {id_!r} a second time"
             else:
@@ -115,10 +127,12 @@ class Journal:
             for row in kept.values():
                 self.add(row)
 
-    def _checksum(self, row: dict[str, Any]) -> str:
-        """Over the row and the settings: a row of another journal has another. Before it stands how many rows an older
-        version left without one: a line that has lost its checksum is none of them."""
-        text = f"{self._older}\n{self._header}\n{json.dumps(row)}"
+    def _checksum(self, row: dict[str, Any], digest: str | None = None) -> str:
+        """Over the row, what it answers about (older versions: nothing) and the settings: a row of another journal has
+        another. Before it stands how many rows an older version left without one: a line that has lost its checksum is
+        none of them."""
+        about = self._digest(row["id"]) if digest is None else digest
+        text = "\n".join(filter(None, (str(self._older), self._header, json.dumps(row), about)))
         return f"{self._older}-{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
 
     def restart(self) -> None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from diffcern.data import Dataset, Subset, UnreadableImage
 from diffcern.rng import generator
 from diffcern.run.predict import Answer
 
-WINDOW = 16  # neighbours, that classes are counted in
-ENOUGH = 4  # windows, before anything is said
-SHARE = 0.5  # of the entropy that the same answers have in a random order
+ENOUGH = 20  # answers, before anything is said
+SHARE, DEVIATIONS = 0.75, 3.5
+SHUFFLES = 200
 
 
 WARNING = (
@@ -46,31 +46,29 @@ def warned(given: Answers, warn: Callable[[str], object]) -> Answers:
 class ClassOrder:
     """Watches the classes that are predicted, as they come.
 
-    mean_w H(classes within w) is small beside that of the same answers in a random order where a stream goes through
-    its classes one by one, whatever their number.
+    A stream that goes through its classes one by one, whatever their number, changes class between neighbours far more
+    seldom than the same answers in a random order: by `SHARE` of their mean at most, and `DEVIATIONS` of their standard
+    deviations below it (the runs test of Wald and Wolfowitz 1940, for several classes).
     """
 
     def __init__(self) -> None:
         self._seen: list[int] = []
+        self._next = ENOUGH
 
     def add(self, classes: Sequence[int]) -> None:
         self._seen += classes
 
     @property
     def ordered(self) -> bool:
-        """Whether the answers so far come class after class; false while there are too few to tell."""
-        if len(self._seen) < ENOUGH * WINDOW or len(self._seen) % WINDOW or len(set(self._seen)) < 3:
+        """Whether the answers so far come class after class; false while there are too few to tell. Looks again at
+        half as many more."""
+        if len(self._seen) < self._next:
             return False
-        shuffled = np.random.default_rng(0).permutation(self._seen).tolist()
-        return _within(self._seen) < SHARE * _within(shuffled)
+        self._next = len(self._seen) * 3 // 2
+        seen, rng = np.array(self._seen), np.random.default_rng(0)
+        random = np.array([_changes(rng.permutation(seen)) for _ in range(SHUFFLES)])
+        return bool(_changes(seen) < min(SHARE * random.mean(), random.mean() - DEVIATIONS * random.std()))
 
 
-def _within(classes: Sequence[int]) -> float:
-    """The mean entropy of the classes in windows, in nats."""
-    windows = [classes[first : first + WINDOW] for first in range(0, len(classes) - WINDOW + 1, WINDOW)]
-    return sum(_entropy(Counter(window)) for window in windows) / len(windows)
-
-
-def _entropy(counts: Counter[int]) -> float:
-    p = np.array(list(counts.values())) / counts.total()
-    return float(-(p * np.log(p)).sum())
+def _changes(classes: NDArray[np.int64]) -> int:
+    return int((classes[1:] != classes[:-1]).sum())

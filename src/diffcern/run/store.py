@@ -112,7 +112,7 @@ class RunFolder:
 
     def _whole(self, unit: str, count: int) -> bool:
         records, skipped = (self.path / part / f"{unit}.parquet" for part in ("records", "skipped"))
-        if not records.is_file():
+        if not records.is_file() or not (self.path / "timings" / records.name).is_file():  # its checksum is there
             return False
         try:
             check_records(records)

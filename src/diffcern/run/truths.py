@@ -10,11 +10,14 @@ from torch import Tensor
 
 from diffcern.data import Dataset, Sample, UnreadableImage, load_dataset
 from diffcern.data.base import VOID
+from diffcern.data.maps import check_not_binary
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.kinds import CLASSIFICATION, KINDS
 from diffcern.labels import imagenet_labels, label_space
 from diffcern.run.models import renamed
 from diffcern.tasks import Depth, Segmentation, Task
+
+LOOKED = 16  # samples, for masks of black and white
 
 
 @dataclass(frozen=True)
@@ -130,9 +133,9 @@ def mask_classes(dataset: Dataset, name: str, class_map: Mapping[str, str] | Non
 def check_truth(dataset: Dataset, name: str, task: str, order: Iterable[int]) -> None:
     """Raises UsageError where a data set has no truth for a task with an answer at every pixel.
 
-    The first sample of the order that can be read is looked at.
+    The first samples of the order that can be read are looked at.
     """
-    kind = KINDS[task]
+    kind, values, looked = KINDS[task], set[int](), 0
     for index in order:
         try:
             sample = dataset[index]
@@ -144,4 +147,12 @@ def check_truth(dataset: Dataset, name: str, task: str, order: Iterable[int]) ->
                 f"{name} has no {kind.truths}, which a bench of {task} needs: name a data set that has them, such as "
                 f"embedded:scenes or a parquet file with a column {columns}"
             )
-        return
+        if sample.mask is None:  # depth
+            return
+        values |= set(sample.mask.unique().tolist())
+        looked += 1
+        if values - {0, VOID}:
+            return
+        if looked == LOOKED:
+            break
+    check_not_binary(name, values)

@@ -25,6 +25,7 @@ from diffcern.data.base import VOID, Accepts
 from diffcern.data.folder import some
 from diffcern.data.maps import (
     DEEPEST,
+    check_not_binary,
 )
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.files import write_whole
@@ -103,17 +104,20 @@ def choose_maps(
             f"parquet file with a column {' or '.join(kind.columns)}"
         )
     indices = _indices(dataset.name, names, classes) if kind.classes else None
-    contents, shapes = [], set()
+    contents, shapes, seen = [], set(), set[int]()
     for row in track(range(len(chosen)), "reading maps", transient=True):
         sample = chosen[row]
         truth = truth_of(sample, kind.truth, len(names))
         check_size(sample.image, truth, sample.id)
+        seen |= set(truth.unique().tolist()) if kind.classes else set()
         shapes.add((*sample.image.shape[-2:], *truth.shape))
         if len(shapes) > 1:
             raise DiffcernError(f"{dataset.name} has images or {kind.truth}s of different sizes: resize them to one")
         if kind.classes and bool((truth == VOID).all()):
             raise DiffcernError(f"the mask of {sample.id} is void everywhere: leave this image out")
         contents.append(MAP_TASKS[task].encode(_within(truth) if indices is None else indices[truth]))
+    if kind.classes:
+        check_not_binary(dataset.name, seen)
     height, width = next(iter(shapes))[:2]
     return ChosenMaps(task, {id: contents[k % len(contents)] for k, id in enumerate(_ids(count))}, (height, width))
 

@@ -13,9 +13,9 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from diffcern.data import Dataset, Sample
-from diffcern.data.maps import foreign
+from diffcern.data.maps import check_not_binary, foreign
 from diffcern.errors import DiffcernError, UsageError, unknown
-from diffcern.kinds import DEPTH, Truth
+from diffcern.kinds import DEPTH, SEGMENTATION, Truth
 from diffcern.rng import generator
 from diffcern.tasks.depth import check_depth
 
@@ -72,6 +72,8 @@ def read_table(dataset: Dataset, size: Size, truth: Truth = "label") -> ImageTab
     height, width = (size, size) if isinstance(size, int) else size
     pixels = 3 * height * width
     images = read_pixels(dataset.name, decoded(), count, size)
+    if truths is not None and truth == SEGMENTATION.truth:
+        check_not_binary(dataset.name, truths.unique().tolist())
     return ImageTable(images, targets, truths)
 
 
