@@ -87,6 +87,20 @@ class MapTask(Task, Protocol):
         ...
 
 
+class OfClasses:
+    """What tasks whose answers are logits of classes, in axis 1, have in common."""
+
+    @staticmethod
+    def to_average(output: Tensor) -> Tensor:
+        """Probabilities."""
+        return torch.softmax(output.float(), 1)
+
+    @staticmethod
+    def from_average(average: Tensor) -> Tensor:
+        """Their logarithm."""
+        return average.clamp(min=1e-12).log()
+
+
 def fitted(output: Tensor, truth: Tensor) -> Tensor:
     """One image's output `[..., H, W]` in the size of its truth: `[C, h, w]`, bilinear."""
     maps = output[None, None] if output.ndim == 2 else output[None]

@@ -12,11 +12,11 @@ from diffcern.data.base import Sample
 from diffcern.errors import DiffcernError
 from diffcern.kinds import CLASSIFICATION
 from diffcern.priors.base import Prior
-from diffcern.tasks.base import name_map
+from diffcern.tasks.base import OfClasses, name_map
 from diffcern.types import Condition
 
 
-class Classification:
+class Classification(OfClasses):
     """Maps the predictor's K classes onto the prior's, by name.
 
     The order of the predictor's classes is the order of every output; the prior may know them in another order and
@@ -64,13 +64,3 @@ class Classification:
     def loss(output: Tensor, truth: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Cross entropy of logits `[B, K]` with classes `[B]`."""
         return F.cross_entropy(output, truth, label_smoothing=label_smoothing)
-
-    @staticmethod
-    def to_average(output: Tensor) -> Tensor:
-        """Probabilities."""
-        return torch.softmax(output.float(), 1)
-
-    @staticmethod
-    def from_average(average: Tensor) -> Tensor:
-        """Their logarithm."""
-        return average.clamp(min=1e-12).log()

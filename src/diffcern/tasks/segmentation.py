@@ -20,13 +20,13 @@ from diffcern.errors import DiffcernError
 from diffcern.kinds import SEGMENTATION
 from diffcern.priors.base import Prior
 from diffcern.spellings import Spellings
-from diffcern.tasks.base import fitted, name_map, resized
+from diffcern.tasks.base import OfClasses, fitted, name_map, resized
 from diffcern.types import Condition
 
 TRAIN = "`diffcern train prior --maps segmentation`"
 
 
-class Segmentation:
+class Segmentation(OfClasses):
     """Maps the predictor's K classes onto the channels of the prior's maps, by name.
 
     prior: None where no method asks one.
@@ -114,16 +114,6 @@ class Segmentation:
     def change(before: Tensor, after: Tensor) -> float:
         """The share of pixels of another class."""
         return float((before.argmax(0) != after.argmax(0)).float().mean())
-
-    @staticmethod
-    def to_average(output: Tensor) -> Tensor:
-        """Probabilities."""
-        return torch.softmax(output.float(), 1)
-
-    @staticmethod
-    def from_average(average: Tensor) -> Tensor:
-        """Their logarithm."""
-        return average.clamp(min=1e-12).log()
 
 
 def _convention(unknown: Sequence[int], count: int) -> str:
