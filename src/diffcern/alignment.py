@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from diffcern.claims import changed, listed
 from diffcern.configs import FORBID, read_config
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.files import check_folder, write_whole
@@ -60,12 +61,11 @@ class Alignment:
         check_folder(folder)
         text = json.dumps(asdict(self), indent=1)
         if (folder / FILE).exists():
-            now = _flat({**asdict(self), "options": _completed(self.method, self.options)})
-            before = _flat(asdict(read_alignment(folder)))
-            changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-            if changed:
-                what = ", ".join(f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in changed)
-                raise DiffcernError(f"{folder} was aligned with other settings ({what}); use them, or another --out")
+            now = {**asdict(self), "options": _completed(self.method, self.options)}
+            if changes := changed(asdict(read_alignment(folder)), now):
+                raise DiffcernError(
+                    f"{folder} was aligned with other settings ({listed(changes)}): use them, or another --out"
+                )
             return
         others = sorted(path.name for path in folder.glob("*") if not path.name.startswith("."))
         if others:
@@ -102,12 +102,3 @@ def read_alignment(folder: Path) -> Alignment:
 def _completed(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """With the options that there were not yet when a folder was made."""
     return {**SINCE.get(method, {}), **options}
-
-
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings by their dotted names, as JSON keeps them."""
-    plain = json.loads(json.dumps(settings))
-    nested = {
-        f"{key}.{name}": item for key, value in plain.items() if isinstance(value, dict) for name, item in value.items()
-    }
-    return nested | {key: value for key, value in plain.items() if not isinstance(value, dict)}

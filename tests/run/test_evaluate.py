@@ -160,7 +160,7 @@ def test_summary_counts_the_records(spec, whole):
 
 def test_another_specification_is_refused(spec, table, whole):
     table["seed"] = 1
-    with pytest.raises(DiffcernError, match="another specification"):
+    with pytest.raises(DiffcernError, match=r"another specification \(seed was 0, is 1\)"):
         run(parse_spec(table), whole)
 
 

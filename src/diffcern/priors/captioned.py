@@ -25,7 +25,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from diffcern.configs import FORBID, Side, read_config
 from diffcern.errors import DiffcernError, unknown
-from diffcern.files import check_files, reading
+from diffcern.files import check_files, reading, write_whole
 from diffcern.priors.latent import pixel_images, pixel_latents
 from diffcern.priors.native import (
     PREDICTION_TYPES,
@@ -140,7 +140,7 @@ class CaptionedPrior(TextPrior):
         write_weights(self.encoder.network.state_dict(), folder / "text_encoder" / "model.safetensors", dtype)
         self.encoder.tokenizer.save_pretrained(folder / "tokenizer")
         DDPMScheduler.from_config(self.scheduler_config).save_pretrained(folder / "scheduler")
-        (folder / "prior.json").write_text(json.dumps(asdict(self.config), indent=1) + "\n")
+        write_whole(folder / "prior.json", (json.dumps(asdict(self.config), indent=1) + "\n").encode())
         write_clean_errors(self, folder)
 
     @classmethod

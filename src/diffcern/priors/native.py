@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from diffcern.configs import FORBID, Names, Side, one_of, read_config
 from diffcern.errors import unknown
-from diffcern.files import check_files, reading
+from diffcern.files import check_files, reading, write_whole
 from diffcern.priors.base import Prior
 from diffcern.priors.latent import pixel_images, pixel_latents
 from diffcern.priors.schedule import schedule_of
@@ -117,7 +117,7 @@ class NativePrior(Prior):
         copy.save_config(folder / "denoiser")
         write_weights(copy.state_dict(), folder / "denoiser" / WEIGHTS, dtype)
         DDPMScheduler.from_config(self.scheduler_config).save_pretrained(folder / "scheduler")
-        (folder / "prior.json").write_text(json.dumps(asdict(self.config), indent=1) + "\n")
+        write_whole(folder / "prior.json", (json.dumps(asdict(self.config), indent=1) + "\n").encode())
         write_clean_errors(self, folder)
 
     @classmethod
@@ -185,7 +185,7 @@ def write_clean_errors(prior: Prior, folder: Path) -> None:
     """Writes `clean_errors.json`, where the prior has any."""
     if prior.clean_errors is not None:
         percentiles = [round(error, 6) for error in prior.clean_errors.tolist()]
-        (folder / "clean_errors.json").write_text(json.dumps(percentiles) + "\n")
+        write_whole(folder / "clean_errors.json", (json.dumps(percentiles) + "\n").encode())
 
 
 def read_clean_errors(folder: Path) -> Tensor | None:

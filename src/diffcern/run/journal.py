@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from diffcern.claims import changed, listed
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.files import atomically, check_folder, reading
 
@@ -90,7 +91,8 @@ class Journal:
         elif overwrite:
             self.restart()
         else:
-            begun = "was begun with other settings" if _object(lines[0]) else "is damaged in line 1"
+            other = listed(changed(_object(lines[0]), _object(self._header.encode())))
+            begun = f"was begun with other settings ({other})" if _object(lines[0]) else "is damaged in line 1"
             raise DiffcernError(f"{self.path} {begun}: give --overwrite to start again, or another --out")
 
     def _take(self, lines: list[bytes], overwrite: bool) -> None:

@@ -14,12 +14,14 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
+from diffcern.claims import changed, listed
 from diffcern.data import Dataset, Sample, UnreadableImage, decode, encode_png, readable
 from diffcern.errors import DiffcernError
 from diffcern.files import write_whole
 from diffcern.purifier import Purifier
 from diffcern.resizing import View, interpolate, views_of
 from diffcern.tasks.base import resized
+from diffcern.texts import read_json
 
 SETTINGS = "purify.json"
 SHEET = "before-after.png"
@@ -30,7 +32,9 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     text = json.dumps(settings, indent=1, sort_keys=True, default=str)
     known = folder / SETTINGS
     if known.exists() and known.read_bytes() != text.encode():
-        raise DiffcernError(f"{folder} holds images that were purified otherwise ({known}): give another --out")
+        before = read_json(known)
+        what = listed(changed(before, settings)) if isinstance(before, dict) else "it is no JSON object"
+        raise DiffcernError(f"{folder} holds images that were purified otherwise ({known}: {what}): give another --out")
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(known, text.encode())
 

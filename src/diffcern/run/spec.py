@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import tomllib
@@ -14,6 +15,7 @@ import tomli_w
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from diffcern.claims import changed, listed
 from diffcern.configs import Name
 from diffcern.data.corruptions import COMMON, EXTRA
 from diffcern.data.scenes import Scenes
@@ -252,17 +254,15 @@ def check_same(spec: Spec, folder: Path) -> None:
     if not existing.is_file() or existing.read_bytes() == spec.to_toml().encode():
         return
     try:
-        read_toml(existing)
+        before = read_toml(existing)
     except DiffcernError as error:
         raise DiffcernError(
             f"{error}: {folder} does not say what was run; restore the file, give another --out, or delete the folder"
         ) from error
-    try:
-        same = read_spec(existing).to_toml() == spec.to_toml()  # an older version wrote fewer defaults
-    except UsageError:
-        same = False
-    if not same:
+    with contextlib.suppress(UsageError):
+        before = tomllib.loads(read_spec(existing).to_toml())  # an older version wrote fewer defaults
+    if changes := changed(before, tomllib.loads(spec.to_toml())):
         raise DiffcernError(
-            f"{folder} holds a run of another specification: give another --out, or run "
+            f"{folder} holds a run of another specification ({listed(changes)}): give another --out, or run "
             f"`diffcern bench {existing} --out {folder}` to continue that one"
         )

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from diffcern.claims import changed
 from diffcern.configs import read_config
 from diffcern.errors import DiffcernError
 from diffcern.files import atomically, write_whole
@@ -153,10 +154,11 @@ def check_fingerprint(path: Path, fingerprint: Mapping[str, str]) -> None:
                 f"{error}, and without it nobody can tell whether the records are of these models: restore it, give "
                 f"another --out, or delete {path} to start afresh"
             ) from error
-        changed = [what for part, what in PARTS.items() if before.get(part) != fingerprint.get(part)]
+        changes = {change.partition(" ")[0] for change in changed(before, fingerprint)}
+        others = [what for part, what in PARTS.items() if part in changes]
     else:
-        changed = ["a version that kept no fingerprints"] if any((path / "records").glob("*.parquet")) else []
-    if changed:
+        others = ["a version that kept no fingerprints"] if any((path / "records").glob("*.parquet")) else []
+    if others:
         raise DiffcernError(
-            f"{path} was made with {' and '.join(changed)}: give another --out, or delete the folder to start afresh"
+            f"{path} was made with {' and '.join(others)}: give another --out, or delete the folder to start afresh"
         )

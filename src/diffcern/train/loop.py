@@ -21,6 +21,7 @@ from diffusers.training_utils import EMAModel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from diffcern.claims import changed, listed
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.files import check_folder, reading
 
@@ -180,11 +181,10 @@ def _resume(
     with reading(checkpoint, "Delete it to start again"):
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         before = dict(json.loads(state["settings"]))
-    now = json.loads(json.dumps(settings, default=str))
-    changed = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
-    if changed:
-        what = ", ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in changed)
-        raise DiffcernError(f"{checkpoint} was made with other settings ({what}); use them, or another --out")
+    if changes := changed(before, settings):
+        raise DiffcernError(
+            f"{checkpoint} was made with other settings ({listed(changes)}): use them, or another --out"
+        )
     with reading(checkpoint, "Delete it to start again"):
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])

@@ -16,6 +16,7 @@ from torchvision.utils import make_grid, save_image
 
 from diffcern.errors import UsageError
 from diffcern.familiarity import clean_errors
+from diffcern.files import write_whole
 from diffcern.priors.captioned import CaptionedConfig, CaptionedPrior, captioned_prior
 from diffcern.purify import sample
 from diffcern.rng import generator
@@ -88,7 +89,7 @@ def train_text_prior(
     prior.save_pretrained(folder)
     shown = list(dict.fromkeys(captions))[:SHOWN]
     save_image(sample_grid(prior, shown), folder / "samples.png")
-    (folder / "samples.txt").write_text("\n".join([*shown, ""]))
+    write_whole(folder / "samples.txt", "\n".join([*shown, ""]).encode())
     return prior, networks, outcome
 
 
