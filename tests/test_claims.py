@@ -9,7 +9,13 @@ from diffcern.errors import DiffcernError
 from diffcern.run.journal import Journal
 from diffcern.run.purify import check_settings
 
-BEFORE = {"method": "dda", "options": {"steps": 150, "view": {"kind": "centre"}}, "labels": ("a", "b"), "gone": 1, "none": None}
+BEFORE = {
+    "method": "dda",
+    "options": {"steps": 150, "view": {"kind": "centre"}},
+    "labels": ("a", "b"),
+    "gone": 1,
+    "none": None,
+}
 NOW = {"method": "dda", "options": {"steps": 5, "view": {"kind": "whole"}}, "labels": ["a", "b"], "path": Path("x")}
 
 

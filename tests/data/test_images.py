@@ -408,3 +408,12 @@ def test_metadata_of_any_size_makes_no_image_unreadable(kind: str) -> None:
     assert torch.equal(image.mul(255).round()[:, 0, 3], torch.tensor([0.0, 1.0, 2.0]))  # turned upright all the same
     with pytest.raises(UnreadableImage):
         decode(_remarked(**{kind: b""})[:-40], "a.png")
+
+
+def test_a_transparent_grey_of_16_bits_is_white() -> None:
+    pixels = Image.fromarray(np.array([[0, 1000], [30000, 65535]], np.uint16))
+    buffer = io.BytesIO()
+    pixels.save(buffer, "PNG", transparency=1000)
+    assert Image.open(io.BytesIO(buffer.getvalue())).info.get("transparency") == 1000
+    grey = decode(buffer.getvalue(), "grey.png")
+    assert torch.allclose(grey[0], torch.tensor([[0.0, 1.0], [30000 / 65535, 1.0]]))

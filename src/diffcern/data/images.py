@@ -229,7 +229,11 @@ def _pixels(image: Image.Image, file_format: str | None) -> Tensor:
     """`[1 or 3, H, W]` float32 in [0, 1] for any mode; a crop no longer knows its file's format."""
     if image.mode.startswith("I;16") or (image.mode == "I" and file_format in {"PNG", "PPM"}):
         # Pillow's convert("L") would clip 16 bits at 255
-        return torch.from_numpy(np.asarray(image).astype(np.float32))[None].div_(65535)
+        grey = np.asarray(image).astype(np.float32)
+        clear = image.info.get("transparency")  # PNG: one value that is transparent
+        return torch.from_numpy(np.where(grey == clear, 65535, grey) if isinstance(clear, int) else grey)[None].div(
+            65535
+        )
     if image.mode in {"I", "F"}:
         raise ValueError("32-bit pixels have no fixed range; save the image with 8 or 16 bits per channel")
     if image.has_transparency_data:
