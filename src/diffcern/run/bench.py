@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -228,3 +228,18 @@ def _check_renditions(dataset: Dataset, spec: Spec) -> None:
     for shift in dict(spec.shifts.cells):
         if shift in Scenes.renditions and shift not in getattr(dataset, "renditions", ()):
             raise UsageError(f"{shift} draws embedded:scenes otherwise, and cannot shift {spec.data.dataset}")
+
+
+@dataclass(frozen=True)
+class Runner:
+    """What does a bench's units: with the models that are there, or in another process with ones that it loads."""
+
+    spec: Spec
+    device: torch.device
+    bench: Bench | None = None
+
+    def __call__(self) -> Callable[[Unit], Done]:
+        return (self.bench or Bench(self.spec, self.device)).run
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "bench": None}  # models do not travel

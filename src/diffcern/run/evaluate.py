@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 
 from diffcern.errors import UsageError
-from diffcern.run.bench import Bench
-from diffcern.run.parallel import do_unit, run_units
+from diffcern.run.bench import Bench, Runner
+from diffcern.run.executors import Executor, InProcess, Processes
 from diffcern.run.pictures import examples, truths
 from diffcern.run.spec import Spec, check_same
 from diffcern.run.store import RunFolder, check_fingerprint
-from diffcern.run.units import units
+from diffcern.run.units import Done, Unit, units
 
 
 def evaluate(
@@ -23,14 +23,16 @@ def evaluate(
     device: torch.device,
     shard: tuple[int, int] = (0, 1),
     workers: int = 1,
+    executor: Executor | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> tuple[bool, dict[str, str]]:
     """Does what is left of a bench; returns whether all of it is now there, and what was skipped (id -> reason).
 
     shard: (i, n) does every n-th unit of work, from the i-th: n runs, also on n machines whose folders are merged
-    afterwards, make the records of one. workers: processes of one thread each, on the CPU. progress(done, total,
-    what) is called before each unit (after it, with workers). Raises UsageError or DiffcernError before anything
-    is written where the specification or a model cannot be used, or where the folder holds the records of others.
+    afterwards, make the records of one. workers: processes of one thread each, on the CPU; executor: what else
+    does the units. progress(done, total, what) is called before the first unit and after each, what being one that is
+    in work. Raises UsageError or DiffcernError before anything is written where the specification or a model cannot be
+    used, or where the folder holds the records of others.
     """
     if workers > 1 and device.type != "cpu":
         raise UsageError(f"several workers share a CPU, not {device}: leave --workers at 1")
@@ -53,13 +55,18 @@ def evaluate(
     work = units(spec, len(bench.order))
     todo = [unit for unit in work[shard[0] :: shard[1]] if not folder.done(unit.name, unit.stop - unit.start)]
     mine = len(work[shard[0] :: shard[1]])
-    if workers > 1 and len(todo) > 1:
-        done = iter(range(mine - len(todo) + 1, mine + 1))
-        progress(mine - len(todo), mine, f"starting {workers} workers")
-        run_units(spec, out, todo, workers, lambda unit: progress(next(done), mine, unit.title))
-    else:
-        for number, unit in enumerate(todo, mine - len(todo)):
-            progress(number, mine, unit.title)
-            do_unit(bench, folder, unit)
+    done = mine - len(todo)
+
+    def finished(unit: Unit, result: Done) -> None:
+        nonlocal done
+        folder.write_unit(unit.name, result)
+        done += 1
+        if done < mine:
+            progress(done, mine, todo[len(todo) - mine + done].title)
+
+    executor = executor or (Processes(workers) if workers > 1 and len(todo) > 1 else InProcess())
+    if todo:
+        progress(done, mine, f"starting {workers} workers" if isinstance(executor, Processes) else todo[0].title)
+        executor.map(Runner(spec, device, bench), todo, finished)
     progress(mine, mine, "done")
     return all(folder.done(unit.name, unit.stop - unit.start) for unit in work), folder.skipped()

@@ -1,0 +1,5 @@
+"""`python -m diffcern`: the command line."""
+
+from diffcern.cli import main
+
+main()

@@ -1,0 +1,84 @@
+"""Where pieces of work are done: in this process, or in several of this machine.
+
+Knows nothing about benches. What does the work is made once in each process, and answers come back to the one that
+asked, which alone writes; a piece's answer must not depend on who made it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
+
+
+class Executor(Protocol):
+    def map(
+        self,
+        make: Callable[[], Callable[[Piece], Result]],
+        pieces: Sequence[Piece],
+        finished: Callable[[Piece, Result], None],
+    ) -> None:
+        """finished(piece, make()(piece)) for every piece, as they end, in the process of the caller.
+
+        make: loads what the work needs; where it is called elsewhere, it travels there pickled. What any of them raises
+        is raised here, after the pieces in work are done.
+        """
+        ...
+
+
+class InProcess:
+    """One piece after the other, in their order."""
+
+    def map(
+        self,
+        make: Callable[[], Callable[[Piece], Result]],
+        pieces: Sequence[Piece],
+        finished: Callable[[Piece, Result], None],
+    ) -> None:
+        work = make()
+        for piece in pieces:
+            finished(piece, work(piece))
+
+
+@dataclass(frozen=True)
+class Processes:
+    """`workers` processes of one thread each: small networks leave a second core idle, and two processes do not."""
+
+    workers: int
+
+    def map(
+        self,
+        make: Callable[[], Callable[[Piece], Result]],
+        pieces: Sequence[Piece],
+        finished: Callable[[Piece, Result], None],
+    ) -> None:
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(self.workers, context, initializer=_start, initargs=(make,))
+        try:
+            futures = {pool.submit(_do, piece): piece for piece in pieces}
+            for future in as_completed(futures):
+                finished(futures.pop(future), future.result())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+_work: Callable[[Any], Any]  # of this worker process
+
+
+def _start(make: Callable[[], Callable[[Any], Any]]) -> None:
+    global _work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it lets running pieces finish
+    torch.set_num_threads(1)
+    _work = make()
+
+
+def _do(piece: Any) -> Any:
+    return _work(piece)
