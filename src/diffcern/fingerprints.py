@@ -14,15 +14,19 @@ from diffcern.priors import TextPrior
 from diffcern.priors.spatial import Maps
 
 
+def _ours(part: nn.Module) -> bool:
+    return type(part).__module__.startswith("diffcern.")
+
+
 def fingerprint(module: nn.Module) -> str:
     """16 hex digits over a model, the same on every device: names, dtypes, shapes and bytes.
 
-    That is its state dict, its own buffers and loose tensors (a normalisation, a schedule), the plain attributes of all
-    parts that are diffcern's (class names, sizes, a latent's scale), and of a text prior the text encoders. What parts
-    deeper down derive when they are built (embeddings of positions or prompts) is left out: it varies in the last
-    bits from machine to machine.
+    That is its state dict, its own buffers and loose tensors (a normalisation, a schedule), the plain attributes of
+    it and of all parts that are diffcern's (class names, sizes, a latent's scale), and of a text prior the text
+    encoders. What parts deeper down derive when they are built (embeddings of positions or prompts) is left out: it
+    varies in the last bits from machine to machine.
     """
-    ours = {name: part for name, part in module.named_modules() if type(part).__module__.startswith("diffcern.")}
+    ours = {name: part for name, part in module.named_modules() if part is module or _ours(part)}
     held = {f"{path}.{name}": value for path, part in ours.items() for name, value in _public(part).items()}
     plain: dict[str, Any] = {
         name: value for name, value in held.items() if isinstance(value, str | int | float | tuple)

@@ -19,6 +19,7 @@ from diffcern.data.parquet import ParquetImages
 from diffcern.data.questions import QUESTION_FORMS, Question, Questions, load_questions
 from diffcern.data.scenes import Scenes
 from diffcern.errors import DiffcernError, UsageError, unknown
+from diffcern.plugins import PATH, announced, made, plugin
 
 __all__ = [
     "DATASETS",
@@ -86,10 +87,28 @@ def load_dataset(
     if path.exists():
         _check_unmasked(name, mask_names)
         return ImageFolder(path, max_side, class_names=class_names)
+    if plugin("datasets", name):
+        return _brought(name, class_names)
     if path.is_absolute() or name.startswith((".", "~")):
         raise DiffcernError(f"no such file or folder: {name}.")
-    mistake = unknown("data set", name, [*(f"embedded:{known}" for known in EMBEDDED), *FORMS.values(), "PATH"])
+    mistake = unknown(
+        "data set",
+        name,
+        [*(f"embedded:{known}" for known in EMBEDDED), *FORMS.values(), "PATH", *announced("datasets"), PATH],
+    )
     raise mistake if colon else UsageError(f"no such file or folder: {name}; {mistake}")
+
+
+def _brought(name: str, class_names: Names) -> Dataset:
+    """A data set of another package."""
+    if class_names is not None:
+        raise UsageError(f"{name} has its own class names; give none.")
+    dataset: Dataset | None = made("datasets", name, object)
+    parts = ("name", "ids", "targets", "class_names", "class_ids", "accepts", "__len__", "__getitem__")
+    if lacks := [part for part in parts if not hasattr(dataset, part)]:
+        raise UsageError(f"{name} is no data set: it lacks {', '.join(lacks)}, see docs/extend.md")
+    assert dataset is not None  # the name leads somewhere
+    return dataset
 
 
 def _embedded(rest: str, class_names: Names, max_side: int | None) -> Dataset:

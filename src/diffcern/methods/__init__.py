@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Mapping, Sequence, Set
 from typing import Any, get_type_hints
@@ -21,6 +20,7 @@ from diffcern.methods.sda import SDA, SDAWithTTA
 from diffcern.methods.source import Source
 from diffcern.methods.tent import Tent
 from diffcern.methods.ttt_mae import TTTMAE
+from diffcern.plugins import PATH, announced, plugin
 from diffcern.predictors.base import Predictor
 from diffcern.priors.base import Prior
 from diffcern.tasks import Task
@@ -45,22 +45,17 @@ MODELS = ("predictor", "prior", "task")  # constructor arguments that are no opt
 
 
 def method_class(name: str) -> type:
-    """The class for a name in METHODS or a dotted path "my_package.my_module:MyMethod".
+    """The class for a name in METHODS, one that a package announces, or "my_package.my_module:MyMethod".
 
     Raises UsageError for a name that does not exist, a module that cannot be imported, and what is no method.
     """
     if name in METHODS:
         return METHODS[name]
-    module, colon, attribute = name.partition(":")
-    if not colon or not module or not attribute:
-        raise unknown("method", name, [*METHODS, "my_package.my_module:MyMethod"])
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-        inspect.signature(found)
-    except Exception as error:  # a module of somebody's runs when it is imported
-        raise UsageError(f"cannot import the method {name!r}: {first_line(error)}") from error
+    found = plugin("methods", name)
+    if found is None:
+        raise unknown("method", name, [*METHODS, *announced("methods"), PATH])
     if not isinstance(found, type) or not all(callable(getattr(found, part, None)) for part in ("init", "step")):
-        raise UsageError(f"{name} is no method: a method is a class with init and step, see docs/design.md")
+        raise UsageError(f"{name} is no method: a method is a class with init and step, see docs/extend.md")
     return found
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from diffcern.assets import embedded_names
 from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.labels import Vocabulary, Wanted, vocabulary_of
+from diffcern.plugins import PATH, announced, made
 from diffcern.predictors.adapted import CONFIG, load_weights, read_base
 from diffcern.predictors.base import Predictor
 from diffcern.predictors.clip import ZeroShot
@@ -72,7 +73,11 @@ def _load(name: str, vocabulary: Vocabulary | None, allow_pickle: bool, trust_re
     if folder.is_file():
         raise UsageError(f"{name} is a file, and predictors are folders" + single_file(folder, CONVERT))
     if not folder.is_dir():
-        raise unknown("predictor", name, [*(f"embedded:{known}" for known in embedded_names("predictor")), *FORMS])
+        predictor: Predictor | None = made("predictors", name, Predictor)
+        if predictor is not None:
+            return predictor.eval()
+        named = (f"embedded:{known}" for known in embedded_names("predictor"))
+        raise unknown("predictor", name, [*named, *FORMS, *announced("predictors"), PATH])
     return _read_folder(folder, name, vocabulary, allow_pickle, trust_remote_code)
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from diffcern.assets import asset, embedded_names
 from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.labels import Wanted, vocabulary_of
+from diffcern.plugins import PATH, announced, made
 from diffcern.priors.base import Prior
 from diffcern.priors.controlnet import parse_control
 from diffcern.priors.dit import told_frequencies
@@ -43,7 +44,7 @@ def load_prior(
     `diffcern train prior`. "hf:OWNER/NAME+controlnet:OWNER/NAME" (or folders) adds a ControlNet to Stable Diffusion;
     "+controlnet-seg:OWNER/NAME+palette:FILE.json" and "+controlnet-depth:OWNER/NAME" say what it reads (see
     `priors/controlnet.py`). "+frequencies:published" and "+frequencies:diffusers": of a DiT's time embedding (see
-    `priors/dit.py`).
+    `priors/dit.py`). A prior of another package: its name, or "my_package.my_module:MyPrior" (see docs/extend.md).
 
     dtype: the precision of its network; autoencoder, text encoder and noise schedule stay in fp32. device: where it
     is put, and its labels are encoded. labels, templates: for text-to-image priors, the classes and the sentences
@@ -54,7 +55,8 @@ def load_prior(
     vocabulary = vocabulary_of(labels, templates)
     with quiet_reading():
         prior = _load(name, allow_pickle)
-    nn.Module.to(prior.denoiser, dtype)  # not diffusers' own, which warns of parts that no model here has
+    if isinstance(network := getattr(prior, "denoiser", None), nn.Module):  # a prior may be a formula
+        nn.Module.to(network, dtype)  # not diffusers' own, which warns of parts that no model here has
     prior.to(device)
     if vocabulary and isinstance(prior, TextPrior):
         prior.with_labels(vocabulary)
@@ -79,7 +81,11 @@ def _load(name: str, allow_pickle: bool) -> Prior:
 
         return guided_diffusion_prior(Path(rest).expanduser())
     if not folder.exists():
-        raise unknown("prior", name, [*(f"embedded:{known}" for known in embedded_names("prior")), *FORMS])
+        prior: Prior | None = made("priors", name, Prior)
+        if prior is not None:
+            return prior.eval().requires_grad_(False)
+        named = (f"embedded:{known}" for known in embedded_names("prior"))
+        raise unknown("prior", name, [*named, *FORMS, *announced("priors"), PATH])
     if not (folder / "prior.json").is_file():
         raise DiffcernError(
             f"{folder} is not a prior: it has neither a prior.json (see `diffcern train prior`) nor a model_index.json "
