@@ -78,7 +78,7 @@ def test_in_python_and_by_announced_names(mine, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nowhere:thing", "cannot import 'nowhere:thing', one of priors: No module named 'nowhere'"),
+        ("nowhere:thing", r"unknown prior 'nowhere:thing'.*my_module:NAME \(importable: PYTHONPATH\)"),
         ("broken:thing", "cannot import 'broken:thing', one of priors: division by zero"),
         ("odd:nothing", "cannot import 'odd:nothing', one of priors: module 'odd' has no attribute 'nothing'"),
         ("odd:NUMBER", "odd:NUMBER cannot be called"),

@@ -20,7 +20,7 @@ from diffcern.errors import UsageError, first_line
 
 Group = Literal["methods", "priors", "predictors", "datasets"]
 DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
-PATH = "my_package.my_module:NAME"  # in messages
+PATH = "my_package.my_module:NAME (importable: PYTHONPATH)"  # in messages
 
 
 def announced(group: Group) -> dict[str, EntryPoint]:
@@ -29,7 +29,8 @@ def announced(group: Group) -> dict[str, EntryPoint]:
 
 
 def plugin(group: Group, name: str) -> Any | None:
-    """The object that an announced name or a dotted path leads to; None where `name` is neither.
+    """The object that an announced name or a dotted path leads to; None where `name` is neither, and for a module that
+    is not there.
 
     Raises UsageError for what cannot be imported.
     """
@@ -41,6 +42,10 @@ def plugin(group: Group, name: str) -> Any | None:
         found = importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
+    except ModuleNotFoundError as error:
+        if error.name == module and not point:  # "embeded:digits" may be a misspelt form of name
+            return None
+        raise UsageError(f"cannot import {name!r}, one of {group}: {first_line(error)}") from error
     except Exception as error:  # somebody's module runs when it is imported
         raise UsageError(f"cannot import {name!r}, one of {group}: {first_line(error)}") from error
     return found
