@@ -79,7 +79,7 @@ class AdaptedModel(nn.Module):
         with torch.inference_mode(False), torch.enable_grad():
             images = _usable(images) if isinstance(images, Tensor) else [_usable(image) for image in images]
             inputs = Inputs(images, [content_id(image) for image in images] if ids is None else ids)
-            if len(images) == 1 and self.method.needs_batch and not getattr(self.method, "source_count", 0.0):
+            if len(images) == 1 and not self.method.answers_alone:
                 warnings.warn(LONELY, stacklevel=2)
             if self.online:
                 self.prediction, self.state = self.method.step(self.state, inputs, self.seed)

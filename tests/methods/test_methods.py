@@ -398,3 +398,15 @@ def test_rivals_out_of_reach_keep_no_gate_open():
     g = torch.tensor([[[0.0, -5.0], [0.0, -5.1], [0.0, -4.9]]])
     out_of_reach = rival_z(Condition(classes=g), Condition(classes=torch.tensor([[1.0, 0.0]])))
     assert out_of_reach.item() == 0.0  # only the top class itself is left
+
+
+def test_every_method_declares_what_it_is():
+    from diffcern.kinds import KINDS
+    from diffcern.methods import METHODS, reads_batch
+    from diffcern.methods.base import Method
+
+    for name, method in METHODS.items():
+        assert issubclass(method, Method), name
+        assert set(method.tasks) <= KINDS.keys()
+    assert [name for name in METHODS if reads_batch(name, {})] == ["bn-adapt", "tent"]
+    assert reads_batch("diffusion-tta", {"batch_statistics": True})

@@ -116,7 +116,7 @@ def adapt(
     if shuffle and not beside:
         raise UsageError(f"--shuffle is for --online and what reads a batch: {method} answers image by image")
     chosen |= {
-        "loaded": getattr(built, "loaded", ""),
+        "loaded": built.loaded,
         "fingerprints": models.fingerprints(),
         "online": online,
         "batch_size": batch_size,
@@ -146,7 +146,7 @@ def adapt(
         from diffcern.run.purify import file_names
 
         rows = adapt_maps(models.predictor, given, file_names(dataset.ids), out.with_suffix(""))
-    write_rows(journal, rows, len(dataset), "adapting", strict, as_json, getattr(built, "evaluations", 0))
+    write_rows(journal, rows, len(dataset), "adapting", strict, as_json, built.evaluations)
 
 
 def classify(
@@ -187,7 +187,7 @@ def classify(
         journal = Journal(out, chosen, overwrite=overwrite, digest=digests(dataset))
     done = {row["id"] for row in journal.rows} if journal else set()
     rows = classify_rows(dataset, built, classes, seed=seed, device=models.device, done=done)
-    write_rows(journal, rows, len(dataset), "classifying", strict, as_json, getattr(built, "evaluations", 0))
+    write_rows(journal, rows, len(dataset), "classifying", strict, as_json, built.evaluations)
 
 
 def _prepare(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence, Set
+from functools import cache
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -25,7 +26,7 @@ from diffcern.predictors.base import Predictor
 from diffcern.priors.base import Prior
 from diffcern.tasks import Task
 
-METHODS: dict[str, type] = {
+METHODS: dict[str, type[Method]] = {
     "source": Source,
     "bn-adapt": BatchNormAdapt,
     "tent": Tent,
@@ -44,7 +45,7 @@ LARGEST = 2**53  # of any option, in both directions
 MODELS = ("predictor", "prior", "task")  # constructor arguments that are no options
 
 
-def method_class(name: str) -> type:
+def method_class(name: str) -> type[Method]:
     """The class for a name in METHODS, one that a package announces, or "my_package.my_module:MyMethod".
 
     Raises UsageError for a name that does not exist, a module that cannot be imported, and what is no method.
@@ -56,7 +57,13 @@ def method_class(name: str) -> type:
         raise unknown("method", name, [*METHODS, *announced("methods"), PATH])
     if not isinstance(found, type) or not all(callable(getattr(found, part, None)) for part in ("init", "step")):
         raise UsageError(f"{name} is no method: a method is a class with init and step, see docs/extend.md")
-    return found
+    return found if issubclass(found, Method) else _completed(found)  # type: ignore[arg-type]
+
+
+@cache
+def _completed(found: type) -> type[Method]:
+    """The class with what `Method` declares, where it says nothing of it."""
+    return type(found.__name__, (found, Method), {"__module__": found.__module__})
 
 
 def options_of(cls: type) -> type[BaseModel]:
@@ -78,7 +85,7 @@ def needs(name: str, model: str) -> bool:
 
 def reads_batch(name: str, options: Mapping[str, Any]) -> bool:
     """Whether the method reads statistics of a batch, as far as its options tell (its predictor may have none)."""
-    return bool(getattr(method_class(name), "needs_batch", options.get("batch_statistics")))
+    return method_class(name).reads_batch(options)
 
 
 def checked_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,8 +144,8 @@ def build_method(
     for model, value in taken.items():
         if value is None:
             raise DiffcernError(f"{name} needs a {model}: give one")
-    if task is not None and task.name not in getattr(cls, "tasks", ("classification",)):
-        able = ", ".join(known for known, other in METHODS.items() if task.name in getattr(other, "tasks", ()))
+    if task is not None and task.name not in cls.tasks:
+        able = ", ".join(known for known, other in METHODS.items() if task.name in other.tasks)
         raise UsageError(f"{name} is not for {task.name}; these are: {able}")
     if {"prior", "task"} <= taken.keys() and prior is not None and task is not None:
         task.check(prior)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -19,28 +20,45 @@ from torch.func import functional_call
 
 from diffcern.copies import duplicate
 from diffcern.errors import DiffcernError, UsageError, unknown
+from diffcern.kinds import CLASSIFICATION
 from diffcern.resizing import Images
 from diffcern.types import Inputs, Prediction
 
 State = Any  # each method's own; immutable, so that it can be kept, shared and compared
 
 
-class Method(Protocol):
-    """needs_batch: the method reads statistics of the batch, so its answer for one image depends on the others; one
-    that mixes them with the source's has a source_count above 0, and can answer for one image alone.
+class Method(ABC):
+    """What a method declares of itself, each with what holds where it says nothing.
 
-    A method that asks the denoiser says how often for an image, at most, as `evaluations`: for whoever waits.
+    tasks: rows of `kinds.KINDS` that it is for. needs_batch: it reads statistics of the batch, so that its answer for
+    one image depends on the others; one that mixes them with the source's has a source_count above 0, and can answer
+    for one image alone. evaluations: how often it asks the denoiser for an image, at most, for whoever waits. loaded:
+    the fingerprint of what it loaded itself.
     """
 
-    needs_batch: bool
+    tasks: tuple[str, ...] = (CLASSIFICATION.name,)
+    needs_batch: bool = False
+    source_count: float = 0.0
+    evaluations: int = 0
+    loaded: str = ""
 
+    @abstractmethod
     def init(self) -> State:
         """The state before any image: the models as they were given."""
-        ...
 
+    @abstractmethod
     def step(self, state: State, inputs: Inputs, seed: int) -> tuple[Prediction, State]:
         """Answers for the inputs, and the state after them; random numbers are keyed by (seed, id)."""
-        ...
+
+    @classmethod
+    def reads_batch(cls, options: Mapping[str, Any]) -> bool:
+        """Whether it needs a batch under these options, as far as they tell (its predictor may have no statistics)."""
+        return cls.needs_batch
+
+    @property
+    def answers_alone(self) -> bool:
+        """Whether a batch of one image has an answer."""
+        return not self.needs_batch or self.source_count > 0
 
 
 @dataclass(frozen=True)

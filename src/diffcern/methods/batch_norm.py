@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from diffcern.copies import duplicate
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.kinds import KINDS
-from diffcern.methods.base import call, frozen_copy
+from diffcern.methods.base import Method, call, frozen_copy
 from diffcern.predictors import Predictor
 from diffcern.types import Cost, Inputs, Prediction
 
@@ -84,7 +84,7 @@ def check_batch_norm(model: nn.Module, method: str) -> None:
         )
 
 
-class BatchNormAdapt:
+class BatchNormAdapt(Method):
     """Predicts with the statistics of the batch; changes no weight and carries no state.
 
     Raises DiffcernError for a predictor without BatchNorm.

@@ -15,7 +15,7 @@ from torch import Tensor
 from diffcern.draws import check_draws, draw
 from diffcern.errors import UsageError
 from diffcern.likelihood import Score, check_norm, score
-from diffcern.methods.base import Count, frozen_view
+from diffcern.methods.base import Count, Method, frozen_view
 from diffcern.priors import Prior
 from diffcern.resizing import View, views_of
 from diffcern.tasks import Classification
@@ -23,7 +23,7 @@ from diffcern.types import Cost, Inputs, Prediction
 from diffcern.weightings import weighting as weighting_named
 
 
-class DiffusionClassifier:
+class DiffusionClassifier(Method):
     """Exhaustive (`keep` empty), or the published staged elimination.
 
     draws: timesteps per class in all. keep, samples: per stage, how many classes survive and how many timesteps
@@ -34,8 +34,6 @@ class DiffusionClassifier:
     is shown of an image, the "centre" square (as published) or the "whole" of it, squeezed.
     Defaults: DiT's 250 evenly spaced timesteps, a noise bank shared by all images, l2.
     """
-
-    needs_batch = False
 
     def __init__(
         self,

@@ -9,8 +9,9 @@ the predictor. The gradient is that of the uncut graph; the published loop runs 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from diffcern.kinds import KINDS
 from diffcern.likelihood import ConditionGradient, condition_gradient
 from diffcern.methods.base import (
     Count,
+    Method,
     Optimizer,
     Weights,
     call,
@@ -63,7 +65,7 @@ class TTAState:
     prior: Weights | None = None
 
 
-class DiffusionTTA:
+class DiffusionTTA(Method):
     """Adapts the predictor (and, if asked, the prior) on each batch; `init()` again for an episode of its own.
 
     Defaults are the paper's: 5 steps of 180 uniform draws, w = 1, all parameters of the predictor. What they leave
@@ -83,6 +85,10 @@ class DiffusionTTA:
     """
 
     tasks = tuple(KINDS)
+
+    @classmethod
+    def reads_batch(cls, options: Mapping[str, Any]) -> bool:
+        return bool(options.get("batch_statistics"))
 
     def __init__(
         self,

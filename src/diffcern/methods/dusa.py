@@ -18,6 +18,7 @@ from diffcern.draws import Draws, draw
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.methods.base import (
     Count,
+    Method,
     Optimizer,
     Weights,
     call,
@@ -42,7 +43,7 @@ class DusaState:
     prior: Weights | None = None
 
 
-class Dusa:
+class Dusa(Method):
     """Online by default habit, batch 64. Defaults are the paper's: t = 100 of 1000, top-4 + 2 others, Adam 1e-5.
 
     others: how the random_k classes are chosen among those below the top, "multinomial" over their softmax (as
@@ -52,8 +53,6 @@ class Dusa:
     multiplies the normalised logits (1: as published). The answer is the logits from before the step, as in TENT: every
     image is predicted once.
     """
-
-    needs_batch = False
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import AugMix, Compose, RandomCrop, RandomHorizontalFlip, RandomResizedCrop
 
 from diffcern.memory import check_memory
-from diffcern.methods.base import Count, Optimizer, Weights, call, descend, stop
+from diffcern.methods.base import Count, Method, Optimizer, Weights, call, descend, stop
 from diffcern.methods.batch_norm import with_batch_statistics
 from diffcern.methods.parameters import adaptable_copy, choose_parameters
 from diffcern.predictors import Predictor
@@ -24,7 +24,7 @@ from diffcern.types import Cost, Inputs, Prediction
 Crops = Literal["none", "resized", "shifted"]
 
 
-class Memo:
+class Memo(Method):
     """One step on one image, then the answer for the image itself; of several images, on their mean entropy.
 
     Defaults are the paper's for ResNet-50: 64 views, SGD 2.5e-4 without momentum, all parameters. Transformers:
@@ -36,8 +36,6 @@ class Memo:
     crops: crop and mirror each view at random before, as published ("resized" crops of all sizes, as for ImageNet, or
     "shifted" by up to an eighth, as for CIFAR), or "none" where not every label survives that.
     """
-
-    needs_batch = False
 
     def __init__(
         self,

@@ -58,7 +58,7 @@ def entropy(p: Tensor) -> Tensor:
     return torch.special.entr(p).sum(1)
 
 
-class Purified:
+class Purified(Method):
     """What the methods below share: two answers, to the image and to the purified one, joined.
 
     before, after: the methods that give them, each for its own episode. predictor: of the first; what it looks at is
@@ -66,7 +66,6 @@ class Purified:
     image is not purified at all.
     """
 
-    needs_batch = False
     tasks: tuple[str, ...] = tuple(KINDS)
 
     def __init__(
@@ -85,7 +84,7 @@ class Purified:
             raise UsageError("depth comes without a confidence: leave skip out, and give ensemble none or sum")
         self.before, self.after, self.predictor, self.task = before, after, frozen_view(predictor), task
         self.purifier, self.ensemble, self.skip = purifier, ensemble, skip
-        answering = sum(getattr(method, "evaluations", 0) for method in (before, after))
+        answering = sum(method.evaluations for method in (before, after))
         self.evaluations = purifier.evaluations + answering  # of an image, at most
 
     def init(self) -> None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import torch
 
 from diffcern.kinds import KINDS
-from diffcern.methods.base import call, frozen_copy
+from diffcern.methods.base import Method, call, frozen_copy
 from diffcern.predictors import Predictor
 from diffcern.types import Cost, Inputs, Prediction
 
 
-class Source:
+class Source(Method):
     """No adaptation: softmax(f(x))."""
 
-    needs_batch = False
     tasks = tuple(KINDS)
 
     def __init__(self, predictor: Predictor) -> None:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import torch
 
-from diffcern.methods.base import Count, Optimizer, Weights, call, descend, stop
+from diffcern.methods.base import Count, Method, Optimizer, Weights, call, descend, stop
 from diffcern.methods.batch_norm import with_batch_statistics
 from diffcern.methods.parameters import adaptable_copy, choose_parameters
 from diffcern.predictors import Predictor
 from diffcern.types import Cost, Inputs, Prediction
 
 
-class Tent:
+class Tent(Method):
     """Online by default habit; the answer is the logits from before the step, as published.
 
     Defaults: CIFAR's (Adam 1e-3, batch 200); ImageNet's are SGD 2.5e-4, momentum 0.9, batch 64. SGD's momentum is

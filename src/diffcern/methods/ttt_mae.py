@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from diffcern.errors import UsageError
 from diffcern.memory import check_memory
-from diffcern.methods.base import Count, Optimizer, Weights, call, descend, frozen_copy, stop
+from diffcern.methods.base import Count, Method, Optimizer, Weights, call, descend, frozen_copy, stop
 from diffcern.predictors import Predictor
 from diffcern.predictors.mae import MaskedAutoencoder
 from diffcern.rng import generator
@@ -21,7 +21,7 @@ from diffcern.types import Cost, Inputs, Prediction
 OUTER = "model.reconstruction."  # of a parameter's name in the predictor
 
 
-class TTTMAE:
+class TTTMAE(Method):
     """Adapts the encoder on one image, and freezes decoder (with its mask token) and head; of several images, on
     the mean of their losses.
 
@@ -29,8 +29,6 @@ class TTTMAE:
     masks of 75 %. rows: how many masks are reconstructed at once. Raises UsageError for a predictor without a
     decoder.
     """
-
-    needs_batch = False
 
     def __init__(
         self,

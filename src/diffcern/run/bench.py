@@ -86,7 +86,7 @@ class Bench:
         ids = [self.dataset.ids[index] for index in self.order]
         options = {name: _resolved(entry) for name, entry in self.spec.entries.items()}
         for name, own in options.items():
-            if loaded := getattr(self.method(name), "loaded", None):
+            if loaded := self.method(name).loaded:
                 own["loaded"] = loaded
         return {**self.models.fingerprints(), "images": digest(ids), "options": digest(options)}
 
@@ -148,7 +148,7 @@ class Bench:
         pictures: list[dict[str, Any]] = []
         state = method.init()
         for batch in even_batches(self._readable(unit, skipped), entry.batch_size):
-            if len(batch) == 1 < entry.batch_size and method.needs_batch and not getattr(method, "source_count", 0.0):
+            if len(batch) == 1 < entry.batch_size and not method.answers_alone:
                 skipped.append({**self._key(unit, batch[0]), "reason": ALONE})
                 continue
             ids = [self.dataset.ids[self.order[item.position]] for item in batch]

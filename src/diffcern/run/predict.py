@@ -70,7 +70,7 @@ def answers(
     for good in even_batches(_readable(dataset, set() if online else done, errors), batch_size):
         while errors:
             yield errors.popleft()
-        if len(good) == 1 < batch_size and method.needs_batch and not getattr(method, "source_count", 0.0):
+        if len(good) == 1 < batch_size and not method.answers_alone:
             yield UnreadableImage(good[0].id, ALONE)
             continue
         if predictor.kind.dense and len({sample.image.shape for sample in good}) > 1:
