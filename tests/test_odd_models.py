@@ -126,3 +126,30 @@ def test_depth_that_is_no_millimetres(kind):
     lossless = io.BytesIO()
     Image.fromarray(np.full((4, 4, 3), 7, np.uint8)).save(lossless, "WEBP", lossless=True)
     assert decode_mask(lossless.getvalue(), "a").unique().tolist() == [7]
+
+
+@pytest.mark.parametrize(
+    "held", ["diffusion_pytorch_model.non_ema.safetensors", "tf_model.h5", "model.int8.safetensors"]
+)
+def test_weights_that_pickles_would_not_help(tmp_path, held):
+    from diffcern.weight_files import stored_weights
+
+    (tmp_path / held).write_bytes(b"x")
+    with pytest.raises(DiffcernError, match=f"has no weights under the names.*what is there: {held}") as raised:
+        stored_weights("mine", tmp_path, {"": "diffusers"}, allow_pickle=False)
+    assert "allow" not in str(raised.value)
+    (tmp_path / "diffusion_pytorch_model.bin").write_bytes(b"x")
+    with pytest.raises(DiffcernError, match="--allow-pickle"):
+        stored_weights("mine", tmp_path, {"": "diffusers"}, allow_pickle=False)
+
+
+def test_pictures_of_other_kinds_are_named(tmp_path):
+    from diffcern.data import UnreadableImage, load_dataset
+
+    for name in ("a.psd", "b.svg", "c.exr", "d.ico"):
+        (tmp_path / name).write_bytes(b"what only other programs read")
+    dataset = load_dataset(f"folder:{tmp_path}")
+    assert list(dataset.ids) == ["a.psd", "b.svg", "c.exr", "d.ico"]
+    for index in range(4):
+        with pytest.raises(UnreadableImage, match="not an image of a known format"):
+            dataset[index]

@@ -417,3 +417,12 @@ def test_a_transparent_grey_of_16_bits_is_white() -> None:
     assert Image.open(io.BytesIO(buffer.getvalue())).info.get("transparency") == 1000
     grey = decode(buffer.getvalue(), "grey.png")
     assert torch.allclose(grey[0], torch.tensor([[0.0, 1.0], [30000 / 65535, 1.0]]))
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "jpeg"])
+def test_pillows_own_limit_is_lifted_while_a_tiff_is_decoded_too(monkeypatch, compression) -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (64, 64), 100).save(buffer, "TIFF", compression=compression)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # far less than half of what the image has
+    assert decode(buffer.getvalue(), "large.tif", max_side=32).shape == (3, 32, 32)
+    assert Image.MAX_IMAGE_PIXELS == 100
