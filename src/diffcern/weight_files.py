@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from diffcern import hub
 from diffcern.errors import DiffcernError
@@ -38,6 +38,13 @@ class Stored:
         stem = STEMS[library][0 if self.safe else 1] + (f".{self.variant}" if self.variant else "")
         suffix = "safetensors" if self.safe else "bin"
         return [str(PurePosixPath(part, f"{stem}{shard}.{suffix}")) for shard in ("", "-*")]
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """For `from_pretrained`: these files, and a report of what does not fit in the place of the library's error, so
+        that messages can name it."""
+        report = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        return {"use_safetensors": self.safe, "variant": self.variant, **report}
 
     def files(self, folder: Path, library: str) -> list[Path]:
         """Those that are there, in a network's own folder; none where they are pickles, which nobody looks into."""

@@ -30,6 +30,15 @@ def rows_of(folder):
     return [{**row, "notes": json.loads(row["notes"])} for row in rows]
 
 
+def class_folders(root):
+    """A hundred digits, each in the folder of its class."""
+    digits = load_dataset("embedded:digits")
+    for k in range(100):
+        folder = root / str(digits[k].target)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{k:03d}.png").write_bytes(encode_png(digits[k].image))
+
+
 @pytest.mark.parametrize("size", [1, 2, 5, 32])
 @pytest.mark.parametrize("count", [0, 1, 2, 4, 5, 6, 9, 10, 11, 33, 64, 65, 95])
 def test_no_batch_is_much_smaller_than_asked_for(count, size):
@@ -161,11 +170,7 @@ def test_state_is_carried_as_the_protocol_says(table):
 
 def test_a_stream_in_class_order_is_noticed(cli, tmp_path):
     """TENT on class folders fell from 94.5 to 15 % without a word."""
-    digits = load_dataset("embedded:digits")
-    for k in range(100):
-        folder = tmp_path / "images" / str(digits[k].target)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{k:03d}.png").write_bytes(encode_png(digits[k].image))
+    class_folders(tmp_path / "images")
     common = ["adapt", tmp_path / "images", "--predictor", "embedded:digits", "--method", "tent", "--online"]
     common += ["--batch-size", "10"]
 
@@ -217,11 +222,7 @@ def test_class_after_class_is_noticed_of_few_and_of_many(classes, each, wrong):
 
 def test_batches_in_class_order_are_noticed_and_shuffled(cli, tmp_path):
     """BN-adapt on class folders: statistics of one class are not those of a batch."""
-    digits = load_dataset("embedded:digits")
-    for k in range(100):
-        folder = tmp_path / "images" / str(digits[k].target)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{k:03d}.png").write_bytes(encode_png(digits[k].image))
+    class_folders(tmp_path / "images")
     given = ["adapt", tmp_path / "images", "--predictor", "embedded:digits", "--method", "bn-adapt", "--batch-size", 10]
     code, _, err = cli(*given, "--out", tmp_path / "order.json")
     assert code == 0

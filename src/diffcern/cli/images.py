@@ -125,9 +125,9 @@ def adapt(
     }
     if KINDS[task].dense:
         check_maps_folder(out.with_suffix(""), Path(images))
-    journal = Journal(out, chosen, overwrite=overwrite, digest=digests(dataset))
+    journal = Journal(out, chosen, overwrite=overwrite, digest=None if beside else digests(dataset))
     if beside:
-        journal.restart()
+        journal.restart()  # no row is kept, of whatever image
     given = answers(
         shuffled(dataset, seed) if shuffle else dataset,
         built,

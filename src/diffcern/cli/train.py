@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated, cast
 
 import typer
 
@@ -30,9 +30,6 @@ from diffcern.cli.training import (
     report,
 )
 from diffcern.kinds import CLASSIFICATION, KINDS, TaskName
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(help="Train a prior or a predictor.", no_args_is_help=True)
 

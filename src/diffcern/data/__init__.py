@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from diffcern.data import digits, imagenet, objectnet, scenes
 from diffcern.data.base import Batch, Dataset, Sample, Subset, collate, readable, subset
@@ -19,7 +20,7 @@ from diffcern.data.parquet import ParquetImages
 from diffcern.data.questions import QUESTION_FORMS, Question, Questions, load_questions
 from diffcern.data.scenes import Scenes
 from diffcern.errors import DiffcernError, UsageError, unknown
-from diffcern.plugins import PATH, announced, made, plugin
+from diffcern.plugins import PATH, announced, made
 
 __all__ = [
     "DATASETS",
@@ -87,8 +88,8 @@ def load_dataset(
     if path.exists():
         _check_unmasked(name, mask_names)
         return ImageFolder(path, max_side, class_names=class_names)
-    if plugin("datasets", name):
-        return _brought(name, class_names)
+    if (brought := made("datasets", name, object)) is not None:
+        return _brought(name, brought, class_names)
     if path.is_absolute() or name.startswith((".", "~")):
         raise DiffcernError(f"no such file or folder: {name}.")
     mistake = unknown(
@@ -99,16 +100,15 @@ def load_dataset(
     raise mistake if colon else UsageError(f"no such file or folder: {name}; {mistake}")
 
 
-def _brought(name: str, class_names: Names) -> Dataset:
+def _brought(name: str, dataset: Any, class_names: Names) -> Dataset:
     """A data set of another package."""
     if class_names is not None:
         raise UsageError(f"{name} has its own class names; give none.")
-    dataset: Dataset | None = made("datasets", name, object)
     parts = ("name", "ids", "targets", "class_names", "class_ids", "accepts", "__len__", "__getitem__")
     if lacks := [part for part in parts if not hasattr(dataset, part)]:
         raise UsageError(f"{name} is no data set: it lacks {', '.join(lacks)}, see docs/extend.md")
-    assert dataset is not None  # the name leads somewhere
-    return dataset
+    found: Dataset = dataset
+    return found
 
 
 def _embedded(rest: str, class_names: Names, max_side: int | None) -> Dataset:

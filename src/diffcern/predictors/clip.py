@@ -93,13 +93,7 @@ def image_tower(name: str, *, allow_pickle: bool = False) -> tuple[Any, Any]:
         files = weights.files(folder, "transformers")
         check_described(folder / "config.json", partial(transformers.CLIPModel, config), files)
         processor = transformers.AutoImageProcessor.from_pretrained(folder)
-        model, info = transformers.CLIPVisionModel.from_pretrained(
-            folder,
-            use_safetensors=weights.safe,
-            variant=weights.variant,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # so that the message can name them
-        )
+        model, info = transformers.CLIPVisionModel.from_pretrained(folder, **weights.reading)
         check_loaded(f"of {name}", {**info, "unexpected_keys": ()})  # the text tower's
         check_network(f"of {name}", model, files)
     return model.float(), processor

@@ -172,13 +172,7 @@ def load_answerer(name: str, *, allow_pickle: bool = False) -> Answerer:
         processor = transformers.AutoProcessor.from_pretrained(folder)
         build = partial(transformers.LlavaForConditionalGeneration, config)
         check_described(folder / "config.json", build, weights.files(folder, "transformers"))
-        model, info = transformers.LlavaForConditionalGeneration.from_pretrained(
-            folder,
-            use_safetensors=weights.safe,
-            variant=weights.variant,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # so that the message can name them
-        )
+        model, info = transformers.LlavaForConditionalGeneration.from_pretrained(folder, **weights.reading)
         check_loaded(f"of {name}", info)
         check_network(f"of {name}", model, weights.files(folder, "transformers"))
         return Answerer(model.float().requires_grad_(False), processor, name)

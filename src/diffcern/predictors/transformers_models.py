@@ -165,14 +165,7 @@ def _load(auto: str, folder: Path, name: str, weights: Stored, trust: bool) -> t
     if not trust:  # whose code knows what it builds
         build = partial(architecture.from_config, transformers.AutoConfig.from_pretrained(folder))
         check_described(folder / "config.json", build, weights.files(folder, "transformers"))
-    model, info = architecture.from_pretrained(
-        folder,
-        use_safetensors=weights.safe,
-        variant=weights.variant,
-        trust_remote_code=trust,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # so that the message below can name them
-    )
+    model, info = architecture.from_pretrained(folder, trust_remote_code=trust, **weights.reading)
     check_loaded(f"of {name}", {**info, "missing_keys": ()})
     return model.float().eval(), sorted(info["missing_keys"])
 

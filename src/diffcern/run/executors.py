@@ -17,15 +17,12 @@ import torch
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
+Make = Callable[[], Callable[[Piece], Result]]
+Finished = Callable[[Piece, Result], None]
 
 
 class Executor(Protocol):
-    def map(
-        self,
-        make: Callable[[], Callable[[Piece], Result]],
-        pieces: Sequence[Piece],
-        finished: Callable[[Piece, Result], None],
-    ) -> None:
+    def map(self, make: Make[Piece, Result], pieces: Sequence[Piece], finished: Finished[Piece, Result]) -> None:
         """finished(piece, make()(piece)) for every piece, as they end, in the process of the caller.
 
         make: loads what the work needs; where it is called elsewhere, it travels there pickled. What any of them raises
@@ -37,12 +34,7 @@ class Executor(Protocol):
 class InProcess:
     """One piece after the other, in their order."""
 
-    def map(
-        self,
-        make: Callable[[], Callable[[Piece], Result]],
-        pieces: Sequence[Piece],
-        finished: Callable[[Piece, Result], None],
-    ) -> None:
+    def map(self, make: Make[Piece, Result], pieces: Sequence[Piece], finished: Finished[Piece, Result]) -> None:
         work = make()
         for piece in pieces:
             finished(piece, work(piece))
@@ -54,12 +46,7 @@ class Processes:
 
     workers: int
 
-    def map(
-        self,
-        make: Callable[[], Callable[[Piece], Result]],
-        pieces: Sequence[Piece],
-        finished: Callable[[Piece, Result], None],
-    ) -> None:
+    def map(self, make: Make[Piece, Result], pieces: Sequence[Piece], finished: Finished[Piece, Result]) -> None:
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(self.workers, context, initializer=_start, initargs=(make,))
         try:
@@ -73,7 +60,7 @@ class Processes:
 _work: Callable[[Any], Any]  # of this worker process
 
 
-def _start(make: Callable[[], Callable[[Any], Any]]) -> None:
+def _start(make: Make[Any, Any]) -> None:
     global _work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it lets running pieces finish
     torch.set_num_threads(1)

@@ -260,9 +260,12 @@ def check_same(spec: Spec, folder: Path) -> None:
             f"{error}: {folder} does not say what was run; restore the file, give another --out, or delete the folder"
         ) from error
     with contextlib.suppress(UsageError):
-        before = tomllib.loads(read_spec(existing).to_toml())  # an older version wrote fewer defaults
-    if changes := changed(before, tomllib.loads(spec.to_toml())):
-        raise DiffcernError(
-            f"{folder} holds a run of another specification ({listed(changes)}): give another --out, or run "
-            f"`diffcern bench {existing} --out {folder}` to continue that one"
-        )
+        whole = read_spec(existing).to_toml()  # an older version wrote fewer defaults
+        if whole == spec.to_toml():
+            return
+        before = tomllib.loads(whole)
+    changes = listed(changed(before, tomllib.loads(spec.to_toml()))) or "in another order"
+    raise DiffcernError(
+        f"{folder} holds a run of another specification ({changes}): give another --out, or run "
+        f"`diffcern bench {existing} --out {folder}` to continue that one"
+    )

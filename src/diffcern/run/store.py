@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from diffcern.claims import changed
 from diffcern.configs import read_config
 from diffcern.errors import DiffcernError
 from diffcern.files import atomically, write_whole
@@ -154,8 +153,7 @@ def check_fingerprint(path: Path, fingerprint: Mapping[str, str]) -> None:
                 f"{error}, and without it nobody can tell whether the records are of these models: restore it, give "
                 f"another --out, or delete {path} to start afresh"
             ) from error
-        changes = {change.partition(" ")[0] for change in changed(before, fingerprint)}
-        others = [what for part, what in PARTS.items() if part in changes]
+        others = [what for part, what in PARTS.items() if before.get(part) != fingerprint.get(part)]
     else:
         others = ["a version that kept no fingerprints"] if any((path / "records").glob("*.parquet")) else []
     if others:

@@ -2,12 +2,12 @@
 
 from diffcern.predictors.base import Predictor
 from diffcern.priors.base import Prior
-from diffcern.tasks.base import MapTask, Task
+from diffcern.tasks.base import Task
 from diffcern.tasks.classification import Classification
 from diffcern.tasks.depth import Depth
 from diffcern.tasks.segmentation import Segmentation
 
-__all__ = ["MAP_TASKS", "TASKS", "Classification", "Depth", "MapTask", "Segmentation", "Task", "task_of"]
+__all__ = ["MAP_TASKS", "TASKS", "Classification", "Depth", "Segmentation", "Task", "task_of"]
 MAP_TASKS: dict[str, type[Segmentation] | type[Depth]] = {task.name: task for task in (Segmentation, Depth)}
 TASKS: dict[str, type[Classification] | type[Segmentation] | type[Depth]] = {
     Classification.name: Classification,

@@ -20,6 +20,9 @@ from diffcern.types import Condition
 class Task(Protocol):
     """kind: its row of `kinds.KINDS`; name: the row's. class_names: of the output's channels, empty where it has none.
 
+    One with an answer at every pixel also has `encode` and `decode` of a truth, `answer` (an output as a truth) and
+    `change` (how far an answer moved).
+
     outputs are what predictors give: `[B, K]` logits of classes, `[B, K, H, W]` of pixels, `[B, H, W]` of depth.
     """
 
@@ -61,29 +64,6 @@ class Task(Protocol):
     @staticmethod
     def from_average(average: Tensor) -> Tensor:
         """An output that `to_average` makes the average of."""
-        ...
-
-
-class MapTask(Task, Protocol):
-    """One with an answer at every pixel."""
-
-    @staticmethod
-    def encode(truth: Tensor) -> bytes:
-        """A truth `[H, W]` as PNG; see `data/maps.py`."""
-        ...
-
-    @staticmethod
-    def decode(content: bytes, id: str) -> Tensor:
-        """What `encode` made. Raises UnreadableImage, which names the sample."""
-        ...
-
-    def answer(self, output: Tensor, truth: Tensor) -> Tensor:
-        """An output as a truth `[H, W]`, in the size and on the scale of a known one, as it is measured."""
-        ...
-
-    @staticmethod
-    def change(before: Tensor, after: Tensor) -> float:
-        """How far one image's answer moved."""
         ...
 
 

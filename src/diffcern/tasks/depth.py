@@ -102,6 +102,9 @@ class Depth:
         both = torch.stack([torch.where(known, answer, truth), truth])[:, None, None] / d.max()
         return [float(v) for v in (delta, ((a - d).abs() / d).mean(), rmse, _ssim(both))] + [1.0]
 
+    encode = staticmethod(encode_depth)
+    decode = staticmethod(decode_depth)
+
     def answer(self, output: Tensor, truth: Tensor) -> Tensor:
         """Metres; relative depth in the truth's scale and shift. output: `[H, W]`."""
         given = fitted(output, truth)[0].cpu()
@@ -114,14 +117,6 @@ class Depth:
         known = truth > 0
         metres = maps[known].clamp(min=NEAREST)  # a network of another library may answer 0
         return (metres.log() - truth[known].log()).abs().mean()
-
-    @staticmethod
-    def encode(truth: Tensor) -> bytes:
-        return encode_depth(truth)
-
-    @staticmethod
-    def decode(content: bytes, id: str) -> Tensor:
-        return decode_depth(content, id)
 
     @staticmethod
     def change(before: Tensor, after: Tensor) -> float:

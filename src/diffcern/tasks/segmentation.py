@@ -92,6 +92,9 @@ class Segmentation(OfClasses):
         areas = (answer[answer == truth], answer, truth)
         return torch.cat([torch.bincount(area, minlength=count) for area in areas]).double().tolist()
 
+    encode = staticmethod(encode_mask)
+    decode = staticmethod(decode_mask)
+
     def answer(self, output: Tensor, truth: Tensor) -> Tensor:
         """The likeliest class of each pixel of the truth; output: logits `[K, H, W]`."""
         return fitted(output, truth).argmax(0).cpu()
@@ -101,14 +104,6 @@ class Segmentation(OfClasses):
         """Cross entropy of logits `[B, K, H, W]` with masks `[B, h, w]`, over the pixels that are not void."""
         maps = F.interpolate(output, truth.shape[-2:], mode="bilinear", align_corners=False)
         return F.cross_entropy(maps, truth, ignore_index=VOID, label_smoothing=label_smoothing)
-
-    @staticmethod
-    def encode(truth: Tensor) -> bytes:
-        return encode_mask(truth)
-
-    @staticmethod
-    def decode(content: bytes, id: str) -> Tensor:
-        return decode_mask(content, id)
 
     @staticmethod
     def change(before: Tensor, after: Tensor) -> float:

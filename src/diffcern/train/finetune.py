@@ -23,8 +23,8 @@ from diffcern.methods.base import OPTIMIZERS
 from diffcern.predictors.base import Predictor
 from diffcern.rng import generator
 from diffcern.tasks import TASKS
+from diffcern.train.images import mirrors
 from diffcern.train.loop import CHECKPOINT
-from diffcern.train.truths import mirrors
 from diffcern.train.views import MapViews, View, Views, fitted, randomised
 
 Report = Callable[[int, int, str], None]  # how much is done, of how much, and what

@@ -173,3 +173,20 @@ def augmentation_names(text: str) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise UsageError(f"an augmentation is named twice in {text!r}")
     return names
+
+
+def mirrored(images: Tensor, truth: Tensor, flip: bool, rng: Generator) -> tuple[Tensor, Tensor]:
+    """Images `[B, 3, H, W]` and their maps `[B, h, w]`, half of them left-right where `flip`."""
+    turned = (torch.rand(len(images), generator=rng) < 0.5).to(images.device) & flip
+    return (
+        torch.where(turned[:, None, None, None], images.flip(-1), images),
+        torch.where(turned[:, None, None], truth.flip(-1), truth),
+    )
+
+
+def mirrors(augmentation: str) -> bool:
+    """Whether the named augmentations mirror images with their maps. Raises UsageError for any other one."""
+    names = augmentation_names(augmentation)
+    if set(names) - {"flip"}:
+        raise UsageError("maps are trained with --augment flip or none: others would blur them")
+    return "flip" in names

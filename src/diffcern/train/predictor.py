@@ -1,4 +1,4 @@
-"""Trains a small predictor with EMA and the named augmentations; for the losses see `train/truths.py`."""
+"""Trains a small predictor with EMA and the named augmentations; for the losses see `tasks/`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from diffcern.predictors.native import NativePredictorConfig, native_predictor, 
 from diffcern.resizing import Size
 from diffcern.rng import generator
 from diffcern.tasks import TASKS
-from diffcern.train.images import augment, augmentation_names, pixel_statistics, read_table
+from diffcern.train.images import augment, augmentation_names, mirrored, mirrors, pixel_statistics, read_table
 from diffcern.train.loop import Outcome, Schedule, check_out, train
-from diffcern.train.truths import mirrored, mirrors
 
 
 @dataclass(frozen=True)

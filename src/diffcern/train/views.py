@@ -17,8 +17,7 @@ from diffcern.data import Dataset
 from diffcern.predictors.base import Predictor
 from diffcern.resizing import interpolate, pair
 from diffcern.rng import generator
-from diffcern.train.images import augment, augmentation_names
-from diffcern.train.truths import mirrored
+from diffcern.train.images import augment, augmentation_names, mirrored
 
 View = Callable[[Tensor, Generator], Tensor]  # [3, H, W] in [0, 1] -> [3, h, w]; a DataLoader's workers can read it
 
