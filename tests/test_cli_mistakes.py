@@ -92,6 +92,16 @@ TRAIN = ("train", "predictor", *TINY)
         (("answer", "embedded:scenes", "--predictor", "x", "--set", "steps=2"), UsageError, "^--set: only where"),
         ((*TRAIN, "--out", "new", "--learning-rate", "inf"), UsageError, "^--learning-rate is a finite number"),
         ((*TRAIN, "--out", "new", "--weight-decay", "inf"), UsageError, "^--weight-decay is a finite number, not inf"),
+        (
+            ("train", "prior", *TINY[:3], "--out", "new", "--rival-weight", "inf"),
+            UsageError,
+            "^--rival-weight is a finite",
+        ),
+        (
+            ("train", "prior", *TINY[:3], "--out", "new", "--align-weight", "inf"),
+            UsageError,
+            "^--align-weight is a finite",
+        ),
         ((*TRAIN, "--out", "new", "--minutes", "nan"), UsageError, "minutes a number, not nan"),
         ((*TRAIN, "--out", "new", "--seed", 2**70), UsageError, "a seed is within"),
         ((*TRAIN, "--out", "new", "--class-names", "cat,,dog"), UsageError, "different names, as cat,dog"),

@@ -179,6 +179,12 @@ def test_another_specification_is_refused(spec, table, whole):
         run(parse_spec(table), whole)
 
 
+def test_entries_in_another_order_are_another_specification(table, whole):
+    table["entries"] = dict(reversed(table["entries"].items()))
+    with pytest.raises(DiffcernError, match=r"another specification \(in another order\)"):
+        run(parse_spec(table), whole)
+
+
 def replaced(models, which, root):
     """The models with a copy of one of them in `root`, its weights 1 % larger than they were on the last call."""
     from safetensors.torch import load_file, save_file

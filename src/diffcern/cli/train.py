@@ -66,11 +66,13 @@ def prior(
     class_names: NamesOption = "",
     init: InitOption = "",
     times: Annotated[str, typer.Option(help="how noise levels are drawn: uniform or logit-normal")] = "uniform",
-    rivals: Annotated[float, typer.Option(help="share of images denoised under a wrong class too", min=0, max=1)] = 0.0,
-    rival_weight: Annotated[float, typer.Option(help="of that term in the loss", min=0.0)] = 1e-3,
+    rivals: Annotated[
+        float, typer.Option(help="share of images denoised under a wrong class too", min=0, max=1, callback=finite)
+    ] = 0.0,
+    rival_weight: Annotated[float, typer.Option(help="of that term in the loss", min=0.0, callback=finite)] = 1e-3,
     align: Annotated[str, typer.Option(help="a predictor whose features an early block should find (REPA)")] = "",
     align_block: Annotated[int, typer.Option(help="which block, from 1", min=1)] = 3,
-    align_weight: Annotated[float, typer.Option(help="of that term in the loss", min=0.0)] = 0.5,
+    align_weight: Annotated[float, typer.Option(help="of that term in the loss", min=0.0, callback=finite)] = 0.5,
     seed: SeedOption = 0,
 ) -> None:
     """Train a small class-conditional diffusion prior (resumes when run again)."""
