@@ -16,9 +16,9 @@ from diffcern.data import load_dataset, subset
 from diffcern.data.shifts import shift
 from diffcern.methods import build_method
 from diffcern.methods.presets import preset_options
+from diffcern.metrics import wilson
 from diffcern.predictors import load_predictor
 from diffcern.priors import load_prior
-from diffcern.report.summary import wilson
 from diffcern.tasks import Classification
 
 

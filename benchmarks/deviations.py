@@ -31,9 +31,9 @@ from diffcern.likelihood import score
 from diffcern.methods import build_method
 from diffcern.methods.parameters import choose_parameters
 from diffcern.methods.presets import preset_options
+from diffcern.metrics import wilson
 from diffcern.predictors import load_predictor
 from diffcern.priors import load_prior
-from diffcern.report.summary import wilson
 from diffcern.tasks import Classification
 from diffcern.types import Inputs
 

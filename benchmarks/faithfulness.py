@@ -16,11 +16,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from diffcern.metrics import wilson
 from diffcern.predictors.question_answering import Answerer, load_answerer
 from diffcern.priors import TextPrior, load_prior
-from diffcern.purify import sample
-from diffcern.report.summary import wilson
-from diffcern.train.align_answerer import Told, told_of
+from diffcern.sampling import sample
+from diffcern.train.materials.captions import Told, told_of
 
 BATCH = 40
 

@@ -15,8 +15,8 @@ from diffcern.data import load_dataset, subset
 from diffcern.devices import device_named
 from diffcern.draws import draw
 from diffcern.likelihood import score
+from diffcern.metrics import wilson
 from diffcern.priors import load_prior
-from diffcern.report.summary import wilson
 
 
 def main() -> None:

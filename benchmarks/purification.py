@@ -21,10 +21,10 @@ from torch import Tensor
 from diffcern.data import load_dataset, subset
 from diffcern.data.shifts import shift
 from diffcern.methods.base import call
+from diffcern.metrics import wilson
 from diffcern.predictors import Predictor, load_predictor
 from diffcern.priors import load_prior
 from diffcern.purifier import Purifier, Route
-from diffcern.report.summary import wilson
 from diffcern.solvers import DIFFUSION, ONE_SHOT
 
 STARTS = (0, 99, 199, 299, 399, 499, 599, 699, 799, 899)

@@ -19,12 +19,12 @@ from diffcern.data.shifts import shift
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.predictors.question_answering import load_answerer
 from diffcern.priors import load_prior
-from diffcern.purify import sample
 from diffcern.run.answer import purification
+from diffcern.sampling import sample
 from diffcern.tasks.question_answering import accuracies, change
-from diffcern.train import align_answerer as stages
+from diffcern.train import finetune_answerer as stages
 from diffcern.train import stages as making
-from diffcern.train.align_answerer import answered_by, told_of
+from diffcern.train.materials.captions import answered_by, told_of
 
 SHORT = ["--set", "start=300", "--set", "steps=2", "--set", "weight=0.3", "--device", "cpu"]
 
@@ -170,7 +170,7 @@ def test_an_interrupted_command_goes_on(llava, table, tmp_path, monkeypatch):
         (["--shift", "fog"], "--severity 1 to 5"),
         (["--severity", "2"], "clean with 2"),
         (["--out", "rows.csv"], "CSV has no form"),
-        (["--method", "gda"], "--method is one of diffpure, dda, sda"),
+        (["--prior", "PRIOR", "--method", "gda"], "--method is one of diffpure, dda, sda"),
         (["--set", "steps=2"], "give --prior too"),
         (["--prior", "PRIOR", "--set", "skip=0.9"], "leave skip out"),
         (["--prior", "PRIOR", "--method", "sda"], "sda needs aligned"),
@@ -349,17 +349,17 @@ def test_without_resynthesis(aligned, tmp_path):
 
 
 def test_a_loss_that_only_rises_leaves_the_weights(aligned, llava, tmp_path, monkeypatch):
-    losses = iter((1.0, 2.0))
-    monkeypatch.setattr(stages, "loss_on", lambda *_: next(losses))
+    losses = iter(range(1, 100))
+    monkeypatch.setattr(stages, "loss_on", lambda *_: float(next(losses)))
     result = aligned("out")
-    assert "1.000 before, 2.000 after, so that the weights stay as they were" in result.output
+    assert "1.000 before, 1.000 after epoch 0, which is kept" in result.output
     kept, before = load_answerer(str(tmp_path / "out" / "predictor")), load_answerer(str(llava))
     assert all(torch.equal(a, b) for a, b in zip(kept.parameters(), before.parameters(), strict=True))
 
 
 def test_what_does_not_align(aligned, llava, tmp_path):
     for changes, message in (
-        (["--method", "gda"], "--method is diffpure or dda"),
+        (["--method", "gda"], "--method is one of diffpure, dda,"),
         (["--set", "ensemble=none"], "ensemble: options of `diffcern answer --method sda`"),
         (["--generator", "embedded:digits"], "does not read captions"),
         (["--captions", "embedded:scenes/validation", "--count", "501"], "tells of 500 scenes, not 501"),

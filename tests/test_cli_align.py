@@ -14,9 +14,9 @@ from diffcern.errors import DiffcernError, UsageError
 from diffcern.methods import build_method
 from diffcern.predictors import load_predictor
 from diffcern.priors import load_prior
-from diffcern.purify import sample
+from diffcern.sampling import sample
 from diffcern.tasks import Classification
-from diffcern.train import align as stages
+from diffcern.train import finetune_predictor as stages
 from diffcern.types import Inputs
 
 MODELS = ["--predictor", "embedded:digits", "--generator", "embedded:digits", "--prior", "embedded:digits"]

@@ -94,7 +94,7 @@ def test_ctrl_c(cli, folder, table, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("diffcern.train.align.finetune", interrupted)
+        patch.setattr("diffcern.train.finetune_predictor.finetune", interrupted)
         code, _, err = cli("align", *arguments(folder, "depth", table), "-o", tmp_path / "out")
     assert code == 130
     assert "run the same command to continue" in err
@@ -115,7 +115,7 @@ def test_what_does_not_fit(cli, folder, table, tmp_path):
         ([*both, "--count", 2], "give --maps DATASET and --count"),
         ([*both, "--maps", table], "give --maps DATASET and --count"),
         ([*both, *told, "--per-class", 1], "as many as --count"),
-        ([*both, *told, "--prompt", "a {}"], "leave --prompt out"),
+        ([*both, *told, "--prompt", "a {}"], "leave --prompt and --captions out"),
         ([*both, *told, "--recipe", "paper"], "--recipe is one of small for depth"),
         ([*both, *told, "--method", "gda"], "depth needs entropy=0"),
         ([*both, "--maps", "embedded:digits", "--count", 2], "has no depths"),

@@ -27,8 +27,8 @@ from diffcern.priors.spatial import Maps
 from diffcern.run.spec import read_spec
 from diffcern.train.captions import load_captioned
 from diffcern.train.clip import ClipRecipe, train_clip
-from diffcern.train.loop import Schedule
 from diffcern.train.question_answering import new_answerer
+from diffcern.train.recipes import Regime
 
 SHIPPED = diffcern.assets.FOLDER
 CPU = torch.device("cpu")
@@ -59,7 +59,7 @@ def made(tmp_path_factory) -> Path:
     tiny_prior([TEXT]).save_pretrained(root / "scenes-text-prior")
     captions = load_captioned(str(caption_table(data / "c.parquet", [(9, 9, 9), (200, 9, 9)], [TEXT, WORDS[0]])))
     folder = root / "scenes-clip-predictor"
-    train_clip(captions, ClipRecipe(image_size=8, projection=8, **SMALL), Schedule(16, 16, 1e-3), folder, device=CPU)
+    train_clip(captions, ClipRecipe(image_size=8, projection=8, **SMALL), Regime(16, 16, 1e-3), folder, device=CPU)
     image = {"bytes": picture((9, 9, 9), "left"), "path": None}
     asked = {"id": "a", "image": image, "question": f"{TEXT}?", "answer": "red", "choices": ["red", "blue"]}
     answerer = new_answerer(RECIPE, load_questions(question_table(data / "q.parquet", [asked])))

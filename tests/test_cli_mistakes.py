@@ -18,12 +18,11 @@ from diffcern import cli
 from diffcern.assets import asset
 from diffcern.cli import app
 from diffcern.cli.listing import DATASETS
-from diffcern.cli.match import _table as match_table
-from diffcern.cli.options import parse_labels
-from diffcern.cli.table import rows_table
+from diffcern.cli.shown import rows_table, scores_table
 from diffcern.data import FORMS, encode_png
 from diffcern.data.digits import digits
 from diffcern.errors import DiffcernError, UsageError
+from diffcern.given import parse_labels
 from diffcern.train import loop
 
 ROW = {"value": 0.5, "ci_low": 0.1, "ci_high": 0.9, "n": 2}
@@ -163,7 +162,9 @@ def test_brackets_in_names_are_no_markup():
     code, out = run(*CLASSIFY, "--out", "[bold]c.csv", "--set", "draws=1")
     assert code == 0
     assert "x[/y].png" in out
-    assert "c[/d] [bold]" in _printed(match_table([{"group": "c[/d] [bold]", "score": "text", **ROW}], 1))
+    assert "c[/d] [bold]" in _printed(
+        scores_table([{"group": "c[/d] [bold]", "score": "text", **ROW}], "score", "1 example")
+    )
 
 
 def test_a_table_fits_80_columns_and_is_left_out_when_empty():

@@ -12,9 +12,9 @@ from hub_checkpoints import dit, stable_diffusion
 from typer.testing import CliRunner
 
 from diffcern.cli import app
-from diffcern.cli.options import parse_labels
 from diffcern.data import encode_png
 from diffcern.errors import DiffcernError, UsageError
+from diffcern.given import parse_labels
 
 FAST = ["--set", "draws=4", "--json"]
 

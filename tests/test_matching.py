@@ -13,7 +13,7 @@ from diffcern.predictors import load_predictor
 from diffcern.tasks.matching import matches
 from diffcern.train.captions import load_captioned
 from diffcern.train.clip import ClipRecipe, train_clip
-from diffcern.train.loop import Schedule
+from diffcern.train.recipes import Regime
 
 SIZES = {"width": 16, "depth": 1, "heads": 2, "patch": 4, "text_width": 16, "text_depth": 1, "text_heads": 2}
 
@@ -58,7 +58,7 @@ def pairs(tmp_path):
 @pytest.fixture
 def clip(pairs, tmp_path):
     """Hardly trained: which answers are right does not matter here."""
-    recipe, schedule = ClipRecipe(image_size=8, projection=8, **SIZES), Schedule(16, 16, 1e-3)
+    recipe, schedule = ClipRecipe(image_size=8, projection=8, **SIZES), Regime(16, 16, 1e-3)
     folder = tmp_path / "clip"
     train_clip(load_captioned(str(pairs)), recipe, schedule, folder, device=torch.device("cpu"))
     return folder

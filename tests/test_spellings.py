@@ -10,8 +10,8 @@ from timm.data import ImageNetInfo
 from torch import nn
 from torchvision.models import ResNet18_Weights
 
-from diffcern.cli.options import parse_labels
 from diffcern.errors import DiffcernError, UsageError
+from diffcern.given import parse_labels
 from diffcern.label_files import read_labels
 from diffcern.labels import imagenet_labels, readable, vocabulary_of
 from diffcern.predictors import Predictor

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from diffcern.cli.options import parse_class_map, parse_labels
-from diffcern.cli.training import names_of
 from diffcern.errors import DiffcernError, UsageError
+from diffcern.given import names_of, parse_class_map, parse_labels
 from diffcern.labels import Vocabulary, vocabulary_of
 from diffcern.priors.controlnet import read_palette
 from diffcern.run.spec import read_spec

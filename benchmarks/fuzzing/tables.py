@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from diffcern.cli.options import parse_class_map, parse_labels
 from diffcern.data import encode_png, load_dataset, load_pairs, load_questions
+from diffcern.given import parse_class_map, parse_labels
 
 from . import tiny
 from .damage import changed_value, damaged_bytes, encoded

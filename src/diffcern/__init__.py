@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from diffcern.data.shifts import shift
     from diffcern.draws import Draws, draw
     from diffcern.errors import DiffcernError, UsageError
+    from diffcern.jobs import Interrupted
+    from diffcern.jobs.calls import align, answer, bench, classify, match, purify
     from diffcern.likelihood import condition_gradient, score
     from diffcern.methods import METHODS, build_method
     from diffcern.methods.presets import preset_options
@@ -45,6 +47,15 @@ _HOMES = {
     "diffcern.errors": (
         "DiffcernError",
         "UsageError",
+    ),
+    "diffcern.jobs": ("Interrupted",),
+    "diffcern.jobs.calls": (
+        "align",
+        "answer",
+        "bench",
+        "classify",
+        "match",
+        "purify",
     ),
     "diffcern.likelihood": (
         "condition_gradient",
@@ -87,19 +98,26 @@ __all__ = [
     "Draws",
     "GaussianMixturePrior",
     "Inputs",
+    "Interrupted",
     "Prediction",
     "Predictor",
     "Prior",
     "Record",
     "UsageError",
     "adapt",
+    "align",
+    "answer",
+    "bench",
     "build_method",
+    "classify",
     "condition_gradient",
     "draw",
     "load_dataset",
     "load_predictor",
     "load_prior",
+    "match",
     "preset_options",
+    "purify",
     "score",
     "shift",
 ]

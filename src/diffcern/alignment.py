@@ -34,7 +34,7 @@ class Alignment:
     """predictor, generator, prior: names; fingerprints: of the three. method, options: the purification's, all of them.
 
     classes: the predictor's; per_class: images of each, 1 where captions or maps say what to draw. sampling: the
-    settings of `purify.sample`. resynthesis: whether generated images were purified before the predictor saw them.
+    settings of `sampling.sample`. resynthesis: whether generated images were purified before the predictor saw them.
     recipe: of the fine-tuning. prompts: of each class, or captions, where the generator reads text. maps: which ones
     images were drawn of, and for which task (`train.align_maps.ChosenMaps.settings`); empty where of none.
     """

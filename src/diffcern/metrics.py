@@ -6,6 +6,7 @@ so that a ratio such as the mean IoU is that of the whole choice, not a mean of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,14 @@ def pixel_accuracy(sums: Array) -> Array:
 def per_image(index: int) -> Callable[[Array], Array]:
     """The mean over images of one of an image's own measures; the last statistic counts the images."""
     return lambda sums: _ratio(sums[..., index], sums[..., -1])
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a proportion (Wilson 1927)."""
+    p, z2 = successes / n, Z95**2
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _ratio(above: Array, below: Array) -> Array:

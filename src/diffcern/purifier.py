@@ -14,8 +14,8 @@ from diffcern.cache import TensorCache
 from diffcern.fingerprints import content_id, digest, fingerprint
 from diffcern.guides import Guide
 from diffcern.priors import Prior
-from diffcern.purify import purify
 from diffcern.resizing import Images
+from diffcern.sampling import purify
 from diffcern.solvers import Solver
 
 

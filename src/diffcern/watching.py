@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 Watcher = Callable[[int], None]  # takes how many rows the denoiser has just evaluated
+Report = Callable[[int, int, str], None]  # how much is done, of how much, and what
 _watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
 
 
@@ -27,3 +28,7 @@ def evaluated(rows: int) -> None:
     """Tells the watcher, where there is one."""
     if tell := _watcher.get():
         tell(rows)
+
+
+def unheard(done: int, total: int, what: str) -> None:
+    """A `Report` that nobody hears."""

@@ -8,8 +8,8 @@ import torch
 from diffcern.feature_guides import MarginalEntropy
 from diffcern.guides import Guide, LowPass, mean_square
 from diffcern.methods.purification import join
-from diffcern.purify import purify
 from diffcern.rng import generator
+from diffcern.sampling import purify
 from diffcern.solvers import Solver
 
 from .conftest import x0_of

@@ -15,9 +15,10 @@ from diffcern.errors import DiffcernError, UsageError
 from diffcern.methods.purification import DDA
 from diffcern.predictors import load_predictor
 from diffcern.predictors.adapted import save_adapted
-from diffcern.train import finetune as finetuning
-from diffcern.train.align import align, class_indices
-from diffcern.train.finetune import RECIPES, Recipe, finetune
+from diffcern.train import finetune_predictor as finetuning
+from diffcern.train.align import align
+from diffcern.train.finetune_predictor import RECIPES, PredictorLearner, Recipe, finetune
+from diffcern.train.materials.classes import Classes, class_indices
 from diffcern.train.views import Views, fitted, randomised
 
 RECIPE = Recipe(epochs=3, learning_rate=3e-3, weight_decay=0.01, augmentation="affine", batch_size=3)
@@ -42,7 +43,9 @@ def run(predictor, prior, tmp_path):
 
     def make(name="out", batch_size=4, report=silent, **changes):
         changed = dataclasses.replace(alignment, **changes)
-        losses = align(tmp_path / name, changed, predictor, prior, purifier, batch_size=batch_size, report=report)
+        learner = PredictorLearner(predictor, changed.predictor, Recipe(**changed.recipe))
+        what = (Classes(changed.classes, changed.per_class), learner, prior, purifier)
+        losses = align(tmp_path / name, changed, *what, batch_size=batch_size, report=report)
         return tmp_path / name, losses
 
     return make

@@ -21,10 +21,11 @@ from diffcern.predictors.adapted import load_weights, save_adapted
 from diffcern.predictors.native import NativePredictorConfig, native_predictor, save_predictor
 from diffcern.priors.native import NativeConfig, native_prior
 from diffcern.priors.spatial import Maps
-from diffcern.purify import sample
+from diffcern.sampling import sample
 from diffcern.tasks import task_of
-from diffcern.train.align_maps import DrawnMaps, align_maps, choose_maps, kept_maps, telling
-from diffcern.train.finetune import MAP_RECIPES, Recipe, finetune
+from diffcern.train.align import align
+from diffcern.train.finetune_predictor import MAP_RECIPES, PredictorLearner, Recipe, finetune
+from diffcern.train.materials.maps import DrawnMaps, MapMaterial, choose_maps, kept_maps, telling
 from diffcern.train.views import MapViews
 from diffcern.types import Condition, Inputs
 
@@ -101,9 +102,11 @@ def run(request, tmp_path):
             seed=0,
             maps=maps.settings(SOURCE),
         )
-        models = (predictor, prior, DDA(predictor, prior, **OPTIONS).purifier)
         changed = dataclasses.replace(alignment, **changes)
-        losses = align_maps(tmp_path / name, changed, maps, *models, batch_size=batch_size, report=report)
+        learner = PredictorLearner(predictor, changed.predictor, Recipe(**changed.recipe))
+        models = (prior, DDA(predictor, prior, **OPTIONS).purifier)
+        material = MapMaterial(maps, predictor, SOURCE)
+        losses = align(tmp_path / name, changed, material, learner, *models, batch_size=batch_size, report=report)
         return tmp_path / name, losses
 
     make.task, make.predictor, make.prior = task, predictor, prior

@@ -18,7 +18,7 @@ from diffcern.run.match import contrastive_rows, load_contrastive, match_rows
 from diffcern.train import loop
 from diffcern.train.captions import load_captioned, read_captions
 from diffcern.train.clip import ClipRecipe, contrastive_loss, train_clip
-from diffcern.train.loop import Schedule
+from diffcern.train.recipes import Regime
 from diffcern.train.text_prior import TextPriorRecipe, train_text_prior
 
 CPU = torch.device("cpu")
@@ -42,7 +42,7 @@ def data(path):
 
 
 def schedule(images=160, **options):
-    return Schedule(images=images, batch_size=16, learning_rate=5e-3, **options)
+    return Regime(images=images, batch_size=16, learning_rate=5e-3, **options)
 
 
 def test_pairs_have_their_own_captions(data, path):

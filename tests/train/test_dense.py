@@ -6,18 +6,19 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from diffcern.cli.training import named_data, parse_size
 from diffcern.data import load_dataset, subset
 from diffcern.data.base import VOID
 from diffcern.errors import DiffcernError, UsageError
+from diffcern.given import parse_size
+from diffcern.jobs.train import named_data
 from diffcern.predictors import load_predictor
 from diffcern.priors import load_prior
 from diffcern.tasks import Depth, Segmentation
 from diffcern.train import images as table_module
 from diffcern.train.images import mirrored, read_table
-from diffcern.train.loop import Schedule
 from diffcern.train.predictor import PredictorRecipe, train_predictor
 from diffcern.train.prior import PriorRecipe, train_prior
+from diffcern.train.recipes import Regime
 from diffcern.types import Condition
 
 SCENES = subset(load_dataset("embedded:scenes/train"), 24, seed=0)
@@ -29,7 +30,7 @@ PREDICTOR = PredictorRecipe("small-unet", 32, 8, 1, "flip")
 @pytest.mark.parametrize("maps", ["segmentation", "depth"])
 def test_a_prior_learns_from_maps(maps, tmp_path):
     recipe = dataclasses.replace(PRIOR, maps=maps)
-    short = Schedule(images=16 * 60, batch_size=16, learning_rate=3e-3)
+    short = Regime(images=16 * 60, batch_size=16, learning_rate=3e-3)
     _, outcome = train_prior(SCENES, recipe, short, tmp_path / "prior", device=CPU)
     first = train_prior(SCENES, recipe, dataclasses.replace(short, images=16), tmp_path / "one", device=CPU)[1]
     assert outcome.loss < 0.9 * first.loss
@@ -47,7 +48,7 @@ def test_a_prior_learns_from_maps(maps, tmp_path):
 
 
 def test_a_segmenter_and_a_depth_predictor_learn(tmp_path):
-    schedule = Schedule(images=8 * 70, batch_size=8, learning_rate=1e-2, ema_decay=0.9)
+    schedule = Regime(images=8 * 70, batch_size=8, learning_rate=1e-2, ema_decay=0.9)
     recipe = dataclasses.replace(PREDICTOR, task="segmentation")
     train_predictor(SCENES, recipe, schedule, tmp_path / "s", device=CPU)
     segmenter = load_predictor(str(tmp_path / "s"))
@@ -104,9 +105,9 @@ def test_truths_count_towards_memory(monkeypatch):
 def test_class_names_are_those_of_what_is_trained(monkeypatch):
     asked = []
     monkeypatch.setattr("diffcern.run.truths.load_dataset", lambda name, **names: asked.append((name, names)))
-    named_data("parquet:x", "sky, road", "segmentation")
-    named_data("parquet:x", "in,out", "classification")
-    named_data("parquet:x", "", "depth")
+    named_data("parquet:x", ["sky", "road"], "segmentation")
+    named_data("parquet:x", ["in", "out"], "classification")
+    named_data("parquet:x", None, "depth")
     assert asked == [
         ("parquet:x", {"mask_names": ["sky", "road"]}),
         ("parquet:x", {"class_names": ["in", "out"]}),
@@ -115,7 +116,7 @@ def test_class_names_are_those_of_what_is_trained(monkeypatch):
 
 
 def test_mistakes(tmp_path):
-    schedule = Schedule(images=16, batch_size=16, learning_rate=1e-3)
+    schedule = Regime(images=16, batch_size=16, learning_rate=1e-3)
     digits = subset(load_dataset("embedded:digits/train"), 16, seed=0)
     for recipe, message in (
         (dataclasses.replace(PREDICTOR, task="depth", augmentation="affine"), "maps are trained with --augment flip"),

@@ -13,8 +13,8 @@ from diffcern.predictors import load_predictor
 from diffcern.rng import generator
 from diffcern.train import loop
 from diffcern.train.images import read_table
-from diffcern.train.loop import Schedule
 from diffcern.train.mae import MaeRecipe, train_mae
+from diffcern.train.recipes import Regime
 from diffcern.types import Inputs
 
 CPU = torch.device("cpu")
@@ -25,7 +25,7 @@ RECIPE = MaeRecipe(
 
 
 def schedule(images=160, **options):
-    return Schedule(images=images, batch_size=16, learning_rate=2e-3, **options)
+    return Regime(images=images, batch_size=16, learning_rate=2e-3, **options)
 
 
 def stop_after(seconds, monkeypatch):

@@ -21,8 +21,8 @@ from diffcern.errors import DiffcernError, UsageError
 from diffcern.predictors.question_answering import load_answerer
 from diffcern.train import loop
 from diffcern.train.asked import load_asked, read_asked
-from diffcern.train.loop import Schedule
 from diffcern.train.question_answering import answer_loss, new_answerer, train_answerer
+from diffcern.train.recipes import Regime
 
 CPU = torch.device("cpu")
 
@@ -40,7 +40,7 @@ def few(monkeypatch):
 
 
 def schedule(images=64, **options):
-    return Schedule(images=images, batch_size=8, learning_rate=5e-3, **options)
+    return Regime(images=images, batch_size=8, learning_rate=5e-3, **options)
 
 
 def test_everything_is_asked_about_every_scene(few):
@@ -130,7 +130,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(data, tmp_path, monkeypatch):
 
 def test_it_learns_eight_questions_by_heart(data, tmp_path):
     recipe = dataclasses.replace(RECIPE, width=32, text_width=32, questions=1)
-    plan = Schedule(images=16 * 200, batch_size=16, learning_rate=5e-3, ema_decay=0.9)
+    plan = Regime(images=16 * 200, batch_size=16, learning_rate=5e-3, ema_decay=0.9)
     _, outcome = train_answerer(data, recipe, plan, tmp_path / "llava", device=CPU, autocast=True)
     assert outcome.finished
     answerer = load_answerer(str(tmp_path / "llava"))

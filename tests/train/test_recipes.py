@@ -11,8 +11,8 @@ from diffcern.errors import UsageError
 from diffcern.predictors import load_predictor
 from diffcern.priors import GaussianMixturePrior, load_prior
 from diffcern.train.denoising import denoising_errors, noised
-from diffcern.train.loop import Schedule
 from diffcern.train.prior import PriorRecipe, train_prior
+from diffcern.train.recipes import Regime
 from diffcern.train.representations import Representations
 from diffcern.train.rivals import evidence_slope, other_classes, rival_loss
 from diffcern.types import Condition
@@ -98,7 +98,7 @@ def test_representations_are_the_cosine_of_patches():
 )
 def test_training_with_it_learns_resumes_and_leaves_an_ordinary_prior(tmp_path, recipe):
     data = subset(load_dataset("embedded:digits/train"), 60, 0)
-    schedule = Schedule(images=30 * 16, batch_size=16, learning_rate=3e-3)
+    schedule = Regime(images=30 * 16, batch_size=16, learning_rate=3e-3)
     whole, outcome = train_prior(data, PriorRecipe(**SMALL, **recipe), schedule, tmp_path / "whole", device=CPU)
     assert outcome.finished
     assert math.isfinite(outcome.loss)
@@ -106,7 +106,7 @@ def test_training_with_it_learns_resumes_and_leaves_an_ordinary_prior(tmp_path, 
     assert {name for name, _ in again.named_parameters()} == {name for name, _ in whole.named_parameters()}
     assert not any("project" in name for name, _ in again.named_parameters())
 
-    stopped = Schedule(images=30 * 16, batch_size=16, learning_rate=3e-3, minutes=0.0)
+    stopped = Regime(images=30 * 16, batch_size=16, learning_rate=3e-3, minutes=0.0)
     train_prior(data, PriorRecipe(**SMALL, **recipe), stopped, tmp_path / "again", device=CPU)
     resumed, _ = train_prior(data, PriorRecipe(**SMALL, **recipe), schedule, tmp_path / "again", device=CPU)
     for mine, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):
@@ -116,7 +116,7 @@ def test_training_with_it_learns_resumes_and_leaves_an_ordinary_prior(tmp_path, 
 def test_rivals_teach_classes(tmp_path):
     """With the term a prior tells the true class from another better than without it, after as many steps."""
     data = subset(load_dataset("embedded:digits/train"), 40, 0)
-    schedule = Schedule(images=120 * 20, batch_size=20, learning_rate=3e-3, ema_decay=0.9)
+    schedule = Regime(images=120 * 20, batch_size=20, learning_rate=3e-3, ema_decay=0.9)
     images = torch.stack([data[i].image for i in range(40)]).repeat(8, 1, 1, 1)
     targets = torch.tensor(data.targets).repeat(8)
     losses = []
@@ -145,4 +145,4 @@ def test_rivals_teach_classes(tmp_path):
 def test_what_recipes_refuse(tmp_path, recipe, message):
     data = subset(load_dataset("embedded:digits/train"), 20, 0)
     with pytest.raises(UsageError, match=message):
-        train_prior(data, PriorRecipe(**SMALL, **recipe), Schedule(16, 16, 1e-3), tmp_path / "out", device=CPU)
+        train_prior(data, PriorRecipe(**SMALL, **recipe), Regime(16, 16, 1e-3), tmp_path / "out", device=CPU)

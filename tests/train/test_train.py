@@ -11,9 +11,9 @@ from diffcern.errors import DiffcernError, UsageError
 from diffcern.predictors import load_predictor
 from diffcern.priors import load_prior
 from diffcern.train.images import augment, augmentation_names, read_table
-from diffcern.train.loop import Schedule
 from diffcern.train.predictor import PredictorRecipe, train_predictor
 from diffcern.train.prior import DIRICHLET, PriorRecipe, soften, train_prior
+from diffcern.train.recipes import Regime
 
 CPU = torch.device("cpu")
 DATA = subset(digits("train"), 40, 0)
@@ -22,7 +22,7 @@ PREDICTOR = PredictorRecipe(image_size=16, width=4, depth=1, augmentation="flip,
 
 
 def schedule(images=320, **options):
-    return Schedule(images=images, batch_size=16, learning_rate=1e-3, **options)
+    return Regime(images=images, batch_size=16, learning_rate=1e-3, **options)
 
 
 def test_prior_resumes_to_the_same_weights(tmp_path):

@@ -11,15 +11,12 @@ from rich.markup import escape
 
 from diffcern import __version__
 from diffcern.cli import train
-from diffcern.cli.align import align
-from diffcern.cli.align_answerer import align_answerer
-from diffcern.cli.answer import answer
+from diffcern.cli.align import align, align_answerer
 from diffcern.cli.bench import bench, report
 from diffcern.cli.demo import demo
-from diffcern.cli.images import adapt, classify
 from diffcern.cli.listing import listing
-from diffcern.cli.match import match
 from diffcern.cli.purify import purify
+from diffcern.cli.tables import adapt, answer, classify, match
 from diffcern.errors import DiffcernError, UsageError, first_line
 
 OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator: can't allocate")  # torch's words, on a GPU and on the CPU
@@ -37,8 +34,8 @@ app.command()(classify)
 app.command()(match)
 app.command()(answer)
 app.command()(purify)
-app.command()(align)
-app.command()(align_answerer)
+app.command("align")(align)
+app.command("align-answerer")(align_answerer)
 app.command()(bench)
 app.command()(report)
 app.add_typer(train.app, name="train")

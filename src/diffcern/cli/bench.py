@@ -4,61 +4,38 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from diffcern.cli.options import DeviceOption, JsonOption, StrictOption
-from diffcern.cli.progress import counted
-from diffcern.cli.resumable import resumable
-from diffcern.errors import DiffcernError, UsageError
+from diffcern.cli.bars import Bars, one_bar
+from diffcern.cli.derive import from_job
+from diffcern.cli.options import JsonOption, StrictOption
+from diffcern.jobs.bench import Bench, report_on
 
 
+@from_job(Bench)
 def bench(
-    spec: Annotated[
-        str, typer.Argument(help="a TOML specification, or one that ships: digits, scenes-depth, scenes-segmentation")
-    ],
+    job: Bench,
     out: Annotated[Path | None, typer.Option("--out", help="run folder (default: runs/NAME); continues it")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="a.b=value, over the specification")] = None,
-    workers: Annotated[int, typer.Option(help="processes of one thread each (CPU, small models)", min=1)] = 1,
-    shard: Annotated[str, typer.Option(help="I/N: do every N-th unit of work, from the I-th (1 to N)")] = "1/1",
-    device: DeviceOption = "auto",
     as_json: JsonOption = False,
     strict: StrictOption = False,
 ) -> None:
-    """Evaluate methods x shifts x severities; run again to continue. Writes records, summary.json, report.html."""
-    from diffcern.devices import device_named
-    from diffcern.files import check_folder
-    from diffcern.run.evaluate import evaluate
-    from diffcern.run.spec import check_same, read_spec
+    show_run(job, out, as_json, strict)
 
-    resolved = read_spec(spec, overrides or [])
-    folder = out or Path("runs") / resolved.name
-    chosen, part = device_named(device), _shard(shard)
-    check_folder(folder)
-    check_same(resolved, folder)
-    shown = [TextColumn("{task.description:<44}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %")]
-    shown += [TimeRemainingColumn(), TextColumn("{task.fields[text]}", style="dim")]
-    kept = f"the records are kept in {folder}"
-    with resumable(kept) as console, Progress(*shown, console=console) as bar, counted(bar):
-        task = bar.add_task("loading", total=1, text="")
-        complete, skipped = evaluate(
-            resolved,
-            folder,
-            device=chosen,
-            shard=part,
-            workers=workers,
-            progress=lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
-        )
-    for id, reason in skipped.items():
-        console.print(f"skipped {id}: {reason}")
-    if not complete:
-        console.print(f"this shard is done; {folder} is complete when the others are: then `diffcern report {folder}`")
+
+def show_run(job: Bench, out: Path | None, as_json: bool, strict: bool = False) -> None:
+    """Carries out a bench, and prints its table."""
+    events = Bars(one_bar)
+    run = job.carry_out(out, events=events)
+    for id, reason in run.skipped.items():
+        events.say(f"skipped {id}: {reason}")
+    if run.page is None:
+        events.say(f"this shard is done; {run.out} is complete when the others are: then `diffcern report {run.out}`")
         return
-    _present(folder, as_json)
-    if skipped:
-        console.print(f"{len(skipped)} images were skipped")
+    _present(run.cells, run.page, as_json)
+    if run.skipped:
+        events.say(f"{len(run.skipped)} images were skipped")
         if strict:
             raise typer.Exit(1)
 
@@ -68,26 +45,14 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Make summary.json and report.html from the records of a run, and print the table."""
-    _present(run_dir, as_json)
+    _present(*report_on(run_dir), as_json)
 
 
-def _present(folder: Path, as_json: bool) -> None:
-    from diffcern.report import print_table, write_report, write_summary
+def _present(cells: list[dict[str, Any]], page: Path, as_json: bool) -> None:
+    from diffcern.report import print_table
 
-    cells = write_summary(folder)
-    try:
-        page = write_report(folder)
-    except OSError as error:
-        raise DiffcernError(f"cannot write the report into {folder}: {error.strerror}") from error
     if as_json:
         typer.echo(json.dumps(cells, indent=1))
     else:
         print_table(cells)
         typer.echo(f"\nreport: {page}")
-
-
-def _shard(text: str) -> tuple[int, int]:
-    index, slash, count = text.partition("/")
-    if not (slash and index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
-        raise UsageError(f"--shard takes I/N with 1 <= I <= N, for example 2/4, not {text!r}")
-    return int(index) - 1, int(count)

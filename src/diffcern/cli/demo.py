@@ -14,13 +14,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from diffcern.cli.bench import bench
-from diffcern.cli.match import scores
+from diffcern.cli.bars import Bars
+from diffcern.cli.bench import show_run
+from diffcern.cli.derive import interruptible
 from diffcern.cli.options import JsonOption
-from diffcern.cli.resumable import resumable
-from diffcern.cli.rows import collect, report_skipped
+from diffcern.cli.tables import report_skipped
 from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.files import check_folder, write_whole
+from diffcern.jobs.base import keeping
+from diffcern.jobs.bench import Bench
+from diffcern.jobs.rows import Table as Rows
+from diffcern.jobs.rows import Work, collect
 
 Row = dict[str, Any]
 Summary = dict[str, list[Row]]  # what the columns of a table are made of, by their title
@@ -61,12 +65,15 @@ def demo(
     count = count or COUNTS[task]
     if task in SPECS:
         processes = workers or min(4, os.cpu_count() or 1)
-        bench(SPECS[task], folder, [f"data.count={count}"], workers=processes, device="cpu", as_json=as_json)
+        job = Bench(spec=SPECS[task], overrides=(f"data.count={count}",), workers=processes, device="cpu")
+        with interruptible():
+            show_run(job, folder, as_json)
         return
     check_folder(folder)
     if workers is not None:
         raise UsageError(f"--workers is for {', '.join(SPECS)}; {task} is one process: leave it out")
-    with resumable(f"what is in {folder} is kept"):  # while models are loaded: `collect` has its own
+    kept = f"what is in {folder} is kept: run the same command to continue"
+    with interruptible(), keeping(lambda: kept):  # while models are loaded: `collect` has its own
         summary, table = (matching if task == "matching" else question_answering)(folder, count)
     if as_json:
         typer.echo(json.dumps(summary, indent=1))
@@ -83,6 +90,7 @@ def matching(folder: Path, count: int) -> tuple[Summary, Table]:
     from diffcern.fingerprints import fingerprint
     from diffcern.priors import TextPrior, load_prior
     from diffcern.run.match import contrastive_rows, load_contrastive, match_rows
+    from diffcern.tasks.matching import scores
 
     data, prior = pairs("test", count), load_prior("embedded:scenes-text")
     clip = load_contrastive("embedded:scenes-clip", data)
@@ -152,12 +160,12 @@ def _rows(out: Path, settings: dict[str, Any], make: Callable[..., Iterator[Row]
     from diffcern.run.journal import Journal, read_rows
 
     if out.is_file():
-        journal, rows = None, read_rows(out)
+        found = Rows(read_rows(out))
     else:
-        journal = Journal(out, settings)
-        rows = collect(journal, make(done={row["id"] for row in journal.rows}), total, out.stem)
-    report_skipped(journal, rows, strict=False)
-    return sorted((row for row in rows if not row["error"]), key=lambda row: row["id"])
+        work = Work(out.stem, settings, total, lambda done: make(done=done))
+        found = Rows(collect(work, Journal(out, settings), Bars()), out=out)
+    report_skipped(found, strict=False)
+    return sorted(found.good, key=lambda row: row["id"])
 
 
 def _table(title: str, kind: str, summary: Summary) -> Table:

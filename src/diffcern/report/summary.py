@@ -7,7 +7,6 @@ metrics, means over several cells, differences) carries a percentile bootstrap i
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,13 @@ from numpy.typing import NDArray
 
 from diffcern.files import write_whole
 from diffcern.kinds import KINDS
+from diffcern.metrics import wilson
 from diffcern.report.estimates import estimates
 from diffcern.report.records import Cell, Entry, Run, load
 
 SOURCE = "source"  # the entry that every other one is compared with
 CLEAN = "clean"
 MEAN = "mean"
-Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
 
 
 def summarise(run_dir: str | Path) -> list[dict[str, Any]]:
@@ -51,14 +50,6 @@ def save_summary(rows: list[dict[str, Any]], run_dir: Path) -> Path:
     text = json.dumps(rows, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     write_whole(run_dir / "summary.json", text.encode())
     return run_dir / "summary.json"
-
-
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval of a proportion."""
-    p, z2 = successes / n, Z95**2
-    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def summarise_run(run: Run) -> list[dict[str, Any]]:

@@ -22,9 +22,12 @@ SUFFIXES = (".parquet", ".csv", ".json")
 CHECKSUM = "checksum"  # the key that the line of a row ends with, and the row does not have
 
 
-def check_out(out: Path, overwrite: bool = False) -> None:
+def check_out(out: Path, overwrite: bool = False, *, lists: bool = False) -> None:
     """What can be said before any work about a result file. Raises UsageError for a suffix that is none of SUFFIXES,
-    DiffcernError for a file that exists (unless overwrite) or a folder that cannot be written."""
+    and where rows hold lists for one that cannot; DiffcernError for a file that exists (unless overwrite) or a folder
+    that cannot be written."""
+    if lists and out.suffix == ".csv":
+        raise UsageError("a row holds lists, for which CSV has no form: give --out FILE.parquet or .json")
     if out.suffix not in SUFFIXES:
         raise UsageError(f"--out names a file that ends in {', '.join(SUFFIXES)}, not {out.name!r}")
     if out.is_dir():

@@ -21,6 +21,7 @@ from diffcern.data.corruptions import COMMON, EXTRA
 from diffcern.data.scenes import Scenes
 from diffcern.data.shifts import SHIFTS
 from diffcern.errors import DiffcernError, UsageError, unknown
+from diffcern.given import override
 from diffcern.kinds import KINDS, TaskName
 from diffcern.methods import checked_options, reads_batch
 from diffcern.methods.presets import preset_options
@@ -219,26 +220,6 @@ def _with_preset(entry: Entry, task: str) -> Entry:
 
 def _batches(method: str, options: Mapping[str, Any]) -> bool:
     return method == "source" or reads_batch(method, options)
-
-
-def override(table: dict[str, Any], assignment: str) -> None:
-    """Sets one value of a nested table: "a.b=value", the value in TOML, a bare word a string."""
-    key, equals, text = assignment.partition("=")
-    if not equals or not key:
-        raise UsageError(f"--set takes a.b=value, not {assignment!r}")
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-        value = parsed["value"] if parsed.keys() == {"value"} else text
-    except (tomllib.TOMLDecodeError, RecursionError):
-        value = text
-    *parents, last = key.strip().split(".")
-    if not all((*parents, last)):
-        raise UsageError(f"--set takes a.b=value, not {assignment!r}")
-    for parent in parents:
-        table = table.setdefault(parent, {})
-        if not isinstance(table, dict):
-            raise UsageError(f"--set {assignment!r}: {parent} is not a table")
-    table[last] = value
 
 
 def _without_none(value: Any) -> Any:

@@ -10,10 +10,16 @@ The correction (DiffusionITM, Krojer et al. 2023, arXiv 2305.16397) takes away h
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from diffcern.data.pairs import TAGS
 from diffcern.errors import UsageError
+from diffcern.metrics import wilson
 
 SCORES = ("text", "image", "group", "image_corrected", "group_corrected")
 
@@ -41,6 +47,22 @@ def matches(errors: Tensor, unconditional: Tensor | None = None) -> dict[str, bo
         return scores
     corrected = _least_on_diagonal((errors - unconditional[:, None])[:, : len(errors)].T)
     return scores | {"image_corrected": corrected, "group_corrected": text and corrected}
+
+
+def scores(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each score over all examples and over those of each tag, with Wilson's 95 % interval; fractions. n: examples."""
+    groups: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        for group in dict.fromkeys(["all", *(f"{tag}: {row[tag]}" for tag in TAGS if row.get(tag))]):
+            groups[group].append(row)
+    table = []
+    for group, members in groups.items():
+        for name in (score for score in SCORES if score in members[0]):  # some need an unconditional error
+            right = sum(row[name] for row in members)
+            low, high = wilson(right, len(members))
+            found = {"value": right / len(members), "ci_low": low, "ci_high": high, "n": len(members)}
+            table.append({"group": group, "score": name, **found})
+    return table
 
 
 def _least_on_diagonal(errors: Tensor) -> bool:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from diffcern.metrics import wilson
+
 BRANCHES = ("before", "purified", "after")
 CHANGE = "after - before"
 RESAMPLES = 2000
@@ -22,8 +24,6 @@ def accuracies(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     Where there are answers before and after, also the change, with a 95 % percentile bootstrap over questions. value,
     ci_low and ci_high are fractions; n counts the rows.
     """
-    from diffcern.report.summary import wilson  # the plots beside it are slow to import
-
     groups: dict[str, list[Mapping[str, Any]]] = {"all": list(rows)}
     for row in rows:
         if row["kind"]:

@@ -1,30 +1,69 @@
-"""SDA (arXiv 2406.04295) for classification: images of every class, on which the predictor is fine-tuned when they are
-purified; see `train/stages.py` for how they are made.
+"""SDA (Synthetic-Domain Alignment, Guo et al. 2024, arXiv 2406.04295): images that a generator makes of known truths,
+the same purified as targets will be, and a model fine-tuned on these.
+
+What the images show is a `Material`, what learns is a `Learner`; this file knows neither. For how images are made see
+`train/stages.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 from diffcern.alignment import PREDICTOR, Alignment
-from diffcern.data import Dataset, ImageFolder
-from diffcern.data.folder import some
-from diffcern.errors import UsageError
-from diffcern.predictors import Predictor
-from diffcern.predictors.adapted import CONFIG, save_adapted
 from diffcern.priors import Prior
 from diffcern.purifier import Purifier
-from diffcern.train.finetune import Recipe, Report, finetune
 from diffcern.train.loop import CHECKPOINT
 from diffcern.train.stages import synthesise
 from diffcern.types import Condition
+from diffcern.watching import Report
+
+Telling = Callable[[Sequence[str]], Condition]  # the generator's condition for some ids, a row for each
+
+
+class Material(Protocol):
+    """What images are to show. ids: of the images, which name their files. told: the fields of an `Alignment` that say
+    what it is. digest: of what these fields do not hold, by what it is, for the alignment's fingerprints."""
+
+    @property
+    def ids(self) -> Sequence[str]: ...
+    @property
+    def told(self) -> Mapping[str, Any]: ...
+    @property
+    def digest(self) -> Mapping[str, str]: ...
+
+    def telling(self, generator: Prior) -> Telling:
+        """How the generator is told. Raises UsageError where it cannot be told that."""
+        ...
+
+    def write(self, folder: Path) -> None:
+        """What is kept of it beside the images; what is there is left."""
+        ...
+
+    def dataset(self, images: Path) -> Any:
+        """The images in that folder with what is true of them, as the learner takes them."""
+        ...
+
+
+class Learner(Protocol):
+    """What is fine-tuned."""
+
+    def finished(self, place: Path) -> bool:
+        """Whether that folder holds what `learn` leaves."""
+        ...
+
+    def learn(self, dataset: Any, place: Path, *, seed: int, report: Report) -> list[float]:
+        """Fine-tunes on a material's data set and saves the model; its validation losses, before any epoch and after
+        each. Goes on from a checkpoint in the folder."""
+        ...
 
 
 def align(
     folder: Path,
     alignment: Alignment,
-    predictor: Predictor,
+    material: Material,
+    learner: Learner,
     generator: Prior,
     purifier: Purifier,
     *,
@@ -33,44 +72,17 @@ def align(
 ) -> list[float]:
     """All stages into the folder: the validation losses of the fine-tuning, empty where it had ended before.
 
-    batch_size: images at a time while generating and purifying. Raises UsageError, before anything is written, for
-    classes that the generator does not know; DiffcernError as `Alignment.begin`, `purify` and `finetune`.
+    batch_size: images at a time while generating and purifying. Raises UsageError, before anything is written, for a
+    material that the generator cannot be told; DiffcernError as `Alignment.begin`, `purify` and `fine_tune`.
     """
-    classes = class_indices(generator, alignment.classes)
+    told = material.telling(generator)
     alignment.begin(folder)
-    hypotheses = generator.hypotheses()
-
-    def told(batch: Sequence[str]) -> Condition:
-        return hypotheses[[classes[id.rpartition("/")[0]] for id in batch]]
-
-    ids = [f"{name}/{index}" for name in alignment.classes for index in range(alignment.per_class)]
-    images = synthesise(folder, alignment, ids, told, generator, purifier, batch_size=batch_size, report=report)
-    dataset = ImageFolder(images, labelled=True, class_names=alignment.classes)
-    return tune(folder, alignment, predictor, dataset, report)
-
-
-def tune(folder: Path, alignment: Alignment, predictor: Predictor, dataset: Dataset, report: Report) -> list[float]:
-    """The last stage, `finetune` on the images that were made: its validation losses, empty where it had ended."""
+    material.write(folder)
+    ids, how = material.ids, {"batch_size": batch_size}
+    images = synthesise(folder, alignment, ids, told, generator, purifier, **how, report=report)
     place = folder / PREDICTOR
-    if (place / CONFIG).exists():
+    if learner.finished(place):
         return []
-    recipe = Recipe(**alignment.recipe)
-    adapted, losses = finetune(predictor, dataset, recipe, place, seed=alignment.seed, report=report)
-    save_adapted(adapted, alignment.predictor, place)
+    losses = learner.learn(material.dataset(images), place, seed=alignment.seed, report=report)
     (place / CHECKPOINT).unlink(missing_ok=True)
     return losses
-
-
-def class_indices(generator: Prior, classes: Sequence[str]) -> dict[str, int]:
-    """The generator's index of each class. Raises UsageError for one that it, or a file system, does not know."""
-    known = list(generator.class_names)
-    missing = [name for name in classes if name not in known]
-    if missing:
-        raise UsageError(
-            f"the generator does not know {len(missing)} of the predictor's {len(classes)} classes "
-            f"({some(missing)}); it knows {some(known) or 'none'}: give --labels, --class-map or another --generator"
-        )
-    unfit = [name for name in classes if not name or "/" in name or name.startswith(".")]
-    if unfit:
-        raise UsageError(f"classes become folders, and no folder can be called {some(unfit)}: leave it out of --labels")
-    return {name: known.index(name) for name in classes}

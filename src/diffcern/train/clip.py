@@ -9,7 +9,7 @@ Images are not augmented: a mirrored one would belie its caption.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,36 +23,24 @@ from diffcern.predictors.image_processors import squeezing
 from diffcern.rng import generator
 from diffcern.train.captions import Captioned, CaptionTable, read_captions
 from diffcern.train.images import pixel_statistics
-from diffcern.train.loop import Outcome, Schedule, check_out, train
+from diffcern.train.loop import Outcome, check_out, train
+from diffcern.train.recipes import ClipRecipe, Regime
+from diffcern.watching import Report, unheard
 from diffcern.weights import write_weights
 from diffcern.words import text_config
 
 LARGEST_SCALE = 100.0  # as published
 
 
-@dataclass(frozen=True)
-class ClipRecipe:
-    """What to train. The defaults suit 32 pixel images on a CPU: just under 1 million parameters."""
-
-    image_size: int = 32
-    patch: int = 4
-    width: int = 96
-    depth: int = 3
-    heads: int = 3
-    text_width: int = 128
-    text_depth: int = 3
-    text_heads: int = 4
-    projection: int = 64  # length of the features
-
-
 def train_clip(
     data: Captioned,
     recipe: ClipRecipe,
-    schedule: Schedule,
+    regime: Regime,
     folder: Path,
     *,
     device: torch.device,
     autocast: bool = False,
+    report: Report = unheard,
 ) -> tuple[Any, Outcome]:
     """Trains (or goes on training) a CLIPModel in `folder` and saves its averaged weights, in transformers' format.
 
@@ -64,18 +52,18 @@ def train_clip(
         raise UsageError("the image size must be a multiple of the patch, each width a multiple of its heads")
     check_out(folder)
     table = read_captions(data, recipe.image_size)
-    _, mean, std = pixel_statistics(table.images, schedule.seed)
+    _, mean, std = pixel_statistics(table.images, regime.seed)
     rounded = ([round(value, 4) for value in values.tolist()] for values in (mean, std))
     processor = squeezing(recipe.image_size, *rounded)
-    torch.manual_seed(schedule.seed)  # the initial weights
+    torch.manual_seed(regime.seed)  # the initial weights
     model = clip_model(recipe, table).to(device).train()
     mean, std = (
         torch.tensor(value, device=device).view(3, 1, 1) for value in (processor.image_mean, processor.image_std)
     )
 
     def loss_at(step: int) -> Tensor:
-        rng = generator(schedule.seed, "clip", step)
-        index = torch.randint(len(table), (schedule.batch_size,), generator=rng)
+        rng = generator(regime.seed, "clip", step)
+        index = torch.randint(len(table), (regime.batch_size,), generator=rng)
         captions = table.draw(index, rng)
         images = (table.batch(index, device) - mean) / std
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
@@ -85,7 +73,7 @@ def train_clip(
         return contrastive_loss(scale * logits, table.describes(index, captions).to(device))
 
     settings = {"dataset": data.name, "size": len(table), "captions": table.digest, **asdict(recipe)}
-    outcome = train(model, loss_at, schedule, folder, settings)
+    outcome = train(model, loss_at, regime, folder, settings, report)
     model.eval()
     with torch.no_grad():
         model.logit_scale.clamp_(max=math.log(LARGEST_SCALE))

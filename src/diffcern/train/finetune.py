@@ -1,53 +1,60 @@
-"""Fine-tunes a predictor of any kind on images with labels or maps; the epoch of the lowest validation loss is kept."""
+"""Fine-tuning, of whatever model on whatever data: epochs under a cosine, of which the best one is kept.
+
+Knows nothing about what is learnt: see `finetune_predictor.py` and `finetune_answerer.py`.
+"""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from diffusers.optimization import get_cosine_schedule_with_warmup
+from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from diffcern.copies import duplicate
-from diffcern.data import Dataset, subset
 from diffcern.errors import DiffcernError, UsageError
-from diffcern.files import reading
+from diffcern.files import atomically, reading
 from diffcern.methods.base import OPTIMIZERS
-from diffcern.predictors.base import Predictor
 from diffcern.rng import generator
-from diffcern.tasks import TASKS
-from diffcern.train.images import mirrors
 from diffcern.train.loop import CHECKPOINT
-from diffcern.train.views import MapViews, View, Views, fitted, randomised
+from diffcern.watching import Report
 
-Report = Callable[[int, int, str], None]  # how much is done, of how much, and what
-Seen = Views | MapViews
+
+class Lessons(Protocol):
+    """model: whose weights that require a gradient are trained, and all of whose weights are kept. count: of the
+    examples to train on, which batches name by number."""
+
+    model: nn.Module
+    count: int
+
+    def losses(self, epoch: int, batches: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        """The mean loss of each batch, one by one, a function of the epoch and the batch: between two the weights
+        change."""
+        ...
+
+    def validation_loss(self) -> float:
+        """On examples that are held out, in eval mode; infinite where it is not a number."""
+        ...
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """An optimiser by name under a cosine. augmentation: of `train/images.py` ("affine"), "timm" for random crops and
-    mirrors as timm makes them, or a RandAugment of timm ("rand-...") after these; erasing is a probability. Maps are
-    mirrored with their images or left as they are: "flip" or "none", and nothing is erased."""
+class Descent:
+    """An optimiser by name under a cosine. ema_decay: of averaged weights, which are the ones that are validated and
+    kept; 0 for the weights themselves."""
 
     epochs: int
+    batch_size: int
     learning_rate: float
     weight_decay: float
-    augmentation: str
-    erasing: float = 0.0
-    warmup: float = 1 / 3  # fraction of the steps
-    clip: float = 5.0  # gradient norm
-    label_smoothing: float = 0.1
-    batch_size: int = 64
+    warmup: float  # fraction of the steps
+    clip: float  # gradient norm
     optimizer: str = "adamw"
     momentum: float = 0.9  # of SGD
+    ema_decay: float = 0.0
 
     def __post_init__(self) -> None:
         """Raises UsageError for rates that no optimiser could follow."""
@@ -57,112 +64,83 @@ class Recipe:
                 f"{self.weight_decay}"
             )
 
-    def view(self, predictor: Predictor, shape: torch.Size) -> View:
-        """What training sees of an image."""
-        if self.augmentation == "timm" or self.augmentation.startswith("rand-"):
-            policy = None if self.augmentation == "timm" else self.augmentation
-            return randomised(predictor, shape, policy, self.erasing)
-        return fitted(predictor, shape, self.augmentation)
+    def optimizer_of(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        options: dict[str, Any] = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
+        if self.optimizer == "sgd":
+            options["momentum"] = self.momentum
+        return OPTIMIZERS[self.optimizer](parameters, **options)
 
 
-RECIPES = {
-    "paper": Recipe(15, 2e-5, 1e-8, "rand-m9-n2-mstd0.5-inc1", 0.25),  # arXiv 2406.04295, for all but ResNet-50
-    "paper-resnet50": Recipe(15, 5e-4, 1e-8, "timm", optimizer="sgd"),
-    "small": Recipe(10, 3e-4, 0.01, "affine", warmup=0.1),  # ours: for images of 16 to 64 pixels
-}
-MAP_RECIPES = {  # for segmentation and depth
-    "small": Recipe(10, 3e-4, 0.01, "flip", warmup=0.1, label_smoothing=0.0, batch_size=16),  # ours
-}
+def fine_tune(lessons: Lessons, descent: Descent, folder: Path, *, seed: int, report: Report) -> list[float]:
+    """Leaves the best epoch's weights in the model; the validation losses, before any epoch and after each.
 
-
-def finetune(
-    base: Predictor, dataset: Dataset, recipe: Recipe, folder: Path, *, seed: int, report: Report
-) -> tuple[Predictor, list[float]]:
-    """A fine-tuned copy of the predictor, and the validation losses: before any epoch, and after each.
-
-    dataset: images with labels, or with the masks or depths that the predictor answers; these, and images with them,
-    are of one size.
-    A tenth of the images (at least one; seeded, by class) is held out for validation. BatchNorm is trained as
-    published, by batch statistics. After every epoch a checkpoint is written into `folder`, and running again goes on
-    from it; an epoch draws its batches, augmentations and dropout from (seed, epoch) and the images' ids, so that it
-    ends with the weights of a run that was never stopped. Raises DiffcernError where the loss becomes NaN or infinite,
-    UsageError for augmentations that maps do not follow.
+    After every epoch a checkpoint is written into `folder`, and running again goes on from it; an epoch draws its
+    batches and dropout from (seed, epoch), so that it ends with the weights of a run that was never stopped. Raises
+    DiffcernError where the loss becomes NaN or infinite.
     """
-    if len(dataset) < 2:
-        raise DiffcernError("fine-tuning needs two images, one of them to validate on: make more of each class")
-    held = max(1, len(dataset) // 10)
-    validation, training = subset(dataset, held, seed), subset(dataset, None, seed, skip=held)
-    shape = dataset[0].image.shape
-    plain: Seen
-    seen: Callable[..., Seen]
-    task = TASKS[base.task]
-    if not task.kind.dense:
-        plain, seen = Views(validation, fitted(base, shape)), partial(Views, training, recipe.view(base, shape))
-    else:
-        plain, seen = MapViews(validation), partial(MapViews, training, mirrors(recipe.augmentation))
-    predictor = duplicate(base).requires_grad_(True)
-    parameters = list(predictor.parameters())
-    options: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
-    if recipe.optimizer == "sgd":
-        options["momentum"] = recipe.momentum
-    optimizer = OPTIMIZERS[recipe.optimizer](parameters, **options)
-    size = min(recipe.batch_size, len(training))
-    steps = len(training) // size  # an epoch leaves out what fills no batch
-    rates = get_cosine_schedule_with_warmup(
-        optimizer, int(recipe.warmup * steps * recipe.epochs), steps * recipe.epochs
-    )
-    parts = {"model": predictor.model, "optimizer": optimizer, "rates": rates}
-    losses, best = _resume(folder / CHECKPOINT, parts) or ([loss_on(predictor, plain, size)], _weights(predictor))
-    for epoch in range(len(losses), recipe.epochs + 1):
+    parameters = [parameter for parameter in lessons.model.parameters() if parameter.requires_grad]
+    optimizer = descent.optimizer_of(parameters)
+    size = min(descent.batch_size, lessons.count)
+    steps = lessons.count // size  # an epoch leaves out what fills no batch
+    total = steps * descent.epochs
+    rates = get_cosine_schedule_with_warmup(optimizer, int(descent.warmup * total), total)
+    parts = {"model": lessons.model, "optimizer": optimizer, "rates": rates}
+    averaged = Averaged(parameters, descent.ema_decay)
+    if averaged.ema:
+        parts["ema"] = averaged.ema
+    losses, best = _resume(folder / CHECKPOINT, parts) or ([lessons.validation_loss()], weights_of(lessons.model))
+    for epoch in range(len(losses), descent.epochs + 1):
         rng = generator(seed, "fine-tuning", epoch)
         torch.manual_seed(rng.initial_seed())  # dropout and stochastic depth
-        batches = torch.randperm(len(training), generator=rng)[: steps * size].view(steps, size).tolist()
-        views = seen(("view", epoch), seed)
-        predictor.train()
-        for step, (images, targets) in enumerate(_loader(views, predictor, batch_sampler=batches)):
-            output = predictor(images.to(predictor.mean.device))
-            loss = task.loss(output, targets.to(output.device), recipe.label_smoothing)
+        batches = torch.randperm(lessons.count, generator=rng)[: steps * size].view(steps, size).tolist()
+        for step, loss in enumerate(lessons.losses(epoch, batches)):
             if not torch.isfinite(loss):
                 raise DiffcernError(f"the loss is {loss.item()} in epoch {epoch}: give a lower --learning-rate")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_(parameters, recipe.clip)
+            nn.utils.clip_grad_norm_(parameters, descent.clip)
             optimizer.step()
             rates.step()
-            report((epoch - 1) * steps + step + 1, steps * recipe.epochs, f"fine-tuning, loss {loss.item():.3f}")
-        losses.append(loss_on(predictor, plain, size))
-        best = _weights(predictor) if losses[-1] < min(losses[:-1]) else best
+            averaged.update()
+            report((epoch - 1) * steps + step + 1, total, f"fine-tuning, loss {loss.item():.3f}")
+        with averaged:
+            losses.append(lessons.validation_loss())
+            best = weights_of(lessons.model) if losses[-1] < min(losses[:-1]) else best
         _save(folder / CHECKPOINT, losses, best, parts)
-    predictor.model.load_state_dict(best)
-    return predictor.eval().requires_grad_(False), losses
+    lessons.model.load_state_dict(best)
+    return losses
 
 
-@torch.no_grad()
-def loss_on(predictor: Predictor, views: Seen, batch_size: int) -> float:
-    """The mean loss over the images (cross-entropy in nats), in eval mode; infinite where it is not a number."""
-    predictor.eval()
-    total = 0.0
-    for images, truths in _loader(views, predictor, batch_size=batch_size):
-        output = predictor(images.to(predictor.mean.device))
-        total += TASKS[predictor.task].loss(output, truths.to(output.device)).item() * len(images)
-    return total / len(views) if math.isfinite(total) else math.inf
+class Averaged:
+    """While it is entered, the parameters are their moving average; decay 0: they are themselves."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
+        self._parameters = parameters
+        self.ema = EMAModel(parameters, decay=decay, use_ema_warmup=True, power=0.75) if decay else None
+
+    def update(self) -> None:
+        if self.ema:
+            self.ema.step(self._parameters)
+
+    def __enter__(self) -> None:
+        if self.ema:
+            self.ema.store(self._parameters)
+            self.ema.copy_to(self._parameters)
+
+    def __exit__(self, *raised: object) -> None:
+        if self.ema:
+            self.ema.restore(self._parameters)
 
 
-def _loader(views: Seen, predictor: Predictor, **batches: Any) -> DataLoader[Any]:
-    """Processes that make the views only where the predictor leaves the processor to them."""
-    workers = 0 if predictor.mean.device.type == "cpu" else min(8, os.cpu_count() or 1)
-    return DataLoader(views, num_workers=workers, **batches)
-
-
-def _weights(predictor: Predictor) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().clone() for name, value in predictor.model.state_dict().items()}
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of them, on the CPU."""
+    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
 def _save(checkpoint: Path, losses: list[float], best: dict[str, Tensor], parts: dict[str, Any]) -> None:
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    partial = checkpoint.with_suffix(".partial")
-    torch.save({"losses": losses, "best": best, **{name: part.state_dict() for name, part in parts.items()}}, partial)
-    partial.replace(checkpoint)
+    state = {"losses": losses, "best": best, **{name: part.state_dict() for name, part in parts.items()}}
+    atomically(checkpoint, lambda partial: torch.save(state, partial))
 
 
 def _resume(checkpoint: Path, parts: dict[str, Any]) -> tuple[list[float], dict[str, Tensor]] | None:

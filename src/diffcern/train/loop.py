@@ -6,7 +6,6 @@ Knows nothing about what is trained: the caller gives a function from a step num
 from __future__ import annotations
 
 import json
-import math
 import signal
 import threading
 import time
@@ -18,43 +17,15 @@ from pathlib import Path
 import torch
 from diffusers.optimization import get_cosine_schedule_with_warmup
 from diffusers.training_utils import EMAModel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from diffcern.claims import changed, listed
-from diffcern.errors import DiffcernError, UsageError
+from diffcern.errors import DiffcernError
 from diffcern.files import check_folder, reading
+from diffcern.train.recipes import Regime
+from diffcern.watching import Report, unheard
 
 CHECKPOINT = "checkpoint.pt"
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast to train."""
-
-    images: int  # images to see in all
-    batch_size: int
-    learning_rate: float
-    weight_decay: float = 0.01
-    warmup: float = 0.02  # fraction of the steps
-    ema_decay: float = 0.9999
-    clip: float = 1.0  # gradient norm
-    minutes: float = math.inf  # stop (resumably) after this time
-    checkpoint_seconds: float = 120.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Raises UsageError for NaN, and infinity but in minutes, and for a seed that torch cannot hold."""
-        rates = {"learning rate": self.learning_rate, "weight decay": self.weight_decay, "EMA decay": self.ema_decay}
-        odd = [f"{name} {value}" for name, value in rates.items() if not 0 <= value < math.inf]
-        if odd or math.isnan(self.minutes):
-            raise UsageError(f"rates are finite and at least 0, minutes a number, not {', '.join(odd) or self.minutes}")
-        if not -(2**63) <= self.seed < 2**63:
-            raise UsageError(f"a seed is within 2^63, not {self.seed}")
-
-    @property
-    def steps(self) -> int:
-        return max(1, math.ceil(self.images / self.batch_size))
 
 
 @dataclass(frozen=True)
@@ -70,26 +41,27 @@ class Outcome:
 def train(
     model: nn.Module,
     loss_at: Callable[[int], Tensor],
-    schedule: Schedule,
+    regime: Regime,
     folder: Path,
     settings: dict[str, object],
+    report: Report = unheard,
 ) -> Outcome:
     """Minimises `loss_at(step)` over the model's parameters with AdamW, and leaves the averaged weights in it.
 
     `loss_at` must draw its batch and noise from the step number (not from a running generator), so that a resumed
     run sees what an uninterrupted one would have seen. The checkpoint in `folder` is written atomically; running
-    again continues from it, unless `settings` differ: then DiffcernError says which.
+    again continues from it, unless `settings` differ: then DiffcernError says which. report: hears of every tenth step.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, schedule.learning_rate, weight_decay=schedule.weight_decay)
-    warmup = int(schedule.warmup * schedule.steps)
-    rates = get_cosine_schedule_with_warmup(optimizer, warmup, schedule.steps)
-    ema = EMAModel(parameters, decay=schedule.ema_decay, use_ema_warmup=True, power=0.75)
+    optimizer = torch.optim.AdamW(parameters, regime.learning_rate, weight_decay=regime.weight_decay)
+    warmup = int(regime.warmup * regime.steps)
+    rates = get_cosine_schedule_with_warmup(optimizer, warmup, regime.steps)
+    ema = EMAModel(parameters, decay=regime.ema_decay, use_ema_warmup=True, power=0.75)
     checkpoint = folder / CHECKPOINT
     folder.mkdir(parents=True, exist_ok=True)
     settings = {
         **settings,
-        **{k: v for k, v in asdict(schedule).items() if k not in ("minutes", "checkpoint_seconds")},
+        **{k: v for k, v in asdict(regime).items() if k not in ("minutes", "checkpoint_seconds")},
     }
     step, average = _resume(checkpoint, settings, model, optimizer, rates, ema)
 
@@ -108,18 +80,17 @@ def train(
         partial.replace(checkpoint)
 
     start = saved = time.monotonic()
-    first, bar_text = step, "training"
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with _interruptible() as interrupted, Progress(*columns) as progress:
-        bar = progress.add_task(bar_text, total=schedule.steps, completed=step)
-        while step < schedule.steps and time.monotonic() - start < 60 * schedule.minutes and not interrupted:
+    first, text = step, "training"
+    with _interruptible() as interrupted:
+        report(step, regime.steps, text)
+        while step < regime.steps and time.monotonic() - start < 60 * regime.minutes and not interrupted:
             loss = loss_at(step)
             if not torch.isfinite(loss):  # the last checkpoint is left as it is
                 raise DiffcernError(
                     f"the loss is {loss.item()} at step {step}: give a lower --learning-rate and another --out"
                 )
             loss.backward()
-            nn.utils.clip_grad_norm_(parameters, schedule.clip)
+            nn.utils.clip_grad_norm_(parameters, regime.clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             rates.step()
@@ -128,18 +99,16 @@ def train(
             if step == 1 or step % 10 == 0:
                 keep = 0.95 if average else 0.0  # over about 200 steps
                 average = keep * average + (1 - keep) * loss.item()
-                speed = (step - first) * schedule.batch_size / (time.monotonic() - start)
-                bar_text = f"loss {average:.4f}, {speed:.0f} images/s"
-                progress.update(bar, completed=step, description=bar_text)
-            if time.monotonic() - saved > schedule.checkpoint_seconds:
+                speed = (step - first) * regime.batch_size / (time.monotonic() - start)
+                text = f"loss {average:.4f}, {speed:.0f} images/s"
+                report(step, regime.steps, text)
+            if time.monotonic() - saved > regime.checkpoint_seconds:
                 save()
                 saved = time.monotonic()
-                if not progress.console.is_terminal:  # a log: the bar shows only at the end
-                    progress.console.print(f"step {step} of {schedule.steps}, {bar_text}")
     if step > first or not checkpoint.exists():
         save()
     ema.copy_to(parameters)
-    finished = step >= schedule.steps
+    finished = step >= regime.steps
     return Outcome(finished, step, average, bool(interrupted) and not finished)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -16,36 +16,24 @@ from diffcern.predictors.base import Predictor
 from diffcern.predictors.mae import MaeConfig, MaskedAutoencoder, mae_predictor, save_mae
 from diffcern.rng import generator
 from diffcern.train.images import augment, augmentation_names, pixel_statistics, read_table
-from diffcern.train.loop import Outcome, Schedule, check_out, train
+from diffcern.train.loop import Outcome, check_out, train
+from diffcern.train.recipes import MaeRecipe, Regime
+from diffcern.watching import Report, unheard
 
 FIRST = "checkpoint.reconstruction"  # the first phase's folder within the run's, which has the second's checkpoint
-
-
-@dataclass(frozen=True)
-class MaeRecipe:
-    """What to train: sizes as in `MaeConfig`; head_images: how many the head sees, after the schedule's own."""
-
-    image_size: int = 32
-    width: int = 96
-    depth: int = 6
-    heads: int = 3
-    patch: int = 4
-    decoder_depth: int = 2
-    head_depth: int = 1
-    augmentation: str = "none"
-    head_images: int = 500_000
 
 
 def train_mae(
     dataset: Dataset,
     recipe: MaeRecipe,
-    schedule: Schedule,
+    regime: Regime,
     folder: Path,
     *,
     device: torch.device,
     autocast: bool = False,
-) -> tuple[Predictor, Outcome, Schedule]:
-    """Trains (or goes on training) both phases in `folder`; returns the phase that it stopped in and its schedule.
+    report: Report = unheard,
+) -> tuple[Predictor, Outcome, Regime]:
+    """Trains (or goes on training) both phases in `folder`; returns the phase that it stopped in and its regime.
 
     The predictor is saved once the head is reached. Raises UsageError for a recipe that cannot be built,
     DiffcernError for unusable data or a folder that holds other things.
@@ -54,7 +42,7 @@ def train_mae(
     augmentations = augmentation_names(recipe.augmentation)
     check_out(folder)
     table = read_table(dataset, recipe.image_size)
-    _, mean, std = pixel_statistics(table.images, schedule.seed)
+    _, mean, std = pixel_statistics(table.images, regime.seed)
     sizes = {name: value for name, value in asdict(recipe).items() if name not in ("augmentation", "head_images")}
     config = MaeConfig(
         **sizes,
@@ -63,14 +51,14 @@ def train_mae(
         std=tuple(round(value, 4) for value in std.tolist()),
     )
     check_config(config)
-    torch.manual_seed(schedule.seed)  # the initial weights
+    torch.manual_seed(regime.seed)  # the initial weights
     predictor = mae_predictor(config).to(device)
     model = predictor.model
     assert isinstance(model, MaskedAutoencoder)
 
     def batch(phase: str, step: int) -> tuple[Tensor, Tensor, torch.Generator]:
-        rng = generator(schedule.seed, phase, step)
-        index = torch.randint(len(table.targets), (schedule.batch_size,), generator=rng)
+        rng = generator(regime.seed, phase, step)
+        index = torch.randint(len(table.targets), (regime.batch_size,), generator=rng)
         images, targets = table.batch(index, device)
         return predictor.prepare(augment(images, augmentations, rng)), targets, rng
 
@@ -86,12 +74,12 @@ def train_mae(
         return F.cross_entropy(logits.float(), targets)
 
     settings = {"dataset": dataset.name, "size": len(dataset), **asdict(recipe)}
-    outcome = train(model.reconstruction, reconstruction_loss, schedule, folder / FIRST, settings)
+    outcome = train(model.reconstruction, reconstruction_loss, regime, folder / FIRST, settings, report)
     if not outcome.finished:
-        return predictor, outcome, schedule
+        return predictor, outcome, regime
     model.reconstruction.requires_grad_(False)
-    left = schedule.minutes - (time.monotonic() - start) / 60
-    schedule = replace(schedule, images=recipe.head_images, minutes=left)
-    outcome = train(model.head, head_loss, schedule, folder, settings)
+    left = regime.minutes - (time.monotonic() - start) / 60
+    regime = replace(regime, images=recipe.head_images, minutes=left)
+    outcome = train(model.head, head_loss, regime, folder, settings, report)
     save_mae(predictor, config, folder)
-    return predictor, outcome, schedule
+    return predictor, outcome, regime

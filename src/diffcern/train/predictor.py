@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -12,37 +12,25 @@ from torch.optim.swa_utils import update_bn
 from diffcern.configs import check_config
 from diffcern.data import Dataset
 from diffcern.errors import UsageError
-from diffcern.kinds import TaskName
 from diffcern.predictors.base import Predictor
 from diffcern.predictors.native import NativePredictorConfig, native_predictor, save_predictor
-from diffcern.resizing import Size
 from diffcern.rng import generator
 from diffcern.tasks import TASKS
 from diffcern.train.images import augment, augmentation_names, mirrored, mirrors, pixel_statistics, read_table
-from diffcern.train.loop import Outcome, Schedule, check_out, train
-
-
-@dataclass(frozen=True)
-class PredictorRecipe:
-    """What to train. architecture: see `NativePredictorConfig`."""
-
-    architecture: str = "small-resnet"
-    image_size: Size = 32
-    width: int = 16
-    depth: int = 2
-    augmentation: str = "none"
-    label_smoothing: float = 0.0
-    task: TaskName = "classification"
+from diffcern.train.loop import Outcome, check_out, train
+from diffcern.train.recipes import PredictorRecipe, Regime
+from diffcern.watching import Report, unheard
 
 
 def train_predictor(
     dataset: Dataset,
     recipe: PredictorRecipe,
-    schedule: Schedule,
+    regime: Regime,
     folder: Path,
     *,
     device: torch.device,
     autocast: bool = False,
+    report: Report = unheard,
 ) -> tuple[Predictor, Outcome]:
     """Trains (or goes on training) a predictor in `folder` and saves its averaged weights.
 
@@ -54,13 +42,14 @@ def train_predictor(
     if recipe.task not in TASKS:
         raise UsageError(f"--task is one of {', '.join(TASKS)}, not {recipe.task!r}")
     task = TASKS[recipe.task]
+    recipe = replace(recipe, architecture=recipe.architecture or ("small-unet" if task.kind.dense else "small-resnet"))
     flip = task.kind.dense and mirrors(recipe.augmentation)
     names = tuple(getattr(dataset, "mask_names", ()) if task.kind.dense else dataset.class_names)
     names = names if task.kind.classes else ()
     if not names and task.kind.classes:
         raise UsageError(f"{dataset.name} does not name its classes: give --class-names")
     table = read_table(dataset, recipe.image_size, task.kind.truth)
-    some, mean, std = pixel_statistics(table.images, schedule.seed)
+    some, mean, std = pixel_statistics(table.images, regime.seed)
     config = NativePredictorConfig(
         recipe.architecture,
         recipe.image_size,
@@ -72,13 +61,13 @@ def train_predictor(
         recipe.task,
     )
     check_config(config)
-    torch.manual_seed(schedule.seed)  # the initial weights
+    torch.manual_seed(regime.seed)  # the initial weights
     predictor = native_predictor(config).to(device).train()
     predictor.to(memory_format=torch.channels_last)  # faster convolutions
 
     def loss_at(step: int) -> Tensor:
-        rng = generator(schedule.seed, "predictor", step)
-        index = torch.randint(len(table.targets), (schedule.batch_size,), generator=rng)
+        rng = generator(regime.seed, "predictor", step)
+        index = torch.randint(len(table.targets), (regime.batch_size,), generator=rng)
         images, targets = table.batch(index, device)
         if task.kind.dense:
             images, targets = mirrored(images, table.truths(index, device), flip, rng)
@@ -89,7 +78,7 @@ def train_predictor(
         return task.loss(output.float(), targets, recipe.label_smoothing)
 
     settings = {"dataset": dataset.name, "size": len(dataset), "names": names, **asdict(recipe)}
-    outcome = train(predictor, loss_at, schedule, folder, settings)
+    outcome = train(predictor, loss_at, regime, folder, settings, report)
     # BatchNorm's running statistics belong to the raw weights: measure them again for the averaged ones.
     batches = ((table.batch(index, device)[0],) for index in some.split(256))
     update_bn(batches, predictor, device)

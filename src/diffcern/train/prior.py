@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,56 +28,34 @@ from diffcern.tasks.depth import Depth, filled
 from diffcern.tasks.segmentation import Segmentation
 from diffcern.train.denoising import TIMES, denoising_errors, noised
 from diffcern.train.images import ImageTable, augment, augmentation_names, read_table
-from diffcern.train.loop import Outcome, Schedule, check_out, train
+from diffcern.train.loop import Outcome, check_out, train
+from diffcern.train.recipes import PriorRecipe, Regime
 from diffcern.train.representations import Representations
 from diffcern.train.rivals import evidence_slope, other_classes, rival_loss
 from diffcern.types import Condition
+from diffcern.watching import Report, unheard
 from diffcern.weightings import weighting as weighting_named
 
 CLEAN = 512  # images whose errors make the clean profile
 DIRICHLET = 0.1  # concentration per class of soft labels: mostly one class, sometimes several
 
 
-@dataclass(frozen=True)
-class PriorRecipe:
-    """What to train. The defaults suit 16 to 32 pixel images on a CPU."""
-
-    architecture: str = "dit"
-    objective: str = "x0"
-    weighting: str = "x0"  # of the loss over t; the plain loss of an objective is the weighting of its name
-    image_size: int = 32
-    channels: int = 3
-    width: int = 192
-    depth: int = 6
-    heads: int = 3
-    patch: int = 4
-    augmentation: str = "none"
-    maps: str = ""  # the condition: "" for labels, "segmentation" or "depth" for maps
-    label_dropout: float = 0.1  # share of conditions that are left out
-    soft_labels: float = 0.5  # share of the labels that become mixtures, see `soften`
-    init: str = ""  # a trained prior to start from
-    times: str = "uniform"  # how noise levels are drawn, see `denoising.TIMES`
-    rivals: float = 0.0  # share of the rows that are denoised under another class too, see `rivals.py`
-    rival_weight: float = 1e-3
-    align: str = ""  # a predictor whose features an early block should find, see `representations.py`
-    align_block: int = 3
-    align_weight: float = 0.5
-
-
 def train_prior(
     dataset: Dataset,
     recipe: PriorRecipe,
-    schedule: Schedule,
+    regime: Regime,
     folder: Path,
     *,
     device: torch.device,
     autocast: bool = False,
+    report: Report = unheard,
 ) -> tuple[NativePrior, Outcome]:
     """Trains (or goes on training) a prior in `folder`; on the way out saves the averaged weights and samples.
 
     Raises UsageError for a recipe that cannot be built, DiffcernError for unusable data, a foreign checkpoint or a
     folder that holds other things.
     """
+    recipe = replace(recipe, weighting=recipe.weighting or recipe.objective)
     if recipe.objective not in PREDICTION_TYPES:
         raise UsageError(f"objective is one of {', '.join(PREDICTION_TYPES)}, not {recipe.objective!r}")
     if recipe.architecture == "dit" and (recipe.image_size % recipe.patch or recipe.width % recipe.heads):
@@ -96,7 +74,7 @@ def train_prior(
     names = () if maps else tuple(dataset.class_names)
     config = NativeConfig(recipe.architecture, recipe.objective, recipe.image_size, recipe.channels, names, maps)
     check_config(config)
-    torch.manual_seed(schedule.seed)  # the initial weights
+    torch.manual_seed(regime.seed)  # the initial weights
     prior = native_prior(config, width=recipe.width, depth=recipe.depth, heads=recipe.heads, patch=recipe.patch)
     if recipe.init:
         _start_from(prior, recipe.init)
@@ -109,11 +87,11 @@ def train_prior(
         trained = nn.ModuleDict({"denoiser": prior.denoiser, "representations": representations})
 
     def loss_at(step: int) -> Tensor:
-        return _loss(prior, table, told, recipe, augmentations, representations, schedule, step, autocast)
+        return _loss(prior, table, told, recipe, augmentations, representations, regime, step, autocast)
 
     settings = {"dataset": dataset.name, "size": len(dataset), "names": names, **_told(recipe)}
     settings |= {"map_names": maps.names if maps else ()}
-    outcome = train(trained, loss_at, schedule, folder, settings)
+    outcome = train(trained, loss_at, regime, folder, settings, report)
     if representations:
         representations.leave()
     prior.eval().requires_grad_(False)
@@ -154,13 +132,13 @@ def _loss(
     recipe: PriorRecipe,
     augmentations: tuple[str, ...],
     representations: Representations | None,
-    schedule: Schedule,
+    regime: Regime,
     step: int,
     autocast: bool,
 ) -> Tensor:
     """The mean loss of step number `step`, a function of (seed, step) alone."""
-    rng = generator(schedule.seed, "prior", step)
-    index = torch.randint(len(table.targets), (schedule.batch_size,), generator=rng)
+    rng = generator(regime.seed, "prior", step)
+    index = torch.randint(len(table.targets), (regime.batch_size,), generator=rng)
     images, targets = table.batch(index, prior.device)
     dropped = (torch.rand(len(index), generator=rng) < recipe.label_dropout).to(prior.device)
     if told:

@@ -11,7 +11,7 @@ Images are not augmented: a mirrored one would belie its answers.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,9 @@ from diffcern.predictors.question_answering import Answerer, save_answerer
 from diffcern.rng import generator
 from diffcern.train.asked import QuestionTable, read_asked
 from diffcern.train.clip import vision_config
-from diffcern.train.loop import Outcome, Schedule, check_out, train
+from diffcern.train.loop import Outcome, check_out, train
+from diffcern.train.recipes import AnswererRecipe, Regime
+from diffcern.watching import Report, unheard
 from diffcern.words import MULTIPLE, word_tokenizer
 
 IMAGE = "<image>"
@@ -45,25 +47,6 @@ TEMPLATE = (  # "<image> what colour is the cube? answer"
     "{% for message in messages %}{% for part in message['content'] %}"
     "{{ '" + IMAGE + " ' if part['type'] == 'image' else part['text'] }}{% endfor %} " + ENDING + "{% endfor %}"
 )
-
-
-@dataclass(frozen=True)
-class AnswererRecipe:
-    """What to train. The defaults suit images of 64 pixels on a CPU: 1 million parameters.
-
-    vision: a CLIP whose image tower is taken as it is, see `image_tower`; its sizes stand in for image_size to heads.
-    """
-
-    image_size: int = 64
-    patch: int = 8
-    width: int = 96
-    depth: int = 3
-    heads: int = 3
-    text_width: int = 128
-    text_depth: int = 3
-    text_heads: int = 4
-    questions: int = 4  # about an image in one step, where so many are known
-    vision: str = ""
 
 
 def answer_loss(
@@ -88,12 +71,13 @@ def answer_loss(
 def train_answerer(
     data: Questions,
     recipe: AnswererRecipe,
-    schedule: Schedule,
+    regime: Regime,
     folder: Path,
     *,
     device: torch.device,
     autocast: bool = False,
     allow_pickle: bool = False,
+    report: Report = unheard,
 ) -> tuple[Answerer, Outcome]:
     """Trains (or goes on training) a LLaVA in `folder` and saves its averaged weights, in transformers' format.
 
@@ -106,20 +90,20 @@ def train_answerer(
     if recipe.questions < 1:
         raise UsageError(f"ask at least 1 question about an image, not {recipe.questions}")
     check_out(folder)
-    torch.manual_seed(schedule.seed)  # the initial weights
+    torch.manual_seed(regime.seed)  # the initial weights
     answerer = new_answerer(recipe, data, allow_pickle=allow_pickle).to(device).train()
     tower = answerer.model.model.vision_tower.requires_grad_(not recipe.vision)
     table = read_asked(answerer, data, answerer.model.config.vision_config.image_size)
 
     def loss_at(step: int) -> Tensor:
-        rng = generator(schedule.seed, "answerer", step)
-        index = torch.randint(len(table), (schedule.batch_size,), generator=rng)
+        rng = generator(regime.seed, "answerer", step)
+        index = torch.randint(len(table), (regime.batch_size,), generator=rng)
         return answer_loss(answerer, table, index, table.draw(index, recipe.questions, rng), autocast=autocast)
 
     settings = {"dataset": data.name, "size": len(table), "asked": table.digest, **asdict(recipe)}
     if recipe.vision:
         settings["tower"] = fingerprint(tower)
-    outcome = train(answerer, loss_at, schedule, folder, settings)
+    outcome = train(answerer, loss_at, regime, folder, settings, report)
     save_answerer(answerer.eval().requires_grad_(False), folder)
     return answerer, outcome
 

@@ -16,9 +16,9 @@ from diffcern.data import decode, encode_png
 from diffcern.files import write_whole
 from diffcern.priors import Prior
 from diffcern.purifier import Purifier
-from diffcern.purify import sample
-from diffcern.train.finetune import Report
+from diffcern.sampling import sample
 from diffcern.types import Condition
+from diffcern.watching import Report
 
 
 def synthesise(

@@ -7,62 +7,51 @@ with captions dropped for the empty prompt and EMA. Images are not augmented: a 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torchvision.utils import make_grid, save_image
 
-from diffcern.errors import UsageError
+from diffcern.errors import UsageError, unknown
 from diffcern.familiarity import clean_errors
 from diffcern.files import write_whole
 from diffcern.priors.captioned import CaptionedConfig, CaptionedPrior, captioned_prior
-from diffcern.purify import sample
+from diffcern.priors.native import PREDICTION_TYPES
 from diffcern.rng import generator
+from diffcern.sampling import sample
 from diffcern.train.captions import Captioned, CaptionTable, read_captions
 from diffcern.train.denoising import denoising_loss
-from diffcern.train.loop import Outcome, Schedule, check_out, train
+from diffcern.train.loop import Outcome, check_out, train
 from diffcern.train.prior import CLEAN
+from diffcern.train.recipes import Regime, TextPriorRecipe
 from diffcern.types import Condition
+from diffcern.watching import Report, unheard
 from diffcern.weightings import weighting as weighting_named
 from diffcern.words import token_ids
 
 SHOWN, COLUMNS = 8, 8  # captions in samples.png, and samples of each
 
 
-@dataclass(frozen=True)
-class TextPriorRecipe:
-    """What to train. The defaults suit 32 pixel images on a CPU: 2.4 million parameters."""
-
-    objective: str = "x0"
-    weighting: str = "x0"  # of the loss over t; the plain loss of an objective is the weighting of its name
-    image_size: int = 32
-    channels: int = 3
-    width: int = 128
-    depth: int = 6
-    heads: int = 4
-    patch: int = 4
-    text_width: int = 128
-    text_depth: int = 3
-    text_heads: int = 4
-    caption_dropout: float = 0.1
-
-
 def train_text_prior(
     data: Captioned,
     recipe: TextPriorRecipe,
-    schedule: Schedule,
+    regime: Regime,
     folder: Path,
     *,
     device: torch.device,
     autocast: bool = False,
+    report: Report = unheard,
 ) -> tuple[CaptionedPrior, nn.Module, Outcome]:
     """Trains (or goes on training) a prior in `folder`; on the way out saves the averaged weights and samples.
 
     Returns the prior, and all that was trained. Raises UsageError for a recipe that cannot be built, DiffcernError for
     unusable data, a foreign checkpoint or a folder that holds other things.
     """
+    if recipe.objective not in PREDICTION_TYPES:
+        raise unknown("objective", recipe.objective, PREDICTION_TYPES)
+    recipe = replace(recipe, weighting=recipe.weighting or recipe.objective)
     divided = recipe.image_size % recipe.patch, recipe.width % recipe.heads, recipe.text_width % recipe.text_heads
     if any(divided):
         raise UsageError("the image size must be a multiple of the patch, each width a multiple of its heads")
@@ -71,16 +60,16 @@ def train_text_prior(
     config = CaptionedConfig(recipe.objective, recipe.image_size, recipe.channels)
     table = read_captions(data, recipe.image_size)
     shape = ("width", "depth", "heads", "patch", "text_width", "text_depth", "text_heads")
-    torch.manual_seed(schedule.seed)  # the initial weights
+    torch.manual_seed(regime.seed)  # the initial weights
     prior = captioned_prior(config, table.tokenizer, **{name: getattr(recipe, name) for name in shape}).to(device)
     networks = nn.ModuleDict({"denoiser": prior.denoiser, "text_encoder": prior.encoder.network})
     networks.to(device).requires_grad_(True)
 
     def loss_at(step: int) -> Tensor:
-        return _loss(prior, table, recipe, schedule, step, autocast)
+        return _loss(prior, table, recipe, regime, step, autocast)
 
     settings = {"dataset": data.name, "size": len(table), "captions": table.digest, **asdict(recipe)}
-    outcome = train(networks, loss_at, schedule, folder, settings)
+    outcome = train(networks, loss_at, regime, folder, settings, report)
     networks.requires_grad_(False)
     prior.embed_null()
     some = torch.linspace(0, len(table) - 1, min(CLEAN, len(table))).long()
@@ -94,11 +83,11 @@ def train_text_prior(
 
 
 def _loss(
-    prior: CaptionedPrior, table: CaptionTable, recipe: TextPriorRecipe, schedule: Schedule, step: int, autocast: bool
+    prior: CaptionedPrior, table: CaptionTable, recipe: TextPriorRecipe, regime: Regime, step: int, autocast: bool
 ) -> Tensor:
     """The mean loss of step number `step`, a function of (seed, step) alone."""
-    rng = generator(schedule.seed, "text-prior", step)
-    index = torch.randint(len(table), (schedule.batch_size,), generator=rng)
+    rng = generator(regime.seed, "text-prior", step)
+    index = torch.randint(len(table), (regime.batch_size,), generator=rng)
     tokens = table.tokens[table.draw(index, rng)]
     dropped = torch.rand(len(index), generator=rng) < recipe.caption_dropout
     tokens[dropped] = token_ids(table.tokenizer, [""])

@@ -1,0 +1,103 @@
+"""`diffcern adapt`, `classify`, `match` and `answer`: rows into a table, and what they come to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from diffcern.cli.bars import Bars
+from diffcern.cli.derive import from_job
+from diffcern.cli.options import JsonOption, OutFile, OutLists, OverwriteOption, StrictOption
+from diffcern.cli.shown import rows_table, scores_table
+from diffcern.jobs.adapt import Adapt
+from diffcern.jobs.answer import Answer
+from diffcern.jobs.classify import Classify
+from diffcern.jobs.match import Match
+from diffcern.jobs.rows import RowsJob, Table
+
+
+@from_job(Adapt)
+def adapt(
+    job: Adapt,
+    out: Annotated[Path, typer.Option("--out", help="result file: .parquet, .csv or .json")],
+    strict: StrictOption = False,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Adapt a predictor to each image by generative feedback and predict, before and after.
+
+    Segmentation and depth write their maps into the folder named like --out without its suffix.
+    """
+    _rows(job, out, strict, overwrite, as_json)
+
+
+@from_job(Classify)
+def classify(
+    job: Classify,
+    out: OutFile = None,
+    strict: StrictOption = False,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    _rows(job, out, strict, overwrite, as_json)
+
+
+@from_job(Match)
+def match(
+    job: Match,
+    out: OutLists = None,
+    strict: StrictOption = False,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    _scored(job, out, strict, overwrite, as_json, "scores", "score", "examples")
+
+
+@from_job(Answer)
+def answer(
+    job: Answer,
+    out: OutLists = None,
+    strict: StrictOption = False,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    _scored(job, out, strict, overwrite, as_json, "accuracies", "answer", "questions")
+
+
+def _rows(job: RowsJob, out: Path | None, strict: bool, overwrite: bool, as_json: bool) -> None:
+    """Carries out the job and prints its rows (the first ones, of many)."""
+    table = job.carry_out(out, overwrite=overwrite, events=Bars())
+    if as_json:
+        typer.echo(json.dumps(table.rows, indent=1))
+    elif table.good:
+        Console().print(rows_table(table.good))
+    report_skipped(table, strict)
+
+
+def _scored(
+    job: RowsJob, out: Path | None, strict: bool, overwrite: bool, as_json: bool, key: str, title: str, counted: str
+) -> None:
+    """Carries out the job and prints what its rows come to. key: of that in JSON; title: of the column that tells the
+    scores of a group apart, and their key in it; counted: what the rows are."""
+    table = job.carry_out(out, overwrite=overwrite, events=Bars())
+    if as_json:
+        typer.echo(json.dumps({key: table.scores, "rows": table.rows}, indent=1))
+    elif table.good:
+        Console().print(scores_table(table.scores, title, f"{len(table.good)} {counted}"))
+    report_skipped(table, strict)
+
+
+def report_skipped(table: Table, strict: bool) -> None:
+    """Says where the rows are and how many were skipped; exit code 1 where that must not or leaves nothing."""
+    console = Console(stderr=True, soft_wrap=True, markup=False)
+    skipped = table.skipped
+    if table.out:
+        console.print(f"{len(table.good)} rows in {table.out}" + (f", {skipped} skipped" if skipped else ""))
+    elif skipped:
+        console.print(f"{skipped} skipped")
+    if skipped and (strict or skipped == len(table.rows)):
+        raise typer.Exit(1)

@@ -1,0 +1,132 @@
+"""A predictor adapted to images, or asked through a method in another way: a row each, before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic.dataclasses import dataclass
+
+from diffcern.errors import UsageError
+from diffcern.fields import (
+    MODEL,
+    AllowPickle,
+    ClassMap,
+    Compile,
+    Device,
+    Dtype,
+    Images,
+    Labels,
+    MaxSide,
+    Options,
+    PredictorName,
+    Preset,
+    Seed,
+    Spelling,
+    TaskOption,
+    Templates,
+    TrustRemoteCode,
+    help_of,
+)
+from diffcern.jobs.base import CHECKED, Events, Row
+from diffcern.jobs.images import Asked, asked
+from diffcern.jobs.rows import RowsJob, Work
+from diffcern.kinds import KINDS
+
+if TYPE_CHECKING:
+    from diffcern.methods import Method
+
+
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class Adapt(RowsJob):
+    """Adapt a predictor to each image by generative feedback and predict, before and after.
+
+    Segmentation and depth write their maps into the folder named like the table without its suffix.
+    """
+
+    command = "adapt"
+
+    images: Images
+    predictor: PredictorName
+    prior: Annotated[str | None, help_of(f"{MODEL}; not for source, tent, bn-adapt")] = None
+    task: TaskOption = "classification"
+    method: Annotated[str, help_of("see `diffcern list methods`")] = "diffusion-tta"
+    labels: Labels = None
+    templates: Templates = None
+    class_map: ClassMap = None
+    preset: Preset = "small"
+    options: Options = field(default_factory=dict)
+    online: Annotated[bool, help_of("carry on from image to image"), Spelling(("--online/--episodic",))] = False
+    batch_size: Annotated[int, help_of("images at a time, where a method answers several", ge=1)] = 1
+    shuffle: Annotated[bool, help_of("the images in a random order, where the order matters")] = False
+    max_side: MaxSide = 4096
+    device: Device = "auto"
+    dtype: Dtype = "float32"
+    compile: Compile = False
+    allow_pickle: AllowPickle = False
+    trust_remote_code: TrustRemoteCode = False
+    seed: Seed = 0
+
+    def load(self, out: Path | None, events: Events) -> Work:
+        from diffcern.run.maps import adapt_maps, check_maps_folder
+        from diffcern.run.order import shuffled, warned
+        from diffcern.run.predict import adapt_rows, answers, digests
+        from diffcern.run.purify import file_names
+
+        dense = KINDS[self.task].dense if self.task in KINDS else False
+        if dense and out is None:
+            raise UsageError(f"answers of {self.task} are maps, and are written beside a table: give out")
+        names: dict[str, Any] = {"predictor": self.predictor, "prior": self.prior or None, "task": self.task}
+        names |= {"trust_remote_code": self.trust_remote_code}
+        given = asked(self, names, self.method, self.options)
+        predictor, method, dataset = given.models.predictor, given.method, given.dataset
+        assert predictor is not None  # it was named
+        self._check(method, given)
+        beside = self.online or method.needs_batch  # an answer depends on the images before it or beside it
+        settings = {
+            **given.settings,
+            "loaded": method.loaded,
+            "fingerprints": given.models.fingerprints(),
+            "online": self.online,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            **({"shuffle": True} if self.shuffle else {}),
+        }
+        maps = out.with_suffix("") if dense and out else None
+        if maps:
+            check_maps_folder(maps, Path(self.images))
+
+        def rows(done: set[str]) -> Iterator[Row]:
+            found = answers(
+                shuffled(dataset, self.seed) if self.shuffle else dataset,
+                method,
+                predictor,
+                online=self.online,
+                batch_size=self.batch_size,
+                seed=self.seed,
+                device=given.models.device,
+                done=done,
+            )
+            if maps:
+                return adapt_maps(predictor, found, file_names(dataset.ids), maps)
+            return adapt_rows(predictor, warned(found, events.say) if beside and not self.shuffle else found)
+
+        digest = None if beside else digests(dataset)
+        return Work("adapting", settings, len(dataset), rows, digest, not beside, method.evaluations)
+
+    def _check(self, method: Method, given: Asked) -> None:
+        """Raises UsageError where the images at a time, or their order, are not for such a method."""
+        if self.batch_size > 1 and not self.online and not method.needs_batch:
+            raise UsageError(
+                f"{self.method} answers single images when episodic: leave --batch-size at 1, or give --online"
+            )
+        single = min(self.batch_size, len(given.dataset)) == 1
+        if method.needs_batch and single and not given.settings["options"].get("source_count"):
+            raise UsageError(
+                f"{self.method} reads the statistics of a batch, and one image has none: give several images and "
+                "--batch-size (as published: 64 to 200, with --online)"
+            )
+        if self.shuffle and not (self.online or method.needs_batch):
+            raise UsageError(f"--shuffle is for --online and what reads a batch: {self.method} answers image by image")

@@ -1,0 +1,79 @@
+"""Methods x shifts x severities, from a specification: records, a summary and a report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass as plain
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic.dataclasses import dataclass
+
+from diffcern.errors import DiffcernError, UsageError
+from diffcern.fields import ARGUMENT, Device, Spelling, help_of
+from diffcern.jobs.base import CHECKED, Events, Job, Silent, keeping
+
+
+@plain(frozen=True)
+class RunResult:
+    """out: the run folder. skipped: reason by id of an image. cells: the summary, see `report.summarise`, and page: the
+    report; empty and None while other shards have work left."""
+
+    out: Path
+    skipped: dict[str, str]
+    cells: list[dict[str, Any]]
+    page: Path | None
+
+
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class Bench(Job):
+    """Evaluate methods x shifts x severities; run again to continue. Writes records, summary.json, report.html."""
+
+    command = "bench"
+
+    spec: Annotated[
+        str,
+        help_of("a TOML specification, or one that ships: digits, scenes-depth, scenes-segmentation"),
+        ARGUMENT,
+    ]
+    overrides: Annotated[tuple[str, ...], help_of("a.b=value, over the specification"), Spelling(("--set",))] = ()
+    workers: Annotated[int, help_of("processes of one thread each (CPU, small models)", ge=1)] = 1
+    shard: Annotated[str, help_of("I/N: do every N-th unit of work, from the I-th (1 to N)")] = "1/1"
+    device: Device = "auto"
+
+    def carry_out(self, out: Path | None, *, overwrite: bool = False, events: Events = Silent()) -> RunResult:
+        """out: the run folder, runs/NAME where none is given. overwrite: has no meaning here."""
+        from diffcern.devices import device_named
+        from diffcern.files import check_folder
+        from diffcern.run.evaluate import evaluate
+        from diffcern.run.spec import check_same, read_spec
+
+        resolved = read_spec(self.spec, self.overrides)
+        folder = out or Path("runs") / resolved.name
+        device, part = device_named(self.device), parse_shard(self.shard)
+        check_folder(folder)
+        check_same(resolved, folder)
+        kept = f"the records are kept in {folder}: run the same command to continue"
+        with keeping(lambda: kept), events.stages() as report:
+            complete, skipped = evaluate(
+                resolved, folder, device=device, shard=part, workers=self.workers, progress=report
+            )
+        return RunResult(folder, skipped, *(report_on(folder) if complete else ([], None)))
+
+
+def report_on(folder: Path) -> tuple[list[dict[str, Any]], Path]:
+    """Writes summary.json and report.html of a run folder: the summary, and the page. Raises DiffcernError."""
+    from diffcern.report import write_report, write_summary
+
+    cells = write_summary(folder)
+    try:
+        return cells, write_report(folder)
+    except OSError as error:
+        raise DiffcernError(f"cannot write the report into {folder}: {error.strerror}") from error
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """ "2/4" as (1, 4). Raises UsageError."""
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+        raise UsageError(f"--shard takes I/N with 1 <= I <= N, for example 2/4, not {text!r}")
+    return int(index) - 1, int(count)

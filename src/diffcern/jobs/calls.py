@@ -1,0 +1,71 @@
+"""Jobs as functions: `classify("photos", prior="hf:...")` is a `Classify` that is carried out at once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from diffcern.fields import Spelling
+from diffcern.jobs.align import Align, Aligned
+from diffcern.jobs.answer import Answer
+from diffcern.jobs.base import Events, Job, Silent, make
+from diffcern.jobs.bench import Bench, RunResult
+from diffcern.jobs.classify import Classify
+from diffcern.jobs.match import Match
+from diffcern.jobs.purify import Folder, Purify
+from diffcern.jobs.rows import Table
+
+OWN = """
+
+    {returns}
+    out: where results are kept, and where a call that was interrupted goes on; None where they are returned alone.
+    overwrite: replace results that are there. events: hears of progress. The other arguments are the options of
+    `diffcern {command}`. Raises UsageError for what does not exist or fit, DiffcernError for what cannot be used."""
+
+
+def function_of(kind: type[Job], returns: str) -> Callable[..., Any]:
+    """A function that makes a job of its arguments and carries it out; the field that a command takes by its place,
+    this takes first."""
+    own = fields(kind)  # type: ignore[arg-type]
+    first = [field.name for field in own if _by_place(kind, field.name)]
+
+    def call(*placed: Any, out: str | Path | None = None, **given: Any) -> Any:
+        extra = {name: given.pop(name) for name in ("overwrite", "events") if name in given}
+        if len(placed) > len(first):
+            raise TypeError(f"{kind.command} takes {len(first)} argument by its place, and {len(placed)} were given")
+        job = make(kind, {**dict(zip(first, placed, strict=False)), **given})
+        return job.carry_out(None if out is None else Path(out), **extra)
+
+    parameters = []
+    for field in sorted(own, key=lambda field: field.name not in first):
+        where = inspect.Parameter.POSITIONAL_OR_KEYWORD if field.name in first else inspect.Parameter.KEYWORD_ONLY
+        default = inspect.Parameter.empty if field.default is MISSING else field.default
+        if field.default_factory is not MISSING:
+            default = field.default_factory()
+        parameters.append(inspect.Parameter(field.name, where, default=default, annotation=field.type))
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters += [
+        inspect.Parameter("out", keyword, default=None, annotation="str | Path | None"),
+        inspect.Parameter("overwrite", keyword, default=False, annotation="bool"),
+        inspect.Parameter("events", keyword, default=Silent(), annotation=Events.__name__),
+    ]
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__name__ = call.__qualname__ = kind.command
+    call.__doc__ = f"{(kind.__doc__ or '').strip()}{OWN.format(returns=returns, command=kind.command)}"
+    return call
+
+
+def _by_place(kind: type[Job], name: str) -> bool:
+    hint = inspect.get_annotations(kind, eval_str=True).get(name)
+    return any(isinstance(note, Spelling) and note.argument for note in getattr(hint, "__metadata__", ()))
+
+
+classify = function_of(Classify, f"Returns a `{Table.__name__}`: a row for each image.")
+match = function_of(Match, f"Returns a `{Table.__name__}`: a row for each example, and Winoground's scores.")
+answer = function_of(Answer, f"Returns a `{Table.__name__}`: a row for each question, and accuracies.")
+purify = function_of(Purify, f"Returns a `{Folder.__name__}`, in `out`, which must be given.")
+align = function_of(Align, f"Returns an `{Aligned.__name__}`, in `out`, which must be given.")
+bench = function_of(Bench, f"Returns a `{RunResult.__name__}`; out: the run folder, runs/NAME where none is given.")

@@ -1,0 +1,96 @@
+"""Images matched with captions: a row for each example, and Winoground's scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic.dataclasses import dataclass
+
+from diffcern.errors import UsageError
+from diffcern.fields import ARGUMENT, AllowPickle, Compile, Device, Dtype, MaxSide, Seed, View, help_of
+from diffcern.jobs.base import CHECKED, Events, Row
+from diffcern.jobs.rows import RowsJob, Work
+
+OF_PRIORS = frozenset(("draws", "strategy", "weighting", "norm", "rows", "view", "dtype", "compile", "seed"))
+
+
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class Match(RowsJob):
+    """Match images with captions: text, image and group scores.
+
+    By how well each caption explains each image to a prior, or by how similar a predictor finds the two.
+    """
+
+    command = "match"
+    lists = True
+
+    pairs: Annotated[
+        str,
+        help_of("winoground:PATH, pairs:FILE.parquet with columns image and caption, or embedded:scenes"),
+        ARGUMENT,
+    ]
+    prior: Annotated[str | None, help_of("a text-to-image prior: hf:OWNER/NAME or a folder")] = None
+    predictor: Annotated[str | None, help_of("CLIP or SigLIP in its place: match by similarity, without draws")] = None
+    draws: Annotated[int, help_of("per image and caption", ge=1)] = 100
+    strategy: Annotated[str, help_of("how times are drawn")] = "stratified"
+    weighting: Annotated[str, help_of("of the error over time")] = "eps"
+    norm: Annotated[str, help_of("l2 or l1")] = "l2"
+    rows: Annotated[int, help_of("network rows at a time; fewer need less memory", ge=1)] = 64
+    view: View = "centre"
+    max_side: MaxSide = 4096
+    device: Device = "auto"
+    dtype: Dtype = "float32"
+    compile: Compile = False
+    seed: Seed = 0
+    allow_pickle: AllowPickle = False
+
+    def idle(self) -> tuple[frozenset[str], str]:
+        if not self.predictor or self.prior:
+            return frozenset(), ""
+        return OF_PRIORS, "only with --prior; a predictor is asked once, in float32"
+
+    def load(self, out: Path | None, events: Events) -> Work:
+        from diffcern.data.pairs import load_pairs
+        from diffcern.devices import device_named
+        from diffcern.draws import check_draws
+        from diffcern.fingerprints import fingerprint
+        from diffcern.likelihood import check_norm
+        from diffcern.priors import TextPrior
+        from diffcern.run.match import contrastive_rows, load_contrastive, match_rows
+        from diffcern.run.models import load_models
+        from diffcern.run.spec import parse_models
+        from diffcern.weightings import weighting as weighting_named
+
+        if bool(self.prior) == bool(self.predictor):
+            raise UsageError("give --prior (a text-to-image prior) or --predictor (CLIP or SigLIP), one of the two")
+        check_norm(self.norm)
+        check_draws(self.strategy, self.draws, (0.0, 1.0))
+        weighting_named(self.weighting)
+        asked = {"prior": self.prior, "dtype": self.dtype, "compile": self.compile}
+        named = parse_models({**asked, "allow_pickle": self.allow_pickle}) if self.prior else None
+        data = load_pairs(self.pairs, max_side=self.max_side)
+        settings: dict[str, Any] = {"pairs": self.pairs, "max_side": self.max_side}
+        if named is None:
+            assert self.predictor is not None
+            reader = load_contrastive(self.predictor, data, allow_pickle=self.allow_pickle)
+            reader = reader.to(device_named(self.device))
+            fingerprints = {"predictor": fingerprint(reader), "captions": fingerprint(reader.model)}
+            settings |= {"predictor": self.predictor, "fingerprints": fingerprints}
+            matched = partial(contrastive_rows, data, reader)
+        else:
+            models = load_models(named, device_named(self.device))
+            if not isinstance(models.prior, TextPrior):
+                raise UsageError(f"{self.prior} does not read captions: matching needs a text-to-image prior")
+            options = {name: getattr(self, name) for name in ("draws", "strategy", "weighting", "norm", "view", "seed")}
+            settings |= {**asked, **options, "fingerprints": models.fingerprints()}
+            matched = partial(match_rows, data, models.prior, **options, rows=self.rows)
+        return Work("matching", settings, len(data), lambda done: matched(done=done))
+
+    @staticmethod
+    def scores(rows: Sequence[Row]) -> list[Row]:
+        from diffcern.tasks.matching import scores
+
+        return scores(rows)

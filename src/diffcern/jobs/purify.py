@@ -1,0 +1,120 @@
+"""Images brought into the domain that a prior knows, as files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass as plain
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic.dataclasses import dataclass
+
+from diffcern.errors import DiffcernError, UsageError
+from diffcern.fields import (
+    AllowPickle,
+    Compile,
+    Device,
+    Dtype,
+    Images,
+    MaxSide,
+    Options,
+    Preset,
+    PriorName,
+    Seed,
+    View,
+    help_of,
+)
+from diffcern.jobs.base import CHECKED, Events, Job, Row, Silent, keeping
+
+
+@plain(frozen=True)
+class Folder:
+    """Purified images. rows: those that were made now or skipped; there: how many were made before; sheet: a picture
+    of some, before and after."""
+
+    out: Path
+    rows: list[Row]
+    there: int
+    sheet: Path
+
+    @property
+    def skipped(self) -> int:
+        return sum(bool(row["error"]) for row in self.rows)
+
+    @property
+    def told(self) -> str:
+        """In words."""
+        made = len(self.rows) - self.skipped
+        return f"{made} images purified into {self.out}, {self.there} were there, {self.skipped} skipped"
+
+
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class Purify(Job):
+    """Purify images: noise them, and denoise them with a prior, guided by what they were.
+
+    Writes PNG files named after their inputs, and a sheet of some before and after: the centre square of each image in
+    the prior's resolution, or with the view "whole" all of it in its own.
+    """
+
+    command = "purify"
+
+    images: Images
+    prior: PriorName
+    method: Annotated[str, help_of("diffpure, dda or gda")] = "dda"
+    predictor: Annotated[str | None, help_of("for gda, whose guide looks through it")] = None
+    solver: Annotated[str | None, help_of("ddpm, ddim, dpm-solver++, unipc, one-shot, ...")] = None
+    start: Annotated[int | None, help_of("the timestep that images are noised to", ge=0)] = None
+    steps: Annotated[int | None, help_of("from there to the image", ge=1)] = None
+    preset: Preset = "small"
+    options: Options = field(default_factory=dict)
+    batch_size: Annotated[int, help_of("images at a time; changes no result", ge=1)] = 16
+    view: View = "centre"
+    max_side: MaxSide = 4096
+    device: Device = "auto"
+    dtype: Dtype = "float32"
+    compile: Compile = False
+    allow_pickle: AllowPickle = False
+    seed: Seed = 0
+
+    def carry_out(self, out: Path | None, *, overwrite: bool = False, events: Events = Silent()) -> Folder:
+        """overwrite: has no meaning here: images that are there are not made again."""
+        from diffcern.data import load_dataset
+        from diffcern.devices import device_named
+        from diffcern.methods import checked_options
+        from diffcern.methods.presets import preset_options
+        from diffcern.methods.purification import PURIFIERS, unused_predictor
+        from diffcern.predictors import load_predictor
+        from diffcern.run.models import load_models
+        from diffcern.run.purify import check_settings, purified, write_sheet
+        from diffcern.run.spec import parse_models
+
+        if out is None:
+            raise UsageError("purified images are files: give out, a folder")
+        if self.method not in PURIFIERS:
+            raise UsageError(f"--method is one of {', '.join(PURIFIERS)}, not {self.method!r}")
+        if self.method == "gda" and not self.predictor:
+            raise UsageError("gda is guided by a classifier: give --predictor")
+        own = {name: getattr(self, name) for name in ("solver", "start", "steps")}
+        options = {**preset_options(self.method, self.preset), **self.options}
+        options |= {name: value for name, value in own.items() if value is not None}
+        device = device_named(self.device)
+        dataset = load_dataset(self.images, max_side=self.max_side)
+        names = ("prior", "dtype", "compile", "allow_pickle")
+        prior = load_models(parse_models({name: getattr(self, name) for name in names}), device).prior
+        guide = load_predictor(self.predictor).to(device) if self.predictor else unused_predictor()
+        method = PURIFIERS[self.method](guide, prior, **checked_options(self.method, options))
+        settings = {"identity": method.purifier.identity, "seed": self.seed}
+        check_settings(out, {**settings, "max_side": self.max_side, "view": self.view})
+        how: dict[str, Any] = {"view": self.view, "seed": self.seed, "batch_size": self.batch_size, "device": device}
+        rows: list[Row] = []
+        with (
+            keeping(lambda: f"what is in {out} is kept: run again to go on"),
+            events.rows("purifying", len(dataset), 0, method.evaluations) as heard,
+        ):
+            for row in purified(dataset, method.purifier, out, **how):
+                rows.append(row)
+                heard(row)
+        folder = Folder(out, rows, len(dataset) - len(rows), out)
+        if folder.skipped == len(dataset):
+            raise DiffcernError(folder.told)
+        return Folder(out, rows, folder.there, write_sheet(dataset, out, self.view))
