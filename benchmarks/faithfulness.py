@@ -20,7 +20,7 @@ from diffcern.metrics import wilson
 from diffcern.predictors.question_answering import Answerer, load_answerer
 from diffcern.priors import TextPrior, load_prior
 from diffcern.sampling import sample
-from diffcern.train.materials.captions import Told, told_of
+from diffcern.train.materials.captions import Drawing, drawings_of
 
 BATCH = 40
 
@@ -36,7 +36,7 @@ def main() -> None:
     answerer, prior = load_answerer(options.predictor), load_prior(options.prior)
     if not isinstance(prior, TextPrior):
         raise SystemExit(f"{options.prior} does not read captions: give a text-to-image prior")
-    told = told_of("embedded:scenes/validation", options.count, 0)
+    told = drawings_of("embedded:scenes/validation", options.count, 0)
     found = [agreement(answerer, prior, told, scale, options.steps) for scale in options.scales]
     table = Table("question", "N", *(f"guidance {scale:g}" for scale in options.scales), box=None)
     for kind in sorted(found[0]):
@@ -53,7 +53,7 @@ def of(hits: list[bool]) -> tuple[float, float]:
 
 @torch.no_grad()
 def agreement(
-    answerer: Answerer, prior: TextPrior, told: list[Told], scale: float, steps: int
+    answerer: Answerer, prior: TextPrior, told: list[Drawing], scale: float, steps: int
 ) -> dict[str, list[bool]]:
     """By kind of question, whether the answer about each drawn image is what its caption says."""
     right = defaultdict(list)

@@ -24,7 +24,7 @@ from diffcern.sampling import sample
 from diffcern.tasks.question_answering import accuracies, change
 from diffcern.train import finetune_answerer as stages
 from diffcern.train import stages as making
-from diffcern.train.materials.captions import answered_by, told_of
+from diffcern.train.materials.captions import answered_by, drawings_of
 
 SHORT = ["--set", "start=300", "--set", "steps=2", "--set", "weight=0.3", "--device", "cpu"]
 
@@ -189,7 +189,7 @@ def test_what_does_not_fit(llava, prior, table, arguments, message):
 
 def test_captions_answer_their_questions():
     """What is asked of a caption is asked of scenes in the same words, and answered so of every scene that it fits."""
-    told = told_of("embedded:scenes/validation", 12, 0)
+    told = drawings_of("embedded:scenes/validation", 12, 0)
     scenes = load_dataset("embedded:scenes/validation")
     rows = {id: row for row, id in enumerate(scenes.ids)}
     asked_of_scenes, kinds = set(), set()
@@ -206,10 +206,10 @@ def test_captions_answer_their_questions():
                 assert (question, answer, choices) in truth
                 asked_of_scenes.add(kind)
     assert kinds == asked_of_scenes == {"colour", "shape", "side", "distance"}
-    assert [item.id for item in told_of("embedded:scenes/validation", 3, 0)] == [item.id for item in told[:3]]
+    assert [item.id for item in drawings_of("embedded:scenes/validation", 3, 0)] == [item.id for item in told[:3]]
     for name in ("embedded:digits", "somewhere"):
         with pytest.raises(UsageError, match=r"embedded:scenes/train or FILE\.parquet"):
-            told_of(name, 1, 0)
+            drawings_of(name, 1, 0)
 
 
 def test_a_relation_is_asked_about_both_ways():
@@ -244,12 +244,12 @@ def test_captions_of_a_table_are_a_seeded_choice(tmp_path):
     rows = [{"caption": f"{k}", "question": "q?", "answer": "a", "choices": ["a", "b"]} for k in range(40)]
     question_table(tmp_path / "many.parquet", rows)
     few, again, other = (
-        [told.caption for told in told_of(str(tmp_path / "many.parquet"), 6, seed)] for seed in (0, 0, 1)
+        [told.caption for told in drawings_of(str(tmp_path / "many.parquet"), 6, seed)] for seed in (0, 0, 1)
     )
     assert few == again
     assert len({*few}) == 6
     assert few != other
-    all_of_them = [told.caption for told in told_of(str(tmp_path / "many.parquet"), 80, 0)]
+    all_of_them = [told.caption for told in drawings_of(str(tmp_path / "many.parquet"), 80, 0)]
     assert all_of_them[:6] == few
     assert sorted(all_of_them) == sorted(2 * [row["caption"] for row in rows])
 

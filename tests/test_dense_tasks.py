@@ -46,7 +46,7 @@ def test_maps_are_the_mean_shares_of_classes_by_name():
     mask = torch.zeros(1, 16, 16, dtype=torch.long)  # sky
     mask[:, :, 8:] = 2  # car
     mask[:, :2, :2] = VOID
-    maps = task.told(mask).spatial
+    maps = task.condition_of_truth(mask).spatial
     assert maps.shape == (1, 4, 8, 8)
     assert torch.equal(maps[0, :, 4, 1], torch.tensor([0.0, 0, 1, 0]))  # sky is the prior's third
     assert torch.equal(maps[0, :, 4, 6], torch.tensor([1.0, 0, 0, 0]))
@@ -170,7 +170,7 @@ def test_relative_inverse_depth_is_brought_to_the_truths_scale_and_shift():
 
 def test_depth_maps_are_logarithmic_between_bounds_or_inverse_within_the_image():
     metres = torch.tensor([1.0, math.e, math.e**2, math.e**3]).repeat_interleave(4).repeat(16, 1)[None]  # [1, 16, 16]
-    told = Depth(True, prior_of(MEASURING, size=16)).told(metres).spatial
+    told = Depth(True, prior_of(MEASURING, size=16)).condition_of_truth(metres).spatial
     assert torch.allclose(
         told[0, 0, 0, ::4], torch.tensor([-1.0, 0, 1, 2]), atol=1e-5
     )  # no bound: it would end the gradient
@@ -178,7 +178,8 @@ def test_depth_maps_are_logarithmic_between_bounds_or_inverse_within_the_image()
     condition = relative.condition(5 / metres + 3).spatial
     assert condition.amin() == -1
     assert condition.amax() == 1
-    assert torch.allclose(condition, relative.told(metres).spatial, atol=1e-5)  # scale and shift play no part
+    shown = relative.condition_of_truth(metres).spatial
+    assert torch.allclose(condition, shown, atol=1e-5)  # scale and shift play no part
 
 
 def test_truths_that_are_none():

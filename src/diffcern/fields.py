@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from diffcern.given import names_of, parse_class_map, parse_labels, parse_set
+
 
 @dataclass(frozen=True)
 class Spelling:
@@ -33,26 +35,18 @@ def help_of(text: str, **bounds: Any) -> Any:
 
 
 def parsed_labels(value: Any) -> Any:
-    from diffcern.given import parse_labels
-
     return parse_labels(value) if isinstance(value, str) else value
 
 
 def parsed_class_map(value: Any) -> Any:
-    from diffcern.given import parse_class_map
-
     return parse_class_map(Path(value)) if isinstance(value, str | Path) else value
 
 
 def parsed_options(value: Any) -> Any:
-    from diffcern.given import parse_set
-
     return parse_set(value) if isinstance(value, list | tuple) else value
 
 
 def parsed_names(value: Any) -> Any:
-    from diffcern.given import names_of
-
     return names_of(value) if isinstance(value, str) else value
 
 

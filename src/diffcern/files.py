@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,9 +46,9 @@ def reading(path: Path, advice: str) -> Iterator[None]:
 def atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Calls write(temporary path) and renames the result: a kill leaves the old file or none.
 
-    The temporary name carries the process id, so that several processes can share a folder.
+    The temporary name is of this process and thread alone, so that several can share a folder.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
     try:
         write(partial)
         partial.replace(path)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diffcern.errors import DiffcernError, UsageError
+from diffcern.texts import read_json
 
 
 def parse_set(pairs: Sequence[str]) -> dict[str, Any]:
@@ -63,8 +64,6 @@ def _labels(text: str) -> list[str] | dict[str, list[str]]:
 
 def parse_class_map(path: Path | None) -> dict[str, str] | None:
     """A JSON object from names to names; None for no path. Raises UsageError for anything else."""
-    from diffcern.texts import read_json
-
     if path is None:
         return None
     if not path.is_file():

@@ -12,6 +12,7 @@ from diffcern.metrics import Metric, accuracy, mean_class_accuracy, mean_iou, pe
 
 TaskName = Literal["classification", "segmentation", "depth"]
 Truth = Literal["label", "mask", "depth"]
+QUESTION_ANSWERING = "question answering"  # a task in its own right, whose answers are texts
 LOGITS = ("logits", "out", "output", "pred", "prediction")  # of transformers, torchvision and common habit
 
 

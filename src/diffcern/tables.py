@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from diffcern.errors import DiffcernError
 
 CHECKSUM = "records"  # in the metadata of timings: of the records beside them
-KINDS: dict[str, Callable[[pa.DataType], bool]] = {
+COLUMN_KINDS: dict[str, Callable[[pa.DataType], bool]] = {
     "truth values": pa.types.is_boolean,
     "numbers": lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind),
     "texts": lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind),
@@ -90,4 +90,4 @@ def _problem(column: pa.ChunkedArray, wanted: pa.DataType, optional: bool) -> st
 
 
 def _kind(kind: pa.DataType) -> str:
-    return next((name for name, is_kind in KINDS.items() if is_kind(kind)), str(kind))
+    return next((name for name, is_kind in COLUMN_KINDS.items() if is_kind(kind)), str(kind))

@@ -10,12 +10,11 @@ import torch
 
 from diffcern.data import Questions, load_pairs, load_questions
 from diffcern.data.scenes import scenes
-from diffcern.data.scenes.asking import KINDS as QUESTION_KINDS
-from diffcern.data.scenes.asking import ask, questions
+from diffcern.data.scenes.asking import QUESTION_KINDS, ask, questions
 from diffcern.data.scenes.geometry import Scene
 from diffcern.data.scenes.language import (
-    KINDS,
     OPPOSITE,
+    SWAPS,
     WORDS,
     Statement,
     caption,
@@ -141,7 +140,7 @@ def test_negatives_are_false_by_the_mask() -> None:
 # --- counterparts ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SWAPS)
 def test_a_counterpart_has_the_other_caption(kind: str) -> None:
     found = 0
     for scene in SCENES[:60]:

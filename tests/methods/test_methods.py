@@ -10,12 +10,13 @@ from torchvision.ops import FrozenBatchNorm2d
 from diffcern.draws import draw
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.familiarity import clean_errors, strangeness, threshold
+from diffcern.kinds import QUESTION_ANSWERING
 from diffcern.methods import METHODS, build_method, checked_options
 from diffcern.methods.batch_norm import with_batch_statistics
 from diffcern.methods.diffusion_classifier import DiffusionClassifier, stage_indices
 from diffcern.methods.diffusion_tta import DiffusionTTA, rival_z
 from diffcern.methods.parameters import choose_parameters
-from diffcern.methods.presets import PRESETS, QUESTIONS, preset_options
+from diffcern.methods.presets import PRESETS, preset_options
 from diffcern.predictors import Predictor
 from diffcern.types import Condition, Inputs
 
@@ -331,7 +332,7 @@ def test_options_are_checked(predictor, prior, task):
 
 def test_presets_are_valid_options():
     for preset in PRESETS:
-        for task in ("classification", "segmentation", "depth", QUESTIONS):
+        for task in ("classification", "segmentation", "depth", QUESTION_ANSWERING):
             for name in METHODS:
                 checked_options(name, preset_options(name, preset, task))
 

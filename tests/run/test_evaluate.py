@@ -18,6 +18,7 @@ from diffcern.methods import DiffusionClassifier
 from diffcern.report import summarise
 from diffcern.run.bench import Bench
 from diffcern.run.evaluate import evaluate
+from diffcern.run.opening import Opening
 from diffcern.run.spec import parse_spec
 from diffcern.run.store import RunFolder
 from diffcern.run.units import units
@@ -411,11 +412,25 @@ def test_a_tiny_image_is_skipped_where_it_cannot_be_shifted(table, tmp_path):
     assert {(cell["shift"], cell["n"], *cell["skipped"]) for cell in cells} == {("clean", 2), ("blur", 1, "1/x.png")}
 
 
-def test_workers_may_open_a_run_folder_at_the_same_moment(tmp_path):
+def test_workers_may_open_a_run_folder_at_the_same_moment(spec, tmp_path):
+    opening = Opening("classification", [], [], {"predictor": "x"}, {})
     with ThreadPoolExecutor(8) as pool:
-        folders = list(pool.map(lambda _: RunFolder(tmp_path / "run"), range(400)))
-    assert len(folders) == 400
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["records", "skipped", "timings"]
+        begun = list(pool.map(lambda _: RunFolder(tmp_path / "run").begin(spec, opening, 1), range(100)))
+    assert len(begun) == 100
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names >= {"records", "skipped", "timings", "spec.toml", "plan.json"}
+    assert not any("partial" in name for name in names)
+
+
+def test_no_model_is_loaded_beside_the_workers(spec, tmp_path, monkeypatch):
+    """The process that asks only writes: it may have no accelerator, and no memory for a second copy."""
+
+    def refuse(*arguments):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("diffcern.run.bench.load_models", refuse)
+    complete, _ = run(spec, tmp_path / "run", workers=2)
+    assert complete
 
 
 def test_the_order_is_drawn_from_the_seed(spec, table):

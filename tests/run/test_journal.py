@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from diffcern.errors import DiffcernError, UsageError
+from diffcern.run import columns
 from diffcern.run.journal import Journal, read_rows
 
 
@@ -195,3 +196,25 @@ def test_a_finished_table_that_is_damaged(tmp_path):
     pq.write_table(pa.table({"id": [1]}), tmp_path / "r.parquet")
     with pytest.raises(DiffcernError, match="Delete it"):
         read_rows(tmp_path / "r.parquet")
+
+
+def test_a_columns_type_does_not_depend_on_its_rows(tmp_path):
+    """A loss that no row has is a column of numbers all the same, and an image that could not be read lacks none."""
+    schemas = []
+    for name, rows in {"all": FULL, "none": [{"id": "a", "error": "unreadable"}], "plain": PLAIN}.items():
+        journal = Journal(tmp_path / f"{name}.parquet", {}, schema=columns.adapted(maps=False, batch=False))
+        for row in rows:
+            journal.add(row)
+        journal.finish()
+        schemas.append(pq.read_schema(tmp_path / f"{name}.parquet"))
+    assert schemas[0] == schemas[1] == schemas[2] == columns.adapted(maps=False, batch=False)
+
+
+FULL = [
+    {
+        **{"id": "a", "before": "x", "before_confidence": 0.5, "after": "y", "after_confidence": 0.5, "changed": True},
+        **{"loss_first": 0.1, "loss_last": 0.1, "steps": 1, "nfe_forward": 2, "nfe_backward": 2, "seconds": 1.0},
+        "error": None,
+    }
+]
+PLAIN = [{**FULL[0], "loss_first": None, "loss_last": None}]  # of source, which has no loss

@@ -146,7 +146,7 @@ def test_an_image_is_drawn_of_its_map(run):
         truth = decode_mask(stored, "2")
         ours = torch.tensor([1, 0, 2])[street.mask.clamp(max=2)]  # road, sky, car -> sky, road, car
         assert torch.equal(truth, torch.where(street.mask == VOID, VOID, ours))
-    told = task_of(run.predictor, run.prior).told(truth[None])
+    told = task_of(run.predictor, run.prior).condition_of_truth(truth[None])
     image = run.prior.decode(sample(run.prior, ["000002"], told, steps=3, solver="ddim"))[0]
     assert torch.allclose(decode(out / "generated" / "000002.png", "2"), image, atol=1 / 255)  # 8 bits
     other = run.prior.decode(sample(run.prior, ["000002"], Condition(), steps=3, solver="ddim"))[0]

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from diffcern.assets import asset
 from diffcern.data import load_questions
 from diffcern.data.scenes import scenes
-from diffcern.data.scenes.asking import KINDS
+from diffcern.data.scenes.asking import QUESTION_KINDS
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.predictors.question_answering import load_answerer
 from diffcern.train import loop
@@ -45,7 +45,7 @@ def schedule(images=64, **options):
 
 def test_everything_is_asked_about_every_scene(few):
     assert {entry.image[1] for entry in few.asked} == {0, 1, 2}
-    assert {entry.kind for entry in few.asked} <= set(KINDS)
+    assert {entry.kind for entry in few.asked} <= set(QUESTION_KINDS)
     asked_of_one = [(e.question, e.answer) for e in few.asked if e.image[1] == 0]
     assert len(set(asked_of_one)) == len(asked_of_one) > 3
     assert all(entry.answer in entry.choices for entry in few.asked)

@@ -113,14 +113,15 @@ def question_answering(folder: Path, count: int) -> tuple[Summary, Table]:
     """
     from diffcern.data.scenes.asking import questions
     from diffcern.fingerprints import fingerprint
-    from diffcern.methods.presets import QUESTIONS, preset_options
+    from diffcern.kinds import QUESTION_ANSWERING
+    from diffcern.methods.presets import preset_options
     from diffcern.predictors.question_answering import load_answerer
     from diffcern.priors import load_prior
     from diffcern.run.answer import answer_rows, purification
     from diffcern.tasks.question_answering import accuracies
 
     data, answerer = questions("test", count), load_answerer("embedded:scenes-answerer")
-    prior, options = load_prior("embedded:scenes-text"), preset_options(PURIFICATION, "small", QUESTIONS)
+    prior, options = load_prior("embedded:scenes-text"), preset_options(PURIFICATION, "small", QUESTION_ANSWERING)
     models = {"predictor": fingerprint(answerer), "prior": fingerprint(prior)}
     settings = {"task": "qa", "count": count, "shift": SHIFT, "severity": SEVERITY, "seed": SEED}
     settings |= {"method": PURIFICATION, "options": options, "fingerprints": models}

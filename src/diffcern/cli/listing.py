@@ -65,10 +65,8 @@ def listing(
 
 
 def _catalogue() -> dict[str, dict[str, str]]:
-    from diffcern.data import FORMS
+    from diffcern.data import FORMS, PAIR_FORMS, QUESTION_FORMS
     from diffcern.data.corruptions import COMMON, EXTRA
-    from diffcern.data.pairs import PAIR_FORMS
-    from diffcern.data.questions import QUESTION_FORMS
     from diffcern.data.scenes import Scenes
     from diffcern.data.shifts import SHIFTS
     from diffcern.methods import METHODS

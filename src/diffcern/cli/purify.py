@@ -25,6 +25,6 @@ def purify(
     the prior's resolution, or with --view whole all of it in its own.
     """
     made = job.carry_out(out, events=Bars())
-    typer.echo(f"{made.told}; look at {made.sheet}", err=True)
+    typer.echo(f"{made.in_words}; look at {made.sheet}", err=True)
     if made.skipped and strict:
         raise typer.Exit(1)

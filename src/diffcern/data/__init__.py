@@ -10,14 +10,15 @@ from typing import Any
 from diffcern.data import digits, imagenet, objectnet, scenes
 from diffcern.data.base import Batch, Dataset, Sample, Subset, collate, readable, subset
 from diffcern.data.corrupted import CifarC, imagenet_c
+from diffcern.data.examples import PAIR_FORMS, QUESTION_FORMS, load_pairs, load_questions
 from diffcern.data.folder import ImageFolder
 from diffcern.data.formats import is_image
 from diffcern.data.hub import HubImages
 from diffcern.data.imagenet import VARIANTS, ClassFolders
 from diffcern.data.images import UnreadableImage, check_pixels, decode, encode_png
-from diffcern.data.pairs import PAIR_FORMS, MatchingExample, Pairs, load_pairs
+from diffcern.data.pairs import MatchingExample, Pairs
 from diffcern.data.parquet import ParquetImages
-from diffcern.data.questions import QUESTION_FORMS, Question, Questions, load_questions
+from diffcern.data.questions import Question, Questions
 from diffcern.data.scenes import Scenes
 from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.plugins import PATH, announced, made

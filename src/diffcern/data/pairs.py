@@ -7,7 +7,7 @@ pairs sets an image and its caption against other captions, or against the image
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from diffcern.data.columns import texts, unique
 from diffcern.data.folder import ImageFolder, some
 from diffcern.data.images import UnreadableImage
 from diffcern.data.parquet import ParquetImages, read_columns
-from diffcern.errors import DiffcernError, UsageError, unknown
+from diffcern.errors import DiffcernError
 from diffcern.texts import read_json_lines
 
 SIDES = ("image_0", "image_1")  # of Winoground, as its captions
@@ -46,7 +46,7 @@ default_collate_fn_map[MatchingExample] = lambda items, *, collate_fn_map=None: 
 
 
 @dataclass(frozen=True)
-class Entry:
+class Paired:
     """An example before it is decoded: image k is row `images[k][1]` of the data set `images[k][0]`."""
 
     id: str
@@ -63,7 +63,7 @@ class Pairs:
     Raises `DiffcernError` for ids that are not unique.
     """
 
-    def __init__(self, name: str, entries: Sequence[Entry]) -> None:
+    def __init__(self, name: str, entries: Sequence[Paired]) -> None:
         self.name = name
         self.entries = entries
         self.ids = unique([entry.id for entry in entries], name)
@@ -83,22 +83,6 @@ class Pairs:
 
     def __iter__(self) -> Iterator[MatchingExample]:
         return (self[index] for index in range(len(self)))
-
-
-def load_pairs(name: str, max_side: int | None = None) -> Pairs:
-    """The images and captions that `name` stands for: one of the forms in `PAIR_FORMS`, or a path to a .parquet file.
-
-    max_side: see `images.decode`. Raises `UsageError` for an unknown name, `DiffcernError` for data that are missing
-    or cannot be used.
-    """
-    prefix, colon, rest = name.partition(":")
-    if colon and prefix in PAIRS:
-        if not rest:
-            raise UsageError(f"nothing follows {prefix!r} in the name of the pairs; the form is {PAIR_FORMS[prefix]}.")
-        return PAIRS[prefix](Path(rest).expanduser(), max_side)
-    if name.endswith(".parquet"):
-        return caption_pairs(Path(name).expanduser(), max_side)
-    raise unknown("image-text pairs", name, [*PAIR_FORMS.values(), "FILE.parquet"])
 
 
 def winoground(path: Path, max_side: int | None = None) -> Pairs:
@@ -121,7 +105,7 @@ def winoground(path: Path, max_side: int | None = None) -> Pairs:
     for number, (id_, row) in enumerate(zip(ids, rows, strict=True)):
         captions = tuple(_text(row[column], column, id_, path) for column in CAPTIONS)
         tags = {column: _tag(row[column], column, id_, path) for column in TAGS if column in row}
-        entries.append(Entry(id_, tuple((side, number) for side in sides), captions, tags))
+        entries.append(Paired(id_, tuple((side, number) for side in sides), captions, tags))
     return Pairs("winoground", entries)
 
 
@@ -148,29 +132,8 @@ def caption_pairs(path: Path, max_side: int | None = None) -> Pairs:
         for row in rows:
             said += _listed(negatives[row], "negatives", id_, path)
         captions = tuple(_text(text, "caption", id_, path) for text in said)
-        entries.append(Entry(id_, tuple((images, row) for row in rows), captions, {}))
+        entries.append(Paired(id_, tuple((images, row) for row in rows), captions, {}))
     return Pairs(images.name, entries)
-
-
-def _embedded(path: Path, max_side: int | None) -> Pairs:
-    # made of this module's pairs: imported here, lest the two import each other
-    from diffcern.data.scenes import NAMES, matching, side_within
-
-    if path.as_posix() not in NAMES:
-        raise unknown("embedded pairs", path.as_posix(), NAMES)
-    return matching.pairs(NAMES[path.as_posix()], side=side_within(max_side))
-
-
-PAIRS: dict[str, Callable[[Path, int | None], Pairs]] = {
-    "winoground": winoground,
-    "pairs": caption_pairs,
-    "embedded": _embedded,
-}
-PAIR_FORMS = {
-    "winoground": "winoground:PATH",
-    "pairs": "pairs:FILE.parquet",
-    "embedded": "embedded:scenes[/SPLIT]",
-}
 
 
 def _files(folder: Path, sides: Sequence[Sequence[str]], max_side: int | None) -> list[Dataset]:

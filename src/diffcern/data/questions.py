@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from diffcern.data.base import Dataset
 from diffcern.data.columns import unique
 from diffcern.data.images import UnreadableImage
 from diffcern.data.parquet import ParquetImages, read_columns
-from diffcern.errors import DiffcernError, UsageError, unknown
+from diffcern.errors import DiffcernError
 
 
 @dataclass(frozen=True)
@@ -76,22 +76,6 @@ class Questions:
         return (self[index] for index in range(len(self)))
 
 
-def load_questions(name: str, max_side: int | None = None) -> Questions:
-    """The questions that `name` stands for: one of the forms in `QUESTION_FORMS`.
-
-    max_side: see `images.decode`. Raises `UsageError` for an unknown name, `DiffcernError` for data that are missing
-    or cannot be used.
-    """
-    prefix, colon, rest = name.partition(":")
-    if not colon or prefix not in QUESTIONS:
-        raise unknown("questions", name, QUESTION_FORMS.values())
-    if not rest:
-        raise UsageError(
-            f"nothing follows {prefix!r} in the name of the questions; the form is {QUESTION_FORMS[prefix]}."
-        )
-    return QUESTIONS[prefix](rest, max_side)
-
-
 def question_table(name: str, max_side: int | None = None) -> Questions:
     """A table with an image, a question and its answer in every row, in Parquet as of `ParquetImages`.
 
@@ -110,19 +94,6 @@ def question_table(name: str, max_side: int | None = None) -> Questions:
         kind = _text(kinds[row], "kind", id_, path) if kinds[row] not in (None, "") else ""
         asked.append(Asked(id_, (images, row), question, answer, choices, kind))
     return Questions(images.name, asked)
-
-
-def _embedded(rest: str, max_side: int | None) -> Questions:
-    # asks in the terms of this module: imported here, lest the two import each other
-    from diffcern.data.scenes import NAMES, asking, side_within
-
-    if rest not in NAMES:
-        raise unknown("embedded questions", rest, NAMES)
-    return asking.questions(NAMES[rest], side=side_within(max_side))
-
-
-QUESTIONS: dict[str, Callable[[str, int | None], Questions]] = {"embedded": _embedded, "questions": question_table}
-QUESTION_FORMS = {"embedded": "embedded:scenes[/SPLIT]", "questions": "questions:FILE.parquet"}
 
 
 def _choices(values: object, answer: str, id_: str, where: Path) -> tuple[str, ...]:

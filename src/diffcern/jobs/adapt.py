@@ -70,6 +70,7 @@ class Adapt(RowsJob):
     seed: Seed = 0
 
     def load(self, out: Path | None, events: Events) -> Work:
+        from diffcern.run import columns
         from diffcern.run.maps import adapt_maps, check_maps_folder
         from diffcern.run.order import shuffled, warned
         from diffcern.run.predict import adapt_rows, answers, digests
@@ -114,7 +115,8 @@ class Adapt(RowsJob):
             return adapt_rows(predictor, warned(found, events.say) if beside and not self.shuffle else found)
 
         digest = None if beside else digests(dataset)
-        return Work("adapting", settings, len(dataset), rows, digest, not beside, method.evaluations)
+        schema = columns.adapted(dense, method.needs_batch)
+        return Work("adapting", settings, len(dataset), rows, digest, not beside, method.evaluations, schema)
 
     def _check(self, method: Method, given: Asked) -> None:
         """Raises UsageError where the images at a time, or their order, are not for such a method."""

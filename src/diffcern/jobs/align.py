@@ -126,7 +126,7 @@ class Align(Job):
                 resynthesis=not self.skip_resynthesis,
                 recipe=asdict(subject.recipe),
                 seed=self.seed,
-                **{"per_class": 1, **material.told},
+                **{"per_class": 1, **material.stated},
             )
             how: dict[str, Any] = {"batch_size": self.batch_size}
             with events.stages() as report:

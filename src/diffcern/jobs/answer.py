@@ -64,16 +64,18 @@ class Answer(RowsJob):
         from diffcern.devices import device_named
         from diffcern.errors import UsageError
         from diffcern.fingerprints import fingerprint
-        from diffcern.methods.presets import QUESTIONS, preset_options
+        from diffcern.kinds import QUESTION_ANSWERING
+        from diffcern.methods.presets import preset_options
         from diffcern.predictors.question_answering import load_answerer
-        from diffcern.run.answer import METHODS, answer_rows, check_shift, purification
+        from diffcern.run.answer import PURIFICATIONS, answer_rows, check_shift, purification
+        from diffcern.run.columns import answered
         from diffcern.run.models import load_models
         from diffcern.run.spec import parse_models
 
-        if self.method not in METHODS:
-            raise UsageError(f"--method is one of {', '.join(METHODS)}, not {self.method!r}")
+        if self.method not in PURIFICATIONS:
+            raise UsageError(f"--method is one of {', '.join(PURIFICATIONS)}, not {self.method!r}")
         check_shift(self.shift, self.severity)
-        options = {**preset_options(self.method, self.preset, QUESTIONS), **self.options}
+        options = {**preset_options(self.method, self.preset, QUESTION_ANSWERING), **self.options}
         device = device_named(self.device)
         data = load_questions(self.questions, max_side=self.max_side)
         answerer = load_answerer(self.predictor, allow_pickle=self.allow_pickle).to(device)
@@ -93,7 +95,7 @@ class Answer(RowsJob):
             how: dict[str, Any] = {name: getattr(self, name) for name in ("shift", "severity", "seed", "batch_size")}
             return answer_rows(data, answerer, cleaning, **how, done=done)
 
-        return Work("answering", settings, len(data), rows)
+        return Work("answering", settings, len(data), rows, schema=answered(cleaning is not None))
 
     @staticmethod
     def scores(rows: Sequence[Row]) -> list[Row]:

@@ -51,6 +51,7 @@ class Classify(RowsJob):
     seed: Seed = 0
 
     def load(self, out: Path | None, events: Events) -> Work:
+        from diffcern.run.columns import CLASSIFIED
         from diffcern.run.predict import classify_rows, digests
 
         given = asked(self, {"prior": self.prior}, "diffusion-classifier", {"view": self.view, **self.options})
@@ -60,5 +61,5 @@ class Classify(RowsJob):
             return classify_rows(given.dataset, given.method, classes, seed=self.seed, device=device, done=done)
 
         settings = {**given.settings, "fingerprints": given.models.fingerprints(), "seed": self.seed}
-        digest = digests(given.dataset) if out else None
-        return Work("classifying", settings, len(given.dataset), rows, digest, True, given.method.evaluations)
+        digest, count = digests(given.dataset) if out else None, given.method.evaluations
+        return Work("classifying", settings, len(given.dataset), rows, digest, evaluations=count, schema=CLASSIFIED)

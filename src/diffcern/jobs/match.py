@@ -53,12 +53,13 @@ class Match(RowsJob):
         return OF_PRIORS, "only with --prior; a predictor is asked once, in float32"
 
     def load(self, out: Path | None, events: Events) -> Work:
-        from diffcern.data.pairs import load_pairs
+        from diffcern.data import load_pairs
         from diffcern.devices import device_named
         from diffcern.draws import check_draws
         from diffcern.fingerprints import fingerprint
         from diffcern.likelihood import check_norm
         from diffcern.priors import TextPrior
+        from diffcern.run import columns
         from diffcern.run.match import contrastive_rows, load_contrastive, match_rows
         from diffcern.run.models import load_models
         from diffcern.run.spec import parse_models
@@ -87,7 +88,9 @@ class Match(RowsJob):
             options = {name: getattr(self, name) for name in ("draws", "strategy", "weighting", "norm", "view", "seed")}
             settings |= {**asked, **options, "fingerprints": models.fingerprints()}
             matched = partial(match_rows, data, models.prior, **options, rows=self.rows)
-        return Work("matching", settings, len(data), lambda done: matched(done=done))
+        tags = {tag for entry in data.entries for tag in entry.tags}
+        schema = columns.matched(named is not None, tags)
+        return Work("matching", settings, len(data), lambda done: matched(done=done), schema=schema)
 
     @staticmethod
     def scores(rows: Sequence[Row]) -> list[Row]:

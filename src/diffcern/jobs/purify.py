@@ -42,7 +42,7 @@ class Folder:
         return sum(bool(row["error"]) for row in self.rows)
 
     @property
-    def told(self) -> str:
+    def in_words(self) -> str:
         """In words."""
         made = len(self.rows) - self.skipped
         return f"{made} images purified into {self.out}, {self.there} were there, {self.skipped} skipped"
@@ -116,5 +116,5 @@ class Purify(Job):
                 heard(row)
         folder = Folder(out, rows, len(dataset) - len(rows), out)
         if folder.skipped == len(dataset):
-            raise DiffcernError(folder.told)
+            raise DiffcernError(folder.in_words)
         return Folder(out, rows, folder.there, write_sheet(dataset, out, self.view))

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from diffcern.jobs.base import Events, Job, Row, Silent, keeping
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from diffcern.run.journal import Journal
 
 
@@ -21,7 +23,7 @@ class Work:
     settings: what its rows depend on, fingerprints of the models too; rows made under others are not gone on with.
     total: how many rows there will be. rows: makes those whose ids are not among the ones it is given. digest: of what
     a row answers about, by id. alone: whether a row depends on no other, so that those of an interrupted run are kept.
-    evaluations: of the denoiser for a row, 0 where that is not known.
+    evaluations: of the denoiser for a row, 0 where that is not known. schema: of the table.
     """
 
     what: str
@@ -31,6 +33,7 @@ class Work:
     digest: Callable[[str], str] | None = None
     alone: bool = True
     evaluations: int = 0
+    schema: pa.Schema | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class RowsJob(Job):
         work = self.load(out, events)
         journal = None
         if out:
-            journal = Journal(out, work.settings, overwrite=overwrite, digest=work.digest)
+            journal = Journal(out, work.settings, overwrite=overwrite, digest=work.digest, schema=work.schema)
             if not work.alone:
                 journal.restart()
         table = Table(collect(work, journal, events), out=out)

@@ -13,8 +13,8 @@ import torch
 from diffcern.errors import UsageError
 from diffcern.jobs.images import check_templates
 from diffcern.jobs.train import named_data
+from diffcern.kinds import QUESTION_ANSWERING
 from diffcern.labels import vocabulary_of
-from diffcern.methods.presets import QUESTIONS
 from diffcern.methods.purification import PURIFIERS, unused_predictor
 from diffcern.predictors import Predictor
 from diffcern.predictors.question_answering import load_answerer
@@ -24,7 +24,7 @@ from diffcern.run.spec import parse_models
 from diffcern.train.align import Learner, Material
 from diffcern.train.finetune_answerer import AnswererLearner, Tuning
 from diffcern.train.finetune_predictor import MAP_RECIPES, RECIPES, PredictorLearner, Recipe
-from diffcern.train.materials.captions import CaptionMaterial, told_of
+from diffcern.train.materials.captions import CaptionMaterial, drawings_of
 from diffcern.train.materials.classes import Classes
 from diffcern.train.materials.maps import MapMaterial, choose_maps, kept_maps, telling
 
@@ -193,7 +193,7 @@ class OfQuestions(Subject):
 
     def __init__(self, job: Align) -> None:
         super().__init__(job)
-        self.task = QUESTIONS
+        self.task = QUESTION_ANSWERING
 
     def check(self) -> None:
         if self.job.count is None:
@@ -221,7 +221,7 @@ class OfQuestions(Subject):
         learner = AnswererLearner(answerer, self.recipe)
 
         def material(out: Path) -> CaptionMaterial:
-            return CaptionMaterial(told_of(job.captions or "embedded:scenes/train", job.count or 0, job.seed))
+            return CaptionMaterial(drawings_of(job.captions or "embedded:scenes/train", job.count or 0, job.seed))
 
         return Drawn(answerer, unused_predictor(), generator, prior, learner, material)
 

@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -33,11 +33,14 @@ class Method(ABC):
     tasks: rows of `kinds.KINDS` that it is for. needs_batch: it reads statistics of the batch, so that its answer for
     one image depends on the others; one that mixes them with the source's has a source_count above 0, and can answer
     for one image alone. evaluations: how often it asks the denoiser for an image, at most, for whoever waits. loaded:
-    the fingerprint of what it loaded itself.
+    the fingerprint of what it loaded itself. small: the options of that preset, see `presets.py`; small_for: those that
+    a task has over these.
     """
 
     tasks: tuple[str, ...] = (CLASSIFICATION.name,)
     needs_batch: bool = False
+    small: ClassVar[Mapping[str, Any]] = {}
+    small_for: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     source_count: float = 0.0
     evaluations: int = 0
     loaded: str = ""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +35,8 @@ class DiffusionClassifier(Method):
     is shown of an image, the "centre" square (as published) or the "whole" of it, squeezed.
     Defaults: DiT's 250 evenly spaced timesteps, a noise bank shared by all images, l2.
     """
+
+    small: ClassVar[Mapping[str, Any]] = {"draws": 16, "weighting": "x0"}
 
     def __init__(
         self,

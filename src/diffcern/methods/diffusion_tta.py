@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from torch import Tensor
 from diffcern.draws import Draws, check_draws, draw
 from diffcern.errors import UsageError
 from diffcern.familiarity import strangeness, threshold
-from diffcern.kinds import KINDS
+from diffcern.kinds import DEPTH, KINDS, SEGMENTATION
 from diffcern.likelihood import ConditionGradient, condition_gradient
 from diffcern.methods.base import (
     Count,
@@ -57,6 +57,21 @@ PUBLISHED = {
 RATES = {"adam": 1e-5, "sgd": 5e-3, "adamw": 8e-5}  # published beside each optimiser
 
 
+SMALL: dict[str, Any] = {
+    "steps": 5,
+    "draws": 16,
+    "strategy": "stratified",
+    "weighting": "x0",
+    "optimizer": "sgd",
+    "learning_rate": 0.05,
+    "temperature": 2.0,
+}
+SMALL_FOR: dict[str, dict[str, Any]] = {
+    SEGMENTATION.name: {"learning_rate": 0.2},
+    DEPTH.name: {"optimizer": "adam", "learning_rate": 1e-4, "temperature": 1.0},
+}
+
+
 @dataclass(frozen=True)
 class TTAState:
     """The adapted weights of the predictor and, where it is adapted too, of the prior."""
@@ -84,6 +99,8 @@ class DiffusionTTA(Method):
     (source_count as in BN-adapt) under the diffusion gradient; needs a batch.
     """
 
+    small: ClassVar[Mapping[str, Any]] = {**SMALL, "adapt_prior": False}
+    small_for: ClassVar[Mapping[str, Mapping[str, Any]]] = SMALL_FOR
     tasks = tuple(KINDS)
 
     @classmethod

@@ -7,8 +7,9 @@ The denoiser is evaluated once per chosen class: the top-k and some others. As p
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -53,6 +54,8 @@ class Dusa(Method):
     multiplies the normalised logits (1: as published). The answer is the logits from before the step, as in TENT: every
     image is predicted once.
     """
+
+    small: ClassVar[Mapping[str, Any]] = {"adapt_prior": False, "others": "uniform"}
 
     def __init__(
         self,

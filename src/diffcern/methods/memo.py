@@ -6,7 +6,8 @@ minimise  H(m) = -sum_k m_k log m_k,    m = (1/B) sum_b p(y | a_b(x)),    a_b fr
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -36,6 +37,8 @@ class Memo(Method):
     crops: crop and mirror each view at random before, as published ("resized" crops of all sizes, as for ImageNet, or
     "shifted" by up to an eighth, as for CIFAR), or "none" where not every label survives that.
     """
+
+    small: ClassVar[Mapping[str, Any]] = {"views": 32, "learning_rate": 1e-3, "crops": "none"}
 
     def __init__(
         self,

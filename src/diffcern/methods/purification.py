@@ -7,8 +7,9 @@ Each differs in how far it noises, what guides it back, and how the two answers 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from diffcern.errors import DiffcernError, UsageError
 from diffcern.feature_guides import MarginalEntropy, PatchContrast, StyleDirection
 from diffcern.fingerprints import fingerprint
 from diffcern.guides import Border, Energy, Form, Guide, LowPass, mean_square
-from diffcern.kinds import KINDS
+from diffcern.kinds import DEPTH, KINDS, QUESTION_ANSWERING, SEGMENTATION
 from diffcern.memory import check_memory
 from diffcern.methods.base import Count, Method, frozen_copy, frozen_view
 from diffcern.methods.source import Source
@@ -131,6 +132,8 @@ class DiffPure(Purified):
     for other runs; "" keeps none.
     """
 
+    small: ClassVar[Mapping[str, Any]] = {"start": 199, "steps": 10, "solver": "ddpm", "clip": True}
+
     def __init__(
         self,
         predictor: Predictor,
@@ -160,6 +163,19 @@ class DDA(Purified):
     takes one norm over a batch of B images, which makes its weight about w / sqrt(B); B = 4 gives the published
     figures' strength, whatever the batch here.
     """
+
+    small: ClassVar[Mapping[str, Any]] = {
+        "start": 399,
+        "steps": 20,
+        "weight": 0.1,
+        "form": "estimate",
+        "border": "inside",
+        "bounded": False,
+    }
+    # coarser images cost maps and places more than they cost a class
+    small_for: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        task: {"start": 199, "weight": 0.4} for task in (SEGMENTATION.name, DEPTH.name, QUESTION_ANSWERING)
+    }
 
     def __init__(
         self,
@@ -199,6 +215,16 @@ class GDA(Purified):
     predictor. scaled, mixed: the published gradient, times the step's variance, of energies that look at what is known
     at that time (see `guides.Guide`). The paper gives no weights that fit any prior; these are ours.
     """
+
+    small: ClassVar[Mapping[str, Any]] = {
+        "start": 399,
+        "steps": 20,
+        "form": "estimate",
+        "scaled": False,
+        "mixed": False,
+        "entropy": 0.01,
+        "mse": 100.0,
+    }
 
     def __init__(
         self,

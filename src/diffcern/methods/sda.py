@@ -9,15 +9,16 @@ of two depth maps is their mean.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from diffcern.alignment import PREDICTOR, read_alignment
 from diffcern.copies import duplicate
 from diffcern.errors import UsageError
 from diffcern.fingerprints import fingerprint
 from diffcern.methods.base import Count, Method
-from diffcern.methods.diffusion_tta import DiffusionTTA
+from diffcern.methods.diffusion_tta import SMALL, SMALL_FOR, DiffusionTTA
 from diffcern.methods.purification import Ensemble, Purified, purifier_of
 from diffcern.methods.source import Source
 from diffcern.predictors import Predictor
@@ -56,6 +57,9 @@ class SDAWithTTA(Purified):
     feedback: which of them, "source" (f on the image), "aligned" (f' on the purified image) or "both". The options
     between `feedback` and `ensemble` are Diffusion-TTA's, the others SDA's.
     """
+
+    small: ClassVar[Mapping[str, Any]] = SMALL
+    small_for: ClassVar[Mapping[str, Mapping[str, Any]]] = SMALL_FOR
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ from diffcern.weights import check_described, check_fit, check_loaded, check_net
 
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 METRIC = ("glpn", "zoedepth", "depth_pro")
-TASKS: dict[TaskName, str] = {
+TASK_OF_CLASS: dict[TaskName, str] = {
     "classification": "ForImageClassification",
     "segmentation": "ForSemanticSegmentation",
     "depth": "ForDepthEstimation",
@@ -75,7 +75,7 @@ def _read(folder: Path, name: str, vocabulary: Vocabulary | None, weights: Store
             raise DiffcernError(f"{folder / file} must be a JSON object, as transformers writes it")
     processor = transformers.AutoImageProcessor.from_pretrained(folder, trust_remote_code=trust)
     options = preprocessing(processor, name)
-    model, missing = _load(f"AutoModel{TASKS[task] if task else ''}", folder, name, weights, trust)
+    model, missing = _load(f"AutoModel{TASK_OF_CLASS[task] if task else ''}", folder, name, weights, trust)
     if task is not None:
         labels = label_space(_names(config, name)) if KINDS[task].classes else Labels(())
         network: nn.Module = Output(model, KINDS[task].keys[0])
@@ -136,7 +136,7 @@ def _check_size(predictor: Predictor, config: Any, name: str) -> None:
 def _task(config: Any, name: str) -> TaskName | None:
     """None for an open vocabulary. Raises DiffcernError for a model that is no predictor."""
     architectures = config.architectures or []
-    for task, suffix in TASKS.items():
+    for task, suffix in TASK_OF_CLASS.items():
         if any(suffix in architecture for architecture in architectures):
             return task
     if config.model_type in OPEN_VOCABULARY:

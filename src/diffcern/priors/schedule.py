@@ -11,7 +11,12 @@ from torch import Tensor
 
 from diffcern.errors import DiffcernError
 
-KINDS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v", "flow_prediction": "flow"}  # diffusers' -> ours
+PREDICTION_KINDS = {  # diffusers' -> ours
+    "epsilon": "eps",
+    "sample": "x0",
+    "v_prediction": "v",
+    "flow_prediction": "flow",
+}
 
 
 @dataclass(frozen=True)
@@ -31,10 +36,10 @@ def schedule_of(scheduler: Any) -> Schedule:
     """
     if isinstance(scheduler, FlowMatchEulerDiscreteScheduler | FlowMatchHeunDiscreteScheduler):
         return _flow(scheduler.config.num_train_timesteps, scheduler.config.shift)
-    kind = KINDS.get(scheduler.config.get("prediction_type", "epsilon"))
+    kind = PREDICTION_KINDS.get(scheduler.config.get("prediction_type", "epsilon"))
     if kind is None:
         raise DiffcernError(
-            f"the prior's scheduler predicts {scheduler.config.prediction_type!r}; known: {', '.join(KINDS)}"
+            f"the prior's scheduler predicts {scheduler.config.prediction_type!r}; known: {', '.join(PREDICTION_KINDS)}"
         )
     if kind == "flow":  # a DPM-Solver or UniPC that is set up for a flow model
         return _flow(scheduler.config.num_train_timesteps, scheduler.config.get("flow_shift", 1.0))

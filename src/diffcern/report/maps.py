@@ -23,7 +23,7 @@ NAMED = 24  # classes in the legend
 COLOURS = "magma_r"  # of depths: light is near
 
 PICTURES = pa.schema([*(RECORDS.field(name) for name in KEY), ("png", pa.binary())])
-TRUTHS = pa.schema([RECORDS.field("id"), ("png", pa.binary())])
+TRUTH_PICTURES = pa.schema([RECORDS.field("id"), ("png", pa.binary())])
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Maps:
+class MapPictures:
     """Rows in the order of the shifts, and the colours of the classes that the truths show (name, CSS)."""
 
     rows: list[Row]
     classes: list[tuple[str, str]]
 
 
-def build_maps(run: Run) -> Maps | None:
+def build_maps(run: Run) -> MapPictures | None:
     """Images of every shift at its highest severity; None where no answers were kept.
 
     The choice is blind to how well they look: each shift goes on in the list of images where the last one stopped.
@@ -65,7 +65,7 @@ def build_maps(run: Run) -> Maps | None:
     if not all(file.is_file() for file in files):
         return None
     rows = {(row["shift"], row["severity"], row["id"]): row for row in read_table(files[0], EXAMPLES).to_pylist()}
-    truths = {row["id"]: row["png"] for row in read_table(files[1], TRUTHS).to_pylist()}
+    truths = {row["id"]: row["png"] for row in read_table(files[1], TRUTH_PICTURES).to_pylist()}
     pictures = {
         (row["shift"], row["severity"], row["id"], row["entry"]): row["png"]
         for table in by_cell(run.path / "answers", PICTURES).values()
@@ -83,7 +83,7 @@ def build_maps(run: Run) -> Maps | None:
         if answers:
             found.append(_row(run, key, rows[key]["image"], truths[key[2]], answers))
     shown = {row.id for row in found}
-    return Maps(found, _classes(run, [truths[id] for id in truths if id in shown])) if found else None
+    return MapPictures(found, _classes(run, [truths[id] for id in truths if id in shown])) if found else None
 
 
 def _row(run: Run, key: tuple[str, int, str], image: bytes, truth: bytes, answers: dict[str, bytes]) -> Row:

@@ -83,7 +83,7 @@ class EntryRow(BaseModel):
 
 
 @dataclass(frozen=True)
-class Entry:
+class ReportedEntry:
     """One configured method: a row of every table."""
 
     name: str
@@ -133,7 +133,7 @@ class Run:
     dataset: str
     task: str
     images: int | None
-    entries: list[Entry]
+    entries: list[ReportedEntry]
     classes: list[str]
     spec: str
     cells: dict[tuple[str, str, int], Cell]
@@ -267,11 +267,11 @@ def _statistics(rows: pa.Table) -> NDArray[Any]:
     return np.where(target[:, None] >= 0, np.stack([right, np.ones(len(target))], 1), np.nan)
 
 
-def _entries(file: Path, methods: dict[str, str]) -> list[Entry]:
+def _entries(file: Path, methods: dict[str, str]) -> list[ReportedEntry]:
     """Described entries first, in their order, then any others that have records."""
     rows: tuple[EntryRow, ...] = _described(file, tuple[EntryRow, ...], ())
     described = [
-        Entry(
+        ReportedEntry(
             name=row.entry,
             method=row.method or methods.get(row.entry, ""),
             protocol=row.protocol,
@@ -284,7 +284,7 @@ def _entries(file: Path, methods: dict[str, str]) -> list[Entry]:
     known = {entry.name for entry in described}
     if len(known) < len(described):
         raise DiffcernError(f"{file} describes an entry twice. Run the benchmark again to rewrite it.")
-    return described + [Entry(name, method) for name, method in methods.items() if name not in known]
+    return described + [ReportedEntry(name, method) for name, method in methods.items() if name not in known]
 
 
 def _described(file: Path, kind: Any, default: Any) -> Any:

@@ -18,7 +18,7 @@ from diffcern.files import write_whole
 from diffcern.kinds import KINDS
 from diffcern.metrics import wilson
 from diffcern.report.estimates import estimates
-from diffcern.report.records import Cell, Entry, Run, load
+from diffcern.report.records import Cell, ReportedEntry, Run, load
 
 SOURCE = "source"  # the entry that every other one is compared with
 CLEAN = "clean"
@@ -59,7 +59,7 @@ def summarise_run(run: Run) -> list[dict[str, Any]]:
     met = {c: set().union(*([*cell.ids, *cell.skipped] for cell in _column(run, c))) for c in conditions}
     planned = [run.images or len(met[c]) for c in conditions]
 
-    def row(metric: str, entry: Entry, shift: str, severity: int | None, columns: list[int]) -> dict[str, Any]:
+    def row(metric: str, entry: ReportedEntry, shift: str, severity: int | None, columns: list[int]) -> dict[str, Any]:
         cells = [run.cells[entry.name, *conditions[c]] for c in columns]
         value, change = (known.get((metric, entry.name)) for known in (own, changes))
         difference = change.over(columns) if change else None

@@ -25,7 +25,7 @@ from diffcern.priors import Prior
 from diffcern.purifier import Purifier
 from diffcern.run.batch import batch_of
 
-METHODS = ("diffpure", "dda", "sda")
+PURIFICATIONS = ("diffpure", "dda", "sda")
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Purification:
 
 
 def purification(method: str, options: Mapping[str, Any], answerer: Answerer, prior: Prior) -> Purification:
-    """One of `METHODS` by its options, as `diffcern adapt` takes them.
+    """One of `PURIFICATIONS` by its options, as `diffcern adapt` takes them.
 
     Raises UsageError for unknown methods and options, and as `methods.sda.SDA` where sda's folder is not of these
     models; DiffcernError where that is not finished.
     """
-    if method not in METHODS:
-        raise UsageError(f"questions are answered after {', '.join(METHODS)}, not {method!r}")
+    if method not in PURIFICATIONS:
+        raise UsageError(f"questions are answered after {', '.join(PURIFICATIONS)}, not {method!r}")
     chosen = checked_options(method, options)
     if chosen.get("skip") is not None:
         raise UsageError("every image is purified where questions are answered: leave skip out")

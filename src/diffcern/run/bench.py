@@ -48,8 +48,7 @@ class Bench:
     def __init__(self, spec: Spec, device: torch.device) -> None:
         self.spec = spec
         self.device = device
-        images = load_images(spec.data.dataset, spec.models.task, spec.data.class_names)
-        self.dataset: Dataset = subset(images, spec.data.count, spec.seed, spec.data.skip)
+        self.dataset: Dataset = images_of(spec)
         order = torch.randperm(len(self.dataset), generator=generator(spec.seed, "order")).tolist()
         self.order: list[int] = order
         self.dense = KINDS[spec.models.task].dense  # an answer at every pixel
@@ -216,6 +215,12 @@ class Bench:
             )
 
 
+def images_of(spec: Spec) -> Dataset:
+    """Those that a bench is about, before they are shuffled."""
+    images = load_images(spec.data.dataset, spec.models.task, spec.data.class_names)
+    return subset(images, spec.data.count, spec.seed, spec.data.skip)
+
+
 def _resolved(entry: Entry) -> dict[str, Any]:
     """The options of an entry as its method takes them: those given, else the constructor's defaults."""
     parameters = inspect.signature(method_class(entry.method)).parameters
@@ -232,14 +237,11 @@ def _check_renditions(dataset: Dataset, spec: Spec) -> None:
 
 @dataclass(frozen=True)
 class Runner:
-    """What does a bench's units: with the models that are there, or in another process with ones that it loads."""
+    """What does a bench's pieces of work, each of which says how (`do`), with models that it loads where it is."""
 
     spec: Spec
     device: torch.device
-    bench: Bench | None = None
 
-    def __call__(self) -> Callable[[Unit], Done]:
-        return (self.bench or Bench(self.spec, self.device)).run
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "bench": None}  # models do not travel
+    def __call__(self) -> Callable[[Any], Any]:
+        bench = Bench(self.spec, self.device)
+        return lambda piece: piece.do(bench)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from diffcern.errors import UsageError
-from diffcern.run.bench import Bench, Runner
+from diffcern.run.bench import Runner, images_of
 from diffcern.run.executors import Executor, InProcess, Processes
-from diffcern.run.pictures import examples, truths
+from diffcern.run.opening import Open
 from diffcern.run.spec import Spec, check_same
-from diffcern.run.store import RunFolder, check_fingerprint
+from diffcern.run.store import RunFolder
 from diffcern.run.units import Done, Unit, units
 
 
@@ -37,36 +38,37 @@ def evaluate(
     if workers > 1 and device.type != "cpu":
         raise UsageError(f"several workers share a CPU, not {device}: leave --workers at 1")
     check_same(spec, out)
-    bench = Bench(spec, device)
-    entries = bench.entry_rows()
-    fingerprint = bench.fingerprint()
-    check_fingerprint(out, fingerprint)
-    folder = RunFolder(out)
-    folder.write_text("spec.toml", spec.to_toml())
-    folder.write_json("fingerprint.json", fingerprint)
-    folder.write_json("classes.json", list(bench.task.class_names))
-    folder.write_json("entries.json", entries)
-    plan = {"task": bench.task.name, "images": len(bench.order), "conditions": spec.shifts.cells}
-    folder.write_json("plan.json", plan)
-    if not (out / "examples.parquet").is_file():
-        folder.write_table("examples.parquet", examples(bench))
-    if bench.dense and not (out / "truths.parquet").is_file():
-        folder.write_table("truths.parquet", truths(bench))
-    work = units(spec, len(bench.order))
-    todo = [unit for unit in work[shard[0] :: shard[1]] if not folder.done(unit.name, unit.stop - unit.start)]
-    mine = len(work[shard[0] :: shard[1]])
-    done = mine - len(todo)
+    images, folder = len(images_of(spec)), RunFolder(out)
+    work = units(spec, images)
+    mine = work[shard[0] :: shard[1]]
+    todo = [unit for unit in mine if not folder.done(unit.name, unit.stop - unit.start)]
+    done, opened, early = len(mine) - len(todo), False, list[tuple[Unit, Done]]()
 
-    def finished(unit: Unit, result: Done) -> None:
+    def say() -> None:
+        if done < len(mine):
+            progress(done, len(mine), todo[len(todo) - len(mine) + done].title)
+
+    def write(unit: Unit, result: Done) -> None:
         nonlocal done
         folder.write_unit(unit.name, result)
         done += 1
-        if done < mine:
-            progress(done, mine, todo[len(todo) - mine + done].title)
+        say()
+
+    def finished(piece: Open | Unit, result: Any) -> None:
+        nonlocal opened
+        if isinstance(piece, Open):
+            folder.begin(spec, result, images)
+            opened = True
+            say()
+            for unit, waiting in early:
+                write(unit, waiting)
+        elif opened:
+            write(piece, result)
+        else:  # of another worker, while the first one still opens
+            early.append((piece, result))
 
     executor = executor or (Processes(workers) if workers > 1 and len(todo) > 1 else InProcess())
-    if todo:
-        progress(done, mine, f"starting {workers} workers" if isinstance(executor, Processes) else todo[0].title)
-        executor.map(Runner(spec, device, bench), todo, finished)
-    progress(mine, mine, "done")
+    pieces: list[Open | Unit] = [Open(folder.lacks), *todo]
+    executor.map(Runner(spec, device), pieces, finished)
+    progress(len(mine), len(mine), "done")
     return all(folder.done(unit.name, unit.stop - unit.start) for unit in work), folder.skipped()

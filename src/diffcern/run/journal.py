@@ -46,7 +46,8 @@ class Journal:
     settings, a line that is not what was written (a last one that was torn is left out) or a journal that another
     command is writing.
 
-    digest: of what a row answers about, by id; where that has changed since, the row is no answer any more.
+    digest: of what a row answers about, by id; where that has changed since, the row is no answer any more. schema: of
+    the table, whatever the rows; columns that it does not name are taken as they are.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Journal:
         *,
         overwrite: bool = False,
         digest: Callable[[str], str] | None = None,
+        schema: pa.Schema | None = None,
     ) -> None:
         check_out(out, overwrite)
         self.out = out
@@ -64,6 +66,7 @@ class Journal:
         self.rows: list[dict[str, Any]] = []
         self._older = 0
         self._digest = digest or (lambda id_: "")
+        self._schema = schema or pa.schema([])
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("ab+")
@@ -159,9 +162,10 @@ class Journal:
         """Writes the table whole, in the order of ids, and removes the journal. Raises DiffcernError where the rows of
         an older journal, which has no checksums, are not of one form."""
         rows = sorted(self.rows, key=lambda row: row["id"])
-        names = dict.fromkeys(name for row in rows for name in row)  # an unreadable image has but two of them
+        types = dict(zip(self._schema.names, self._schema.types, strict=True))
+        names = dict.fromkeys([*types, *(name for row in rows for name in row)])
         try:
-            columns = {name: pa.array([row.get(name) for row in rows]) for name in names}
+            columns = {name: pa.array([row.get(name) for row in rows], types.get(name)) for name in names}
         except pa.ArrowException as error:
             raise DiffcernError(
                 f"{self.path} holds rows of several forms ({error}): it was damaged; delete it to start again"

@@ -35,8 +35,10 @@ def examples(bench: Bench) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def truths(bench: Bench) -> pa.Table:
-    """The masks or depths of the first of those images, as PNG by id."""
+def truths(bench: Bench) -> pa.Table | None:
+    """The masks or depths of the first of those images, as PNG by id; None where truths are labels."""
+    if not bench.dense:
+        return None
     rows = []
     for index in bench.order[:PICTURES_PER_CELL]:
         try:

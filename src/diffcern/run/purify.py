@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from diffcern.claims import changed, listed
@@ -95,5 +94,5 @@ def write_sheet(dataset: Dataset, folder: Path, view: View, count: int = 24) -> 
     enlarged = max(1, 96 // pairs[0].shape[-1])  # small images in whole pixels
     tiles = torch.stack(pairs).repeat_interleave(enlarged, -1).repeat_interleave(enlarged, -2)
     grid = make_grid(tiles, nrow=8 if len(pairs) > 8 else 2, padding=2, pad_value=1.0)
-    to_pil_image(grid.clamp(0, 1)).save(folder / SHEET)
+    write_whole(folder / SHEET, encode_png(grid.clamp(0, 1)))
     return folder / SHEET

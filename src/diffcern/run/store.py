@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 from diffcern.configs import read_config
 from diffcern.errors import DiffcernError
 from diffcern.files import atomically, write_whole
+from diffcern.run.opening import PICTURES, Opening
+from diffcern.run.spec import Spec
 from diffcern.run.units import Done
 from diffcern.tables import CHECKSUM, check_records, checksum, read_table
 
@@ -78,13 +80,33 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._done: set[str] = set()  # units that were looked at and are whole
+
+    def begin(self, spec: Spec, opening: Opening, images: int) -> None:
+        """Writes what there is to say before any record. images: how many there are.
+
+        Raises DiffcernError where the folder cannot be written, or holds the records of other models, images or
+        options, before anything is written.
+        """
+        check_fingerprint(self.path, opening.fingerprint)
         try:
             for name in ("records", "timings", "skipped"):
-                (path / name).mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=path):  # a name of its own: workers start at the same moment
+                (self.path / name).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):  # a name of its own: shards start at the same moment
                 pass
         except OSError as error:
-            raise DiffcernError(f"cannot write into {path}: {error.strerror}; give another --out") from error
+            raise DiffcernError(f"cannot write into {self.path}: {error.strerror}; give another --out") from error
+        self.write_text("spec.toml", spec.to_toml())
+        self.write_json("fingerprint.json", opening.fingerprint)
+        self.write_json("classes.json", opening.classes)
+        self.write_json("entries.json", opening.entries)
+        self.write_json("plan.json", {"task": opening.task, "images": images, "conditions": spec.shifts.cells})
+        for name, table in opening.pictures.items():
+            self.write_table(f"{name}.parquet", table)
+
+    @property
+    def lacks(self) -> frozenset[str]:
+        """The tables of pictures that it does not hold, of those that `begin` writes."""
+        return frozenset(name for name in PICTURES if not (self.path / f"{name}.parquet").is_file())
 
     def write_text(self, name: str, text: str) -> None:
         atomically(self.path / name, lambda partial: partial.write_text(text))

@@ -33,6 +33,11 @@ class Unit:
     def name(self) -> str:
         return f"{self.entry}--{self.shift}-{self.severity}--{self.start:06d}"
 
+    def do(self, bench: Any) -> Done:
+        """By a `Bench`."""
+        done: Done = bench.run(self)
+        return done
+
     @property
     def title(self) -> str:
         return f"{self.entry} on {self.shift}" + (f" {self.severity}" if self.severity else "")

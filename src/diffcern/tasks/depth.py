@@ -55,7 +55,7 @@ class Depth:
         predictor's `[B, H, W]`."""
         return Condition(spatial=self._maps(output if self.metric else None, None if self.metric else output))
 
-    def told(self, depth: Tensor) -> Condition:
+    def condition_of_truth(self, depth: Tensor) -> Condition:
         """The condition of a true depth `[B, H, W]` in metres, valid everywhere (see `filled`)."""
         return Condition(spatial=self._maps(depth, None))
 
@@ -108,7 +108,7 @@ class Depth:
     def answer(self, output: Tensor, truth: Tensor) -> Tensor:
         """Metres; relative depth in the truth's scale and shift. output: `[H, W]`."""
         given = fitted(output, truth)[0].cpu()
-        return given if self.metric else aligned(given, truth, truth > 0)
+        return given if self.metric else rescaled(given, truth, truth > 0)
 
     @staticmethod
     def loss(output: Tensor, truth: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -133,7 +133,7 @@ class Depth:
         return average
 
 
-def aligned(inverse: Tensor, truth: Tensor, known: Tensor) -> Tensor:
+def rescaled(inverse: Tensor, truth: Tensor, known: Tensor) -> Tensor:
     """Metres from relative inverse depth, by the scale and shift that fit the truth's inverse best."""
     x, y = inverse[known].double(), 1 / truth[known].double()
     slope, shift = torch.linalg.lstsq(torch.stack([x, torch.ones_like(x)], 1), y[:, None]).solution[:, 0]

@@ -21,7 +21,8 @@ from diffcern.data.pairs import TAGS
 from diffcern.errors import UsageError
 from diffcern.metrics import wilson
 
-SCORES = ("text", "image", "group", "image_corrected", "group_corrected")
+PLAIN, CORRECTED = ("text", "image", "group"), ("image_corrected", "group_corrected")  # the latter need a prior
+SCORES = (*PLAIN, *CORRECTED)
 
 
 def check_example(images: int, captions: int) -> None:

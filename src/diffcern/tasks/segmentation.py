@@ -55,7 +55,7 @@ class Segmentation(OfClasses):
         """Shares of classes, or their colours mixed, `[B, C, h, w]` at the prior's size, from logits `[B, K, H, W]`."""
         return Condition(spatial=self._maps(torch.softmax(output.float(), 1)))
 
-    def told(self, mask: Tensor) -> Condition:
+    def condition_of_truth(self, mask: Tensor) -> Condition:
         """The condition of a true mask `[B, H, W]` over this task's classes; void pixels have no class at all."""
         void = mask == VOID
         shares = F.one_hot(mask.masked_fill(void, 0), len(self.class_names)).permute(0, 3, 1, 2).float()

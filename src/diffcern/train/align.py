@@ -23,13 +23,13 @@ Telling = Callable[[Sequence[str]], Condition]  # the generator's condition for 
 
 
 class Material(Protocol):
-    """What images are to show. ids: of the images, which name their files. told: the fields of an `Alignment` that say
-    what it is. digest: of what these fields do not hold, by what it is, for the alignment's fingerprints."""
+    """What images are to show. ids: of the images, which name their files. stated: the fields of an `Alignment` that
+    say what it is. digest: of what these fields do not hold, by what it is, for the alignment's fingerprints."""
 
     @property
     def ids(self) -> Sequence[str]: ...
     @property
-    def told(self) -> Mapping[str, Any]: ...
+    def stated(self) -> Mapping[str, Any]: ...
     @property
     def digest(self) -> Mapping[str, str]: ...
 

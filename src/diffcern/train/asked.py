@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from diffcern.data import Questions, Scenes, load_dataset, load_questions
 from diffcern.data.questions import Asked
-from diffcern.data.scenes.asking import KINDS, ask
+from diffcern.data.scenes.asking import QUESTION_KINDS, ask
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.fingerprints import digest
 from diffcern.predictors.question_answering import SLOT, Answerer
@@ -35,7 +35,7 @@ def load_asked(name: str) -> Questions:
     asked = []
     for row in track(range(len(dataset)), f"asking about {dataset.name}", transient=True):
         scene = dataset.scene(row)
-        for kind in KINDS:
+        for kind in QUESTION_KINDS:
             texts = dict.fromkeys(text for seed in range(DRAWS) if (text := ask(scene, kind, seed)))
             asked += [Asked(f"{scene.id}-{kind}-{k}", (dataset, row), *text, kind) for k, text in enumerate(texts)]
     return Questions(f"{dataset.name}/{dataset.split}", asked)

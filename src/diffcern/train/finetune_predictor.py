@@ -22,7 +22,7 @@ from diffcern.predictors.base import Predictor
 from diffcern.tasks import TASKS
 from diffcern.train.finetune import Descent, fine_tune
 from diffcern.train.images import mirrors
-from diffcern.train.views import MapViews, View, Views, fitted, randomised
+from diffcern.train.views import Look, MapViews, Views, fitted, randomised
 from diffcern.watching import Report
 
 Seen = Views | MapViews
@@ -55,7 +55,7 @@ class Recipe:
         names = ("epochs", "batch_size", "learning_rate", "weight_decay", "warmup", "clip", "optimizer", "momentum")
         return Descent(**{name: getattr(self, name) for name in names})
 
-    def view(self, predictor: Predictor, shape: torch.Size) -> View:
+    def view(self, predictor: Predictor, shape: torch.Size) -> Look:
         """What training sees of an image."""
         if self.augmentation == "timm" or self.augmentation.startswith("rand-"):
             policy = None if self.augmentation == "timm" else self.augmentation

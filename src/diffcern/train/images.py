@@ -16,13 +16,11 @@ from diffcern.data import Dataset, Sample
 from diffcern.data.maps import check_not_binary, foreign
 from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.kinds import DEPTH, SEGMENTATION, Truth
+from diffcern.resizing import Size
 from diffcern.rng import generator
 from diffcern.tasks.depth import check_depth
 
 MEMORY_LIMIT = 12 * 2**30  # bytes of decoded pixels kept in memory
-
-
-Size = int | tuple[int, int]  # (height, width), one number for a square
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from diffcern.claims import changed, listed
 from diffcern.errors import DiffcernError
-from diffcern.files import check_folder, reading
+from diffcern.files import atomically, check_folder, reading
 from diffcern.train.recipes import Regime
 from diffcern.watching import Report, unheard
 
@@ -75,9 +75,7 @@ def train(
             "rates": rates.state_dict(),
             "ema": ema.state_dict(),
         }
-        partial = checkpoint.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(checkpoint)
+        atomically(checkpoint, lambda partial: torch.save(state, partial))
 
     start = saved = time.monotonic()
     first, text = step, "training"

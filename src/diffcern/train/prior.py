@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor, nn
-from torchvision.utils import make_grid, save_image
+from torchvision.utils import make_grid
 
 from diffcern.configs import check_config
-from diffcern.data import Dataset
+from diffcern.data import Dataset, encode_png
 from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.familiarity import clean_errors
+from diffcern.files import write_whole
 from diffcern.kinds import KINDS
 from diffcern.predictors import load_predictor
 from diffcern.priors.native import PREDICTION_TYPES, NativeConfig, NativePrior, native_prior
@@ -100,7 +101,7 @@ def train_prior(
     known = Condition(spatial=told(some)) if told else prior.hypotheses()[targets]
     prior.clean_errors = clean_errors(prior, images, known)
     prior.save_pretrained(folder)
-    save_image(sample_grid(prior, known), folder / "samples.png")
+    write_whole(folder / "samples.png", encode_png(sample_grid(prior, known).clamp(0, 1)))
     return prior, outcome
 
 
@@ -202,10 +203,10 @@ def maps_told(prior: NativePrior, table: ImageTable) -> Callable[[Tensor], Tenso
     assert prior.maps is not None  # this prior reads maps
     if KINDS[prior.maps.kind].classes:
         segmentation = Segmentation(prior.maps.names, prior)
-        return lambda index: _spatial(segmentation.told(table.truths(index, prior.device)))
+        return lambda index: _spatial(segmentation.condition_of_truth(table.truths(index, prior.device)))
     depth = Depth(True, prior)
     whole = torch.stack([filled(row) for row in table.truths(torch.arange(len(table.images)), torch.device("cpu"))])
-    return lambda index: _spatial(depth.told(whole[index].to(prior.device)))
+    return lambda index: _spatial(depth.condition_of_truth(whole[index].to(prior.device)))
 
 
 def _spatial(condition: Condition) -> Tensor:

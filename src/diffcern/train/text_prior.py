@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torchvision.utils import make_grid, save_image
+from torchvision.utils import make_grid
 
+from diffcern.data import encode_png
 from diffcern.errors import UsageError, unknown
 from diffcern.familiarity import clean_errors
 from diffcern.files import write_whole
@@ -77,7 +78,7 @@ def train_text_prior(
     prior.clean_errors = clean_errors(prior, table.batch(some, device), prior.prompts(captions))
     prior.save_pretrained(folder)
     shown = list(dict.fromkeys(captions))[:SHOWN]
-    save_image(sample_grid(prior, shown), folder / "samples.png")
+    write_whole(folder / "samples.png", encode_png(sample_grid(prior, shown).clamp(0, 1)))
     write_whole(folder / "samples.txt", "\n".join([*shown, ""]).encode())
     return prior, networks, outcome
 

@@ -19,7 +19,7 @@ from diffcern.resizing import interpolate, pair
 from diffcern.rng import generator
 from diffcern.train.images import augment, augmentation_names, mirrored
 
-View = Callable[[Tensor, Generator], Tensor]  # [3, H, W] in [0, 1] -> [3, h, w]; a DataLoader's workers can read it
+Look = Callable[[Tensor, Generator], Tensor]  # [3, H, W] in [0, 1] -> [3, h, w]; a DataLoader's workers can read it
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Views(torch.utils.data.Dataset[tuple[Tensor, int]]):
     """A view of every image, and its target: a function of the key and the image's id, whoever asks and when."""
 
     dataset: Dataset
-    view: View
+    view: Look
     key: tuple[str | int, ...] = ()
     seed: int = 0
 
@@ -63,7 +63,7 @@ class MapViews(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         return images[0], truths[0]
 
 
-def fitted(predictor: Predictor, shape: Sequence[int], augmentation: str = "none") -> View:
+def fitted(predictor: Predictor, shape: Sequence[int], augmentation: str = "none") -> Look:
     """The whole image in the predictor's size, with augmentations of `train/images.py`; shape: where it takes any.
 
     Whole, because it is a view already, as are the purified targets (see `Predictor.of_view`).
@@ -77,7 +77,7 @@ def _fit(image: Tensor, rng: Generator, resize: Callable[[Tensor], Tensor], name
     return augment(resize(image[None]), names, rng)[0]
 
 
-def randomised(predictor: Predictor, shape: Sequence[int], policy: str | None, erasing: float) -> View:
+def randomised(predictor: Predictor, shape: Sequence[int], policy: str | None, erasing: float) -> Look:
     """timm's training view: a random crop, a mirror, RandAugment by its name there, and erasing with that probability.
 
     What is erased becomes noise of variance 1 around 0 after the predictor's normalisation, as published.

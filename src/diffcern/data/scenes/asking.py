@@ -24,7 +24,7 @@ Text = tuple[str, str, tuple[str, ...]]  # question, answer, choices
 
 
 def questions(split: str, count: int = COUNT, seed: int = 0, side: int = SIDE) -> Questions:
-    """`count` questions, each about another scene of the split, of all `KINDS` as equally as the scenes allow.
+    """`count` questions, each about another scene of the split, of all `QUESTION_KINDS` as equally as the scenes allow.
 
     seed: which scenes are asked about, and what. Raises `UsageError` for an unknown split, and for fewer than 1 and
     more than the split makes.
@@ -33,10 +33,10 @@ def questions(split: str, count: int = COUNT, seed: int = 0, side: int = SIDE) -
     if count < 1:
         raise UsageError(f"ask for at least 1 of the questions of scenes, not {count}.")
     asked: list[Asked] = []
-    kinds = Counter(dict.fromkeys(KINDS, 0))
+    kinds = Counter(dict.fromkeys(QUESTION_KINDS, 0))
     for row in torch.randperm(len(source), generator=generator(seed, "questions", split)).tolist():
         scene = source.scene(row)
-        for kind in sorted(KINDS, key=lambda kind: kinds[kind]):
+        for kind in sorted(QUESTION_KINDS, key=lambda kind: kinds[kind]):
             text = ask(scene, kind, seed)
             if text is not None:
                 kinds[kind] += 1
@@ -50,8 +50,8 @@ def questions(split: str, count: int = COUNT, seed: int = 0, side: int = SIDE) -
 
 
 def ask(scene: Scene, kind: str, seed: int = 0) -> Text | None:
-    """A question of one of `KINDS`, its answer and its choices; None where the scene leaves none without doubt."""
-    return KINDS[kind](scene, Dice(generator(seed, "question", kind, scene.id)))
+    """A question of one of `QUESTION_KINDS`, its answer and its choices; None where no scene leaves it beyond doubt."""
+    return QUESTION_KINDS[kind](scene, Dice(generator(seed, "question", kind, scene.id)))
 
 
 def colour(scene: Scene, dice: Dice) -> Text | None:
@@ -91,7 +91,7 @@ def distance(scene: Scene, dice: Dice) -> Text | None:
     return _between(scene, dice, DISTANCES, "nearer or farther than")
 
 
-KINDS: dict[str, Callable[[Scene, Dice], Text | None]] = {
+QUESTION_KINDS: dict[str, Callable[[Scene, Dice], Text | None]] = {
     "colour": colour,
     "shape": shape,
     "count": number,

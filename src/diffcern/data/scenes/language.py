@@ -24,7 +24,7 @@ CLEAR_RAYS, CLEAR_SHARE = 50, 0.6  # a thing is clearly seen by so many of the 4
 ASIDE = 0.25  # between centres, of things left and right of each other: in metres, and in the frame of [-1, 1]
 APART = 0.8  # metres between things in front of and behind each other, and more if they are larger
 OPPOSITE = {"left of": "right of", "right of": "left of", "in front of": "behind", "behind": "in front of"}
-KINDS = ("attribute", "relation")  # what a counterpart swaps
+SWAPS = ("attribute", "relation")  # what a counterpart swaps
 NUMBERS = ("one", "two", "three", "four")
 
 ASKING = "what which colour shape is are the how many things there or nearer farther than"
@@ -76,7 +76,7 @@ def negatives(scene: Scene) -> list[str]:
     """
     said = _caption(scene)
     if said.second is not None:
-        swaps = [swapped(said, kind) for kind in KINDS]
+        swaps = [swapped(said, kind) for kind in SWAPS]
     else:
         dice = Dice(generator(SEED, "negatives", scene.id))
         colour, shape = said.first

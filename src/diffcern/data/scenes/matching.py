@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from diffcern.data.base import Accepts, Sample
-from diffcern.data.pairs import Entry, Pairs
+from diffcern.data.pairs import Paired, Pairs
 from diffcern.data.scenes import SIDE, scenes
 from diffcern.data.scenes.geometry import Scene
-from diffcern.data.scenes.language import KINDS, Counterpart, counterpart
+from diffcern.data.scenes.language import SWAPS, Counterpart, counterpart
 from diffcern.data.scenes.render import MASK_NAMES, render
 from diffcern.data.scenes.shapes import CLASSES
 from diffcern.errors import UsageError
@@ -60,7 +60,7 @@ def pairs(split: str, count: int | None = None, side: int = SIDE) -> Pairs:
     rows: list[int] = []
     found: list[Counterpart] = []
     for row in range(len(originals)):
-        other = counterpart(originals.scene(row), KINDS[len(found) % len(KINDS)])
+        other = counterpart(originals.scene(row), SWAPS[len(found) % len(SWAPS)])
         if other is not None:
             rows.append(row)
             found.append(other)
@@ -71,6 +71,6 @@ def pairs(split: str, count: int | None = None, side: int = SIDE) -> Pairs:
     others = Counterparts([other.scene for other in found], side)
     entries = []
     for k, (row, other) in enumerate(zip(rows, found, strict=True)):
-        tags = {"tag": KINDS[k % len(KINDS)]}
-        entries.append(Entry(other.scene.id, ((originals, row), (others, k)), other.captions, tags))
+        tags = {"tag": SWAPS[k % len(SWAPS)]}
+        entries.append(Paired(other.scene.id, ((originals, row), (others, k)), other.captions, tags))
     return Pairs(originals.name, entries)

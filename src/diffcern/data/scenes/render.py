@@ -26,7 +26,7 @@ HAZE = 0.5  # how far the end of the ground fades into the backdrop
 SHINE, GLOSS = 0.3, 24.0  # strength and exponent of the highlight
 
 Window = tuple[slice, slice]
-Labels = NDArray[np.int8]
+Indices = NDArray[np.int8]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Trace:
     windows: the part of the frame around each thing. alone: how many rays would meet each thing if it stood alone.
     """
 
-    labels: Labels
+    labels: Indices
     depth: Array
     windows: tuple[Window, ...]
     alone: tuple[int, ...]

@@ -31,14 +31,14 @@ from diffcern.priors import Prior, TextPrior
 from diffcern.rng import generator as generator_of
 from diffcern.train.align import Telling
 
-QUESTIONS = "questions.parquet"  # what is asked about the images, beside their folders
+QUESTIONS_FILE = "questions.parquet"  # what is asked about the images, beside their folders
 COLUMNS = ("image", "caption", "question", "answer", "choices", "kind")
 
 Text = tuple[str, str, tuple[str, ...], str]  # question, answer, choices, kind
 
 
 @dataclass(frozen=True)
-class Told:
+class Drawing:
     """An image to be made: its id, the caption that it is made of, and questions that the caption answers."""
 
     id: str
@@ -51,7 +51,7 @@ class Told:
         return [dict(zip(COLUMNS, (self.id, self.caption, *text), strict=True)) for text in self.questions]
 
 
-def told_of(name: str, count: int, seed: int) -> list[Told]:
+def drawings_of(name: str, count: int, seed: int) -> list[Drawing]:
     """`count` captions with their questions: "embedded:scenes/SPLIT", one of each scene that has something to tell, or
     FILE.parquet with the columns caption, question, answer, choices and (optional) kind: its captions in a seeded
     order, repeated where they are fewer.
@@ -64,14 +64,14 @@ def told_of(name: str, count: int, seed: int) -> list[Told]:
     dataset = load_dataset(name) if name.startswith("embedded:") else None
     if not isinstance(dataset, Scenes):
         raise UsageError(f"captions with questions are embedded:scenes/train or FILE.parquet, not {name!r}")
-    told: list[Told] = []
+    told: list[Drawing] = []
     for row in torch.randperm(len(dataset), generator=generator_of(seed, "captions", dataset.split)).tolist():
         scene = dataset.scene(row)
         said = statements(scene)
         related = [statement for statement in said if statement.relation in OPPOSITE]
         if said:
             statement = Dice(generator_of(seed, "told", scene.id)).choice(related or said)
-            told.append(Told(scene.id, statement.text, tuple(answered_by(statement))))
+            told.append(Drawing(scene.id, statement.text, tuple(answered_by(statement))))
         if len(told) == count:
             return told
     raise UsageError(f"{name} tells of {len(told)} scenes, not {count}")
@@ -103,14 +103,14 @@ def answered_by(statement: Statement) -> list[Text]:
 class CaptionMaterial:
     """A `Material`: an image of each caption, and the questions that it answers."""
 
-    scenes: Sequence[Told]
+    scenes: Sequence[Drawing]
 
     @property
     def ids(self) -> Sequence[str]:
         return [item.id for item in self.scenes]
 
     @property
-    def told(self) -> Mapping[str, Any]:
+    def stated(self) -> Mapping[str, Any]:
         return {"prompts": tuple((item.caption,) for item in self.scenes)}
 
     @property
@@ -127,10 +127,10 @@ class CaptionMaterial:
     def write(self, folder: Path) -> None:
         buffer = io.BytesIO()
         pq.write_table(pa.Table.from_pylist([row for item in self.scenes for row in item.rows]), buffer)
-        write_whole(folder / QUESTIONS, buffer.getvalue())
+        write_whole(folder / QUESTIONS_FILE, buffer.getvalue())
 
     def dataset(self, images: Path) -> Questions:
-        return questions_about(images, images.parent / QUESTIONS)
+        return questions_about(images, images.parent / QUESTIONS_FILE)
 
 
 def questions_about(images: Path, table: Path) -> Questions:
@@ -143,7 +143,7 @@ def questions_about(images: Path, table: Path) -> Questions:
     return Questions(f"{images.parent.name}/{images.name}", asked)
 
 
-def _table(path: Path, count: int, seed: int) -> list[Told]:
+def _table(path: Path, count: int, seed: int) -> list[Drawing]:
     values = read_columns(path, ["caption", "question", "answer", "choices"], ["kind"])
     kinds = values.get("kind", [""] * len(values["caption"]))
     captions: dict[str, list[Text]] = {}
@@ -156,4 +156,4 @@ def _table(path: Path, count: int, seed: int) -> list[Told]:
     named = list(captions.items())
     order = torch.randperm(len(named), generator=generator_of(seed, "captions")).tolist()
     chosen = (named[order[k % len(named)]] for k in range(count))
-    return [Told(f"{k:06d}", caption, tuple(texts)) for k, (caption, texts) in enumerate(chosen)]
+    return [Drawing(f"{k:06d}", caption, tuple(texts)) for k, (caption, texts) in enumerate(chosen)]

@@ -25,7 +25,7 @@ class Classes:
     prompts: tuple[tuple[str, ...], ...] = ()
 
     @property
-    def told(self) -> Mapping[str, Any]:
+    def stated(self) -> Mapping[str, Any]:
         return {"per_class": self.per_class, "prompts": self.prompts}
 
     @property

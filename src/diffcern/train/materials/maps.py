@@ -129,7 +129,7 @@ class MapMaterial:
     source: Mapping[str, Any]
 
     @property
-    def told(self) -> Mapping[str, Any]:
+    def stated(self) -> Mapping[str, Any]:
         return {"maps": self.maps.settings(self.source)}
 
     @property
@@ -163,10 +163,9 @@ def telling(predictor: Predictor, generator: Prior) -> Callable[[Sequence[Tensor
         task.check(generator)
     except DiffcernError as error:
         raise UsageError(f"the generator cannot draw what the predictor answers: {error}") from error
-    if isinstance(task, Depth):
-        return lambda truths: task.told(torch.stack([filled(truth) for truth in truths]).to(generator.device))
-    assert isinstance(task, Segmentation)  # classes of images have no maps
-    return lambda truths: task.told(torch.stack(list(truths)).to(generator.device))
+    assert isinstance(task, Segmentation | Depth)  # classes of images have no maps
+    whole = filled if isinstance(task, Depth) else torch.Tensor.long
+    return lambda truths: task.condition_of_truth(torch.stack([whole(truth) for truth in truths]).to(generator.device))
 
 
 @dataclass(frozen=True)
