@@ -81,7 +81,11 @@ def errors(predictor: Predictor, prior: Prior, sample: Sample, image: Tensor) ->
         truth = sample.mask
         flat = torch.full_like(truth, int(truth[truth != VOID].mode().values))
     predicted = task.condition(predictor(image[None]))
-    told = [task.told(truth[None]).spatial, predicted.spatial, task.told(flat[None]).spatial]
+    told = [
+        task.condition_of_truth(truth[None]).spatial,
+        predicted.spatial,
+        task.condition_of_truth(flat[None]).spatial,
+    ]
     maps = torch.cat([value for value in told if value is not None])
     conditions = Condition(spatial=torch.cat([maps, torch.zeros_like(maps[:1])]))
     draws = draw("stratified", DRAWS, latents, [sample.id], seed=0, num_timesteps=prior.num_timesteps)

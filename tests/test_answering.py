@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from diffcern.alignment import read_alignment
 from diffcern.cli import app
 from diffcern.data import decode, load_dataset, load_questions
-from diffcern.data.scenes.asking import KINDS, ask
+from diffcern.data.scenes.asking import ask
 from diffcern.data.scenes.language import OPPOSITE, WORDS, holds, statements
 from diffcern.data.shifts import shift
 from diffcern.errors import DiffcernError, UsageError
@@ -196,7 +196,7 @@ def test_captions_answer_their_questions():
     for item in told:
         scene = scenes.scene(rows[item.id])
         assert item.caption in {statement.text for statement in statements(scene)}
-        truth = {text[:3] for seed in range(20) for kind in KINDS if (text := ask(scene, kind, seed))}
+        truth = {text[:3] for seed in range(20) for kind in QUESTION_KINDS if (text := ask(scene, kind, seed))}
         known = {question: answer for question, answer, _ in truth}
         assert item.questions
         for question, answer, choices, kind in item.questions:

@@ -16,7 +16,6 @@ import diffcern.run.answer
 import diffcern.run.match
 from diffcern.data import load_questions
 from diffcern.data.scenes import Scenes
-from diffcern.data.scenes.asking import KINDS
 from diffcern.data.scenes.language import WORDS
 from diffcern.errors import UsageError
 from diffcern.predictors import load_predictor
@@ -113,7 +112,7 @@ def test_questions_clean_and_under_a_shift(assets, cli, tmp_path):
     assert code == 0, err
     assert "after - before" in out
     clean, shifted = (pq.read_table(tmp_path / "run" / f"{name}.parquet").to_pylist() for name in names("qa"))
-    assert {row["kind"] for row in clean} == set(KINDS)
+    assert {row["kind"] for row in clean} == set(QUESTION_KINDS)
     assert [row["id"] for row in clean] == [row["id"] for row in shifted]
     assert "after" not in clean[0]
     for before, row in zip(clean, shifted, strict=True):

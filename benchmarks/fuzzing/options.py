@@ -15,7 +15,8 @@ import torch
 import diffcern
 from diffcern.cli import main
 from diffcern.errors import DiffcernError, UsageError
-from diffcern.methods import METHODS, checked_options, options_of
+from diffcern.methods import METHODS, checked_options
+from diffcern.methods.options import options_of
 
 from . import tiny
 from .damage import ODD

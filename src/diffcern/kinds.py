@@ -97,4 +97,13 @@ DEPTH = Kind(
     statistics=5,
     averages=True,
 )
+
+
+def known(task: str) -> str:
+    """The name itself, for pydantic. Raises ValueError for none of `KINDS`."""
+    if task not in KINDS:
+        raise ValueError(f"one of {', '.join(KINDS)}")
+    return task
+
+
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (CLASSIFICATION, SEGMENTATION, DEPTH)}

@@ -11,8 +11,9 @@ import pytest
 from diffcern import memory
 from diffcern.draws import check_draws
 from diffcern.errors import UsageError
-from diffcern.methods import METHODS, build_method, checked_options, method_class, options_of
+from diffcern.methods import METHODS, build_method, checked_options, method_class
 from diffcern.methods.memo import Memo
+from diffcern.methods.options import options_of
 from diffcern.methods.ttt_mae import TTTMAE
 from diffcern.predictors.mae import MaeConfig, mae_predictor
 

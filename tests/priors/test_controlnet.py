@@ -63,7 +63,7 @@ def test_maps_are_the_mean_colours_of_classes_at_the_images_size(segmenting):
     expected = torch.einsum("bkhw,kc->bchw", logits.softmax(1), COLOURS)
     assert torch.allclose(task.condition(logits).spatial, expected, atol=1e-6)
     mask = torch.tensor([0, 1, 2, VOID]).repeat(1, 16, 4)
-    told = task.told(mask).spatial[0, :, 0, :4]
+    told = task.condition_of_truth(mask).spatial[0, :, 0, :4]
     assert torch.allclose(told, torch.cat([COLOURS, torch.zeros(1, 3)]).T, atol=1e-6)  # black: no class
 
 
@@ -99,7 +99,7 @@ def test_the_cut_gradient_is_the_uncut_one(kind, segmenting, measuring):
 def test_depth_is_a_grey_picture_of_the_inverse_depth(measuring):
     """From its least to its greatest in the image: scale and shift play no part, near is white."""
     metres = torch.tensor([1.0, 2.0, 4.0, 5.0]).repeat_interleave(4).repeat(1, 16, 1)
-    told = Depth(True, measuring).told(metres).spatial
+    told = Depth(True, measuring).condition_of_truth(metres).spatial
     assert told.shape == (1, 3, 16, 16)
     grey = torch.tensor([1.0, (1 / 2 - 1 / 5) / (4 / 5), (1 / 4 - 1 / 5) / (4 / 5), 0.0])
     assert torch.allclose(told[0, :, 5, ::4], grey.expand(3, 4), atol=1e-6)

@@ -114,7 +114,8 @@ def _purpose(folder: Path) -> str:
 
 def _options(method: str) -> str:
     """The options with their published values, and what the preset of `adapt` and `classify` sets instead."""
-    from diffcern.methods import METHODS, options_of
+    from diffcern.methods import METHODS
+    from diffcern.methods.options import options_of
     from diffcern.methods.presets import preset_options
 
     paper = {name: field.default for name, field in options_of(METHODS[method]).model_fields.items()}

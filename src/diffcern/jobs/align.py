@@ -141,7 +141,8 @@ def purification_options(
 
     Raises UsageError for unknown ones and for those that concern answers.
     """
-    from diffcern.methods import checked_options, options_of
+    from diffcern.methods import checked_options
+    from diffcern.methods.options import options_of
     from diffcern.methods.presets import preset_options
     from diffcern.methods.purification import ANSWERING, PURIFIERS
 

@@ -23,6 +23,7 @@ from diffcern.guides import Border, Energy, Form, Guide, LowPass, mean_square
 from diffcern.kinds import DEPTH, KINDS, QUESTION_ANSWERING, SEGMENTATION
 from diffcern.memory import check_memory
 from diffcern.methods.base import Count, Method, frozen_copy, frozen_view
+from diffcern.methods.options import checked
 from diffcern.methods.source import Source
 from diffcern.predictors import Predictor, load_predictor
 from diffcern.priors import Prior
@@ -300,12 +301,10 @@ def purifier_of(alignment: Alignment, predictor: Predictor, prior: Prior, **kept
 
     Raises DiffcernError for a method or options that do not exist: its align.json is damaged, or of another version.
     """
-    from diffcern.methods import checked_options  # which imports this module
-
     if alignment.method not in PURIFIERS:
         raise DiffcernError(f"{FILE} names the method {alignment.method!r}, none of {', '.join(PURIFIERS)}: restore it")
     try:
-        options = checked_options(alignment.method, {**alignment.options, **kept})
+        options = checked(PURIFIERS[alignment.method], alignment.method, {**alignment.options, **kept})
     except UsageError as error:
         raise DiffcernError(f"{FILE}: {error}") from error
     purifier: Purifier = PURIFIERS[alignment.method](predictor, prior, **options).purifier

@@ -21,8 +21,9 @@ from diffcern.devices import peak_memory_mb
 from diffcern.errors import UsageError
 from diffcern.fingerprints import digest
 from diffcern.kinds import KINDS
-from diffcern.methods import MODELS, checked_options, method_class, needs
+from diffcern.methods import checked_options, method_class, needs
 from diffcern.methods.base import Method
+from diffcern.methods.options import MODELS
 from diffcern.resizing import Images
 from diffcern.rng import generator
 from diffcern.run.batch import ALONE, batch_of, even_batches

@@ -22,7 +22,7 @@ from diffcern.data.scenes import Scenes
 from diffcern.data.shifts import SHIFTS
 from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.given import override
-from diffcern.kinds import KINDS, TaskName
+from diffcern.kinds import KINDS, known
 from diffcern.methods import checked_options, reads_batch
 from diffcern.methods.presets import preset_options
 from diffcern.run.protocols import PROTOCOLS, Protocol
@@ -69,7 +69,7 @@ class Models:
 
     predictor: str | None = None
     prior: str | None = None
-    task: TaskName = "classification"
+    task: Annotated[str, AfterValidator(known)] = "classification"
     labels: tuple[Name, ...] | dict[Name, tuple[Name, ...]] | None = None
     templates: tuple[Name, ...] | None = None
     class_map: dict[Name, Name] | None = None

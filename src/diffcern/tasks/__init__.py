@@ -17,8 +17,4 @@ TASKS: dict[str, type[Classification] | type[Segmentation] | type[Depth]] = {
 
 def task_of(predictor: Predictor, prior: Prior | None) -> Task:
     """What the predictor is for, joined to what the prior can be told. Raises DiffcernError where names do not meet."""
-    if predictor.task == Segmentation.name:
-        return Segmentation(predictor.class_names, prior)
-    if predictor.task == Depth.name:
-        return Depth(predictor.metric, prior)
-    return Classification(predictor.class_names, (prior.class_names if prior else ()) or predictor.class_names)
+    return TASKS[predictor.task].joining(predictor, prior)

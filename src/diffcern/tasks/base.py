@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from diffcern.data.base import Sample
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.kinds import Kind, TaskName
+from diffcern.predictors.base import Predictor
 from diffcern.priors.base import Prior
 from diffcern.spellings import Spellings, abridged
 from diffcern.types import Condition
@@ -29,6 +30,12 @@ class Task(Protocol):
     kind: Kind
     name: TaskName
     class_names: tuple[str, ...]
+
+    @classmethod
+    def joining(cls, predictor: Predictor, prior: Prior | None) -> Task:
+        """What the predictor is for, joined to what the prior can be told. Raises DiffcernError where names do not
+        meet."""
+        ...
 
     def check(self, prior: Prior) -> None:
         """Raises DiffcernError unless the prior can be told `condition`s."""

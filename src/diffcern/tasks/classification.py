@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from diffcern.data.base import Sample
 from diffcern.errors import DiffcernError
 from diffcern.kinds import CLASSIFICATION
+from diffcern.predictors.base import Predictor
 from diffcern.priors.base import Prior
 from diffcern.tasks.base import OfClasses, name_map
 from diffcern.types import Condition
@@ -29,6 +30,10 @@ class Classification(OfClasses):
     def __init__(self, class_names: Sequence[str], prior_class_names: Sequence[str]) -> None:
         self.class_names = tuple(class_names)
         self.mapping = name_map(class_names, prior_class_names)
+
+    @classmethod
+    def joining(cls, predictor: Predictor, prior: Prior | None) -> Classification:
+        return cls(predictor.class_names, (prior.class_names if prior else ()) or predictor.class_names)
 
     def check(self, prior: Prior) -> None:
         if not prior.class_names and prior.maps:

@@ -16,6 +16,7 @@ from diffcern.data.base import Sample
 from diffcern.data.maps import decode_depth, encode_depth
 from diffcern.errors import DiffcernError
 from diffcern.kinds import DEPTH
+from diffcern.predictors.base import Predictor
 from diffcern.priors.base import Prior
 from diffcern.tasks.base import fitted, resized
 from diffcern.tasks.segmentation import check_size, no_maps
@@ -43,6 +44,10 @@ class Depth:
             self.near, self.far = prior.maps.near, prior.maps.far
             self.colour = torch.tensor(prior.colours[0]) if prior.colours else None
             self.shape = prior.spatial_shape[1:]
+
+    @classmethod
+    def joining(cls, predictor: Predictor, prior: Prior | None) -> Depth:
+        return cls(predictor.metric, prior)
 
     def check(self, prior: Prior) -> None:
         if self.shape is None:

@@ -18,6 +18,7 @@ from diffcern.data.base import VOID, Sample
 from diffcern.data.maps import decode_mask, encode_mask, foreign
 from diffcern.errors import DiffcernError
 from diffcern.kinds import SEGMENTATION
+from diffcern.predictors.base import Predictor
 from diffcern.priors.base import Prior
 from diffcern.spellings import Spellings
 from diffcern.tasks.base import OfClasses, fitted, name_map, resized
@@ -44,6 +45,10 @@ class Segmentation(OfClasses):
             if prior.colours:
                 self.mapping = self.mapping @ torch.tensor(prior.colours)
             self.shape = prior.spatial_shape[1:]
+
+    @classmethod
+    def joining(cls, predictor: Predictor, prior: Prior | None) -> Segmentation:
+        return cls(predictor.class_names, prior)
 
     def check(self, prior: Prior) -> None:
         if known := shown(prior):
