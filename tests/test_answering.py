@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from diffcern.alignment import read_alignment
 from diffcern.cli import app
 from diffcern.data import decode, load_dataset, load_questions
-from diffcern.data.scenes.asking import ask
+from diffcern.data.scenes.asking import QUESTION_KINDS, ask
 from diffcern.data.scenes.language import OPPOSITE, WORDS, holds, statements
 from diffcern.data.shifts import shift
 from diffcern.errors import DiffcernError, UsageError

@@ -16,6 +16,7 @@ import diffcern.run.answer
 import diffcern.run.match
 from diffcern.data import load_questions
 from diffcern.data.scenes import Scenes
+from diffcern.data.scenes.asking import QUESTION_KINDS
 from diffcern.data.scenes.language import WORDS
 from diffcern.errors import UsageError
 from diffcern.predictors import load_predictor
