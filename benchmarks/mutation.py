@@ -11,8 +11,9 @@ imports torch for each run; here one process imports everything once, and its ch
 copy of the repository that holds the mutant.
 
 The suite runs once under coverage, and what has changed of it again: a mutant meets the tests that run its statement
-(for what runs at import its function's, or its module's), the module's own and the quickest first, twenty seconds of
-them at most. What takes far longer than without it counts as killed. With 95 % Wilson intervals.
+(for what runs at import its function's, or its module's, and those of its folder), the module's own and the quickest
+first, twenty seconds of them at most. What takes far longer than without it counts as killed. Mutants that are
+alive and known to change nothing (`mutating/equivalent.py`) are left out of the score. With 95 % Wilson intervals.
 """
 
 from __future__ import annotations
