@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from diffcern.draws import STRATEGIES, draw, radical_inverse
+from diffcern.draws import STRATEGIES, check_draws, draw, radical_inverse
 from diffcern.errors import UsageError
+from diffcern.rng import generator
 
 LATENTS = torch.zeros(2, 1, 2, 2)
 RANDOM = ["uniform", "stratified", "antithetic", "van-der-corput"]
@@ -89,3 +90,50 @@ def test_times_are_rounded_down():
     """t = floor(T u): with one stratum for each time, each is drawn once, 0 and T - 1 too."""
     found = draw("stratified", 8, LATENTS[:1], ["a"], seed=0, num_timesteps=8).timesteps[0]
     assert sorted(found.tolist()) == list(range(8))
+
+
+def by_hand(strategy, rng):
+    """Eight times of [0, 1) from the generator, as each strategy's first line says."""
+    if strategy == "uniform":
+        return torch.rand(8, generator=rng, dtype=torch.float64)
+    if strategy == "stratified":
+        return (torch.arange(8) + torch.rand(8, generator=rng, dtype=torch.float64)) / 8
+    if strategy == "antithetic":
+        return ((torch.arange(4) + torch.rand(4, generator=rng, dtype=torch.float64)) / 4).repeat(2)
+    if strategy == "van-der-corput":
+        bits = torch.tensor([4, 2, 6, 1, 5, 3, 7, 0.5], dtype=torch.float64) / 8
+        return (bits + torch.rand(1, generator=rng, dtype=torch.float64)) % 1
+    return (torch.arange(8, dtype=torch.float64) + 0.5) / 8
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(("seed", "update"), [(0, 0), (5, 0), (0, 2)])
+def test_times_come_first_and_noise_from_the_same_generator(strategy, seed, update):
+    """t = floor(T (low + (high - low) u)), keyed by (seed, "draws", id, update), a bank by its seed alone."""
+    found = draw(strategy, 8, LATENTS, ["a", "b"], seed=seed, num_timesteps=1000, update=update, span=(0.2, 0.7))
+    for row, id in enumerate("ab"):
+        rng = generator(seed, *(["bank"] if strategy == "fixed-bank" else ["draws", id, update]))
+        times = 0.2 + 0.5 * by_hand(strategy, rng)
+        assert found.timesteps[row].tolist() == (1000 * times).floor().tolist()
+        noise = torch.randn(4 if strategy == "antithetic" else 8, 1, 2, 2, generator=rng)
+        noise = torch.cat([noise, -noise]) if strategy == "antithetic" else noise
+        assert torch.equal(found.noise[row], noise)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_noise_has_the_latents_precision(dtype):
+    found = draw("uniform", 4, LATENTS.to(dtype), ["a", "b"], seed=0, num_timesteps=1000)
+    assert found.noise.dtype == dtype
+    assert found.timesteps.dtype == torch.int64
+
+
+@pytest.mark.parametrize("span", [(-0.1, 0.5), (0.5, 1.1), (0.6, 0.5)])
+def test_spans_outside_of_the_range_are_refused(span):
+    with pytest.raises(UsageError, match="0 <= low <= high <= 1"):
+        check_draws("uniform", 1, span)
+
+
+def test_the_ends_of_the_range_are_in_it():
+    for span in ((0.0, 0.0), (1.0, 1.0), (0.0, 1.0)):
+        check_draws("uniform", 1, span)
+    assert draws("uniform", 3, span=(1.0, 1.0)).timesteps.unique().tolist() == [999]

@@ -1,6 +1,7 @@
 """The exact Gaussian-mixture prior: posteriors, likelihood differences and gradients have closed forms."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -156,7 +157,9 @@ def test_draws_can_be_sliced():
     assert d.count == 6
 
 
-@pytest.mark.parametrize(("weighting", "norm"), [("eps", "l2"), ("eps", "l1"), ("x0", "l2"), ("min-snr", "l2")])
+@pytest.mark.parametrize(
+    ("weighting", "norm"), [("eps", "l2"), ("eps", "l1"), ("x0", "l2"), ("min-snr", "l2"), ("exp-7t", "l2")]
+)
 def test_float16_gradients_keep_their_digits(weighting, norm):
     """Late times under the eps weighting: a pixel's share of the gradient is near 1e-7, where float16 holds nothing."""
     torch.manual_seed(0)
@@ -188,3 +191,73 @@ def test_a_gradient_that_is_infinite_is_an_error():
     latents = latents_of(prior, 1)
     with pytest.raises(DiffcernError, match="try bfloat16"):
         condition_gradient(prior, latents, Condition(classes=torch.full((1, 4), 0.25)), draws_for(prior, latents, 2))
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+@pytest.mark.parametrize("weighting", ["eps", "x0", "exp-7t"])
+def test_every_error_is_the_equations(weighting, norm):
+    """w(t) mean (eps - eps_hat)^2 row by row, or the root of w times the mean of |eps - eps_hat|."""
+    prior = small_prior()
+    latents = latents_of(prior, 2)
+    draws = draws_for(prior, latents, 3)
+    hypotheses = prior.hypotheses()
+    expected = torch.empty(2, 4, 3)
+    for b, k, m in itertools.product(range(2), range(4), range(3)):
+        t, noise = draws.timesteps[b, m], draws.noise[b, m][None]
+        alpha, sigma = prior.alphas[t], prior.sigmas[t]
+        residual = prior(alpha * latents[b : b + 1] + sigma * noise, t[None], hypotheses[k : k + 1]).eps - noise
+        w = {"eps": 1.0, "x0": (sigma / alpha) ** 2, "exp-7t": torch.exp(-7 * t / 1000) * (sigma / alpha) ** 2}
+        w = torch.as_tensor(w[weighting])
+        expected[b, k, m] = residual.abs().mean() * w.sqrt() if norm == "l1" else residual.square().mean() * w
+    found = score(prior, latents, hypotheses, draws, weighting=weighting, norm=norm, rows=5)
+    assert torch.allclose(found.errors, expected, rtol=1e-4)
+    condition = hypotheses[torch.tensor([2, 0])]
+    gradient = condition_gradient(prior, latents, condition, draws, weighting=weighting, norm=norm, rows=2)
+    assert torch.allclose(gradient.losses, expected[[0, 1], [2, 0]], rtol=1e-4)
+    assert torch.allclose(gradient.loss, expected[[0, 1], [2, 0]].mean(1), rtol=1e-4)
+    assert not gradient.losses.requires_grad
+
+
+def test_one_image_that_is_not_finite_is_an_error_among_others():
+    prior = small_prior()
+    latents = latents_of(prior)
+    draws = draws_for(prior, latents, 2)
+    latents[3, 0, 0, 0] = torch.inf
+    with pytest.raises(DiffcernError, match="check the images"):
+        score(prior, latents, prior.hypotheses(), draws)
+    with pytest.raises(DiffcernError, match="check the images"):
+        condition_gradient(prior, latents, Condition(classes=torch.full((6, 4), 0.25)), draws)
+
+
+def test_one_draw_has_no_sampling_error():
+    """A standard error of nothing to compare is 0, and not NaN."""
+    prior = small_prior()
+    latents = latents_of(prior, 2)
+    margin, error = score(prior, latents, prior.hypotheses(), draws_for(prior, latents, 1)).margin()
+    assert (margin > 0).all()
+    assert error.tolist() == [0.0, 0.0]
+
+
+def test_what_the_prior_does_not_read_has_a_gradient_of_zero():
+    prior = small_prior()
+    latents = latents_of(prior, 2)
+    condition = Condition(classes=torch.full((2, 4), 0.25), tokens=torch.ones(2, 3, 5))
+    result = condition_gradient(prior, latents, condition, draws_for(prior, latents, 4))
+    assert result.gradient.tokens.shape == (2, 3, 5)
+    assert not result.gradient.tokens.any()
+    assert result.gradient.classes.any()
+    assert result.per_draw.tokens.shape == (2, 4, 3, 5)
+
+
+def test_one_gradient_that_is_infinite_is_an_error_among_others():
+    class Steep(GaussianMixturePrior):
+        def denoise(self, x_t, timesteps, condition):
+            return (
+                super().denoise(x_t, timesteps, condition) + (condition.classes[:, :1] - 0.25).sqrt()[..., None, None]
+            )
+
+    prior = Steep(small_prior().means, std=0.3)
+    latents = latents_of(prior, 2)
+    classes = torch.tensor([[0.25] * 4, [0.4, 0.2, 0.2, 0.2]])
+    with pytest.raises(DiffcernError, match="try bfloat16"):
+        condition_gradient(prior, latents, Condition(classes=classes), draws_for(prior, latents, 2))

@@ -1,10 +1,12 @@
+import math
+
 import pytest
 import torch
 
 from diffcern.errors import UsageError
 from diffcern.likelihood import denoising_error
 from diffcern.types import Denoised
-from diffcern.weightings import WEIGHTINGS, weighting
+from diffcern.weightings import WEIGHTINGS, ratio, weighting
 
 ALPHA = torch.tensor([0.95, 0.6, 0.1], dtype=torch.float64)
 SIGMA = (1 - ALPHA**2).sqrt()
@@ -54,3 +56,23 @@ def test_unknown_names():
     d = Denoised(torch.zeros(1, 1), "eps", torch.zeros(1, 1), torch.ones(1, 1), torch.ones(1, 1))
     with pytest.raises(UsageError, match="'l1' or 'l2'"):
         denoising_error(d, torch.zeros(1, 1), torch.zeros(1, 1), torch.zeros(1), "eps", "l3")
+
+
+def test_the_gamma_of_min_snr_is_five_and_flow_is_the_sum():
+    """Around the cap of min(SNR, 5) / SNR; and ((alpha + sigma) / alpha)^2."""
+    time = torch.zeros(3, dtype=torch.float64)
+    snr = torch.tensor([4.9, 5.1, 20.0], dtype=torch.float64)
+    alpha, sigma = (snr / (1 + snr)).sqrt(), (1 / (1 + snr)).sqrt()
+    expected = torch.tensor([1.0, 5 / 5.1, 0.25], dtype=torch.float64)
+    assert torch.allclose(weighting("min-snr")(alpha, sigma, time), expected)
+    assert torch.allclose(weighting("flow")(ALPHA, SIGMA, time), (1 + SIGMA / ALPHA) ** 2)
+    assert torch.equal(weighting("eps")(ALPHA, SIGMA, time), torch.ones(3, dtype=torch.float64))
+
+
+def test_ratios_are_finite_where_nothing_is_left_of_the_image():
+    """At alpha = 0 an error of the velocity, or of the flow, is one of the clean image; an equal one is exactly 1."""
+    zero, one = torch.zeros(1), torch.ones(1)
+    assert ratio("x0", "v", zero, one, one).item() == pytest.approx(1.0)
+    assert ratio("x0", "flow", zero, one, one).item() == pytest.approx(1.0, rel=1e-5)
+    assert ratio("v", "v", zero, one, one).item() == 1.0
+    assert ratio("exp-7t", "x0", one / 2, one / 2, one / 7).item() == pytest.approx(math.exp(-1))

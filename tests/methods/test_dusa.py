@@ -10,6 +10,7 @@ from diffcern.methods import build_method
 from diffcern.methods.presets import preset_options
 from diffcern.predictors import Predictor
 from diffcern.priors.native import NativeConfig, native_prior
+from diffcern.rng import generator
 from diffcern.tasks import Classification
 from diffcern.types import Condition, Inputs
 
@@ -102,3 +103,74 @@ def test_half_precision_wants_it_said(predictor, network, task):
     with pytest.raises(UsageError, match="set adapt_prior=false"):
         build_method("dusa", predictor, network, task, {"random_k": 0})
     build_method("dusa", predictor, network, task, {"random_k": 0, "adapt_prior": False})
+
+
+@pytest.mark.parametrize("others", ["multinomial", "uniform"])
+def test_the_others_belong_to_the_image(predictor, network, task, others):
+    """Keyed by (seed, "dusa", id): what stands in records is drawn again."""
+    method = build_method("dusa", predictor, network, task, {"top_k": 1, "random_k": 2, "others": others})
+    logits = torch.tensor([[0.1, 3.0, 0.2, 1.5], [2.0, 0.0, -40.0, -200.0]])
+    chosen = method._choose(logits, Inputs(torch.zeros(2, 3, 8, 8), ["a", "b"]), 9)
+    assert chosen[:, 0].tolist() == [1, 0]
+    for row, (id, rest) in enumerate((("a", [3, 2, 0]), ("b", [1, 2, 3]))):
+        likely = logits[row, rest].softmax(0).clamp(min=1e-30)  # as likely as nothing, and still drawn where it must be
+        weights = likely if others == "multinomial" else torch.ones(3)
+        picks = torch.multinomial(weights, 2, generator=generator(9, "dusa", id))
+        assert chosen[row, 1:].tolist() == [rest[k] for k in picks.tolist()]
+
+
+def test_scale_sharpens_the_normalised_logits(predictor, network, task, inputs):
+    """p = softmax(s f / ||f||): the first loss tells, and the choice of classes does not change."""
+    losses = {}
+    for scale in (1.0, 6.0):
+        method = build_method("dusa", predictor, network, task, {**PLAIN, "scale": scale})
+        answer, _ = method.step(method.init(), inputs[:2], 0)
+        logits, z = predictor(inputs.images[:2]), network.encode(inputs.images[:2])
+        p = torch.softmax(scale * logits / logits.norm(dim=-1, keepdim=True), -1)
+        d = draw("uniform", 1, z, inputs.ids[:2], seed=0, num_timesteps=1000, span=(0.1, 0.1))
+        x_t = network.add_noise(z, d.timesteps[:, 0], d.noise[:, 0])
+        each = [network(x_t, d.timesteps[:, 0], Condition(classes=torch.eye(4)[[k, k]])).eps for k in range(4)]
+        mixed = sum(p[:, k, None, None, None] * each[k] for k in range(4))
+        losses[scale] = (d.noise[:, 0] - mixed).square().flatten(1).mean(1)
+        torch.testing.assert_close(torch.tensor(answer.trace)[:, 0], losses[scale].detach())
+        assert torch.equal(answer.output, logits.detach())
+        assert method.evaluations == 4
+    assert not torch.allclose(losses[1.0], losses[6.0])
+
+
+@pytest.mark.parametrize(("rate", "expected"), [(None, 0.1), (0.02, 0.02)])
+def test_the_prior_has_its_own_rate_or_the_predictors(predictor, network, task, rate, expected):
+    method = build_method("dusa", predictor, network, task, {**PLAIN, "momentum": 0.7, "prior_learning_rate": rate})
+    assert method.prior_optimizer.learning_rate == expected
+    assert method.prior_optimizer.momentum == method.optimizer.momentum == 0.7
+    assert method.optimizer.learning_rate == 0.1
+
+
+def test_only_chosen_parameters_move(predictor, network, task):
+    method = build_method("dusa", predictor, network, task, {**PLAIN, "parameters": "last"})
+    assert len(method.init().predictor.parameters) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"timestep": -0.1}, "0 to 1, not -0.1"),
+        ({"timestep": 1.1}, "0 to 1, not 1.1"),
+        ({"top_k": 3, "random_k": 2}, "must fit the 4 classes"),
+        ({"top_k": 2, "random_k": -1}, "must fit the 4 classes"),
+    ],
+)
+def test_what_is_refused(predictor, network, task, options, message):
+    with pytest.raises(UsageError, match=message):
+        build_method("dusa", predictor, network, task, options)
+
+
+def test_the_ends_of_the_ranges_are_allowed(predictor, network, task, inputs):
+    for options in ({"timestep": 0.0}, {"timestep": 1.0}, {"top_k": 3, "random_k": 1}, {"top_k": 1, "random_k": 0}):
+        method = build_method("dusa", predictor, network, task, {**PLAIN, **options})
+        answer, _ = method.step(method.init(), inputs[:1], 0)
+        assert torch.isfinite(torch.tensor(answer.trace)).all()
+
+
+def test_a_prior_without_a_network_stays(predictor, prior, task):
+    assert build_method("dusa", predictor, prior, task, {"random_k": 0}).init().prior is None

@@ -66,3 +66,23 @@ def test_of_clips_image_tower(tmp_path, task):
 def test_a_model_without_attention():
     with pytest.raises(DiffcernError, match="no attention with linear layers for LoRA"):
         adaptable_copy(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), "lora")
+
+
+def test_adapters_are_the_same_on_every_run_and_leave_torchs_generator_alone(transformer):
+    """W + (2 / 8) B A of rank 8, frozen like the rest; A is drawn with torch's seed 0."""
+    before = torch.get_rng_state()
+    copied = adaptable_copy(transformer, "lora")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not any(p.requires_grad for p in copied.parameters())
+    assert not copied.training
+    chosen = choose_parameters(copied, "lora")
+    assert {min(value.shape) for value in chosen.values()} == {8}
+    moved = {name: value + 0.1 for name, value in chosen.items()}
+    name = next(name for name in chosen if ".proj.lora_A" in name)
+    images, layer = torch.rand(2, 3, 8, 8), copied.get_submodule(name.partition(".lora_A")[0])
+    seen = {}
+    layer.register_forward_hook(lambda module, given, made: seen.update(x=given[0], y=made))
+    call(copied, moved, images)
+    down, up = moved[name], moved[name.replace("lora_A", "lora_B")]
+    expected = layer.base_layer(seen["x"]) + 2 / 8 * seen["x"] @ down.T @ up.T
+    assert torch.allclose(seen["y"], expected, atol=1e-5)

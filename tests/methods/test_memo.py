@@ -5,9 +5,10 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torchvision.transforms.v2 import AugMix, Compose, RandomCrop, RandomHorizontalFlip, RandomResizedCrop
 
 from diffcern.errors import UsageError
-from diffcern.methods import build_method
+from diffcern.methods import build_method, memo
 from diffcern.methods.memo import augmix, marginal_entropy
 from diffcern.rng import generator
 from diffcern.types import Inputs
@@ -117,3 +118,54 @@ def test_options_are_checked(predictor):
     for options in ({"views": 0}, {"severity": 11}, {"source_count": -1.0}):
         with pytest.raises(UsageError):
             build_method("memo", predictor, None, None, options)
+
+
+def test_views_are_drawn_from_the_images_own_generator():
+    """torchvision's AugMix without ImageNet-C's operations, its random state that of the generator; 8-bit images."""
+    image, rng = torch.rand(3, 16, 32), generator(0, "memo", "a")
+    size = (8, 12)
+    before = {
+        "none": [],
+        "resized": [RandomResizedCrop(size, antialias=True), RandomHorizontalFlip()],
+        "shifted": [RandomCrop(size, padding=(12 // 8, 8 // 8)), RandomHorizontalFlip()],  # an eighth, left and top
+    }
+    for crops, steps in before.items():
+        transform = Compose([*steps, AugMix(severity=4, all_ops=False)])
+        with torch.random.fork_rng():
+            torch.set_rng_state(rng.get_state())
+            expected = torch.stack([transform((image * 255).round().to(torch.uint8)) for _ in range(5)]) / 255
+        given = None if crops == "none" else size
+        assert torch.allclose(augmix(image, 5, 4, rng, crops, given), expected)
+
+
+def test_options_reach_the_step(predictor, inputs):
+    """Momentum, severity and parameters; two steps by hand on the entropy of the views."""
+    options = {"views": 3, "severity": 5, "learning_rate": 0.1, "momentum": 0.6, "parameters": "last", "crops": "none"}
+    method = build_method("memo", predictor, None, None, options)
+    network, state = published(predictor), method.init()
+    last = [p for name, p in network.named_parameters() if name in state.parameters]
+    assert len(last) == 2
+    optimizer = torch.optim.SGD(last, 0.1, 0.6)
+    views = augmix(inputs.images[0], 3, 5, generator(2, "memo", *inputs.ids[:1]))
+    for _ in range(2):
+        answer, state = method.step(state, inputs[:1], 2)
+        optimizer.zero_grad()
+        marginal_entropy(network(views)[None]).sum().backward()
+        optimizer.step()
+    assert torch.allclose(answer.output, network(inputs.images[:1]), atol=1e-5)
+    assert not answer.output.requires_grad
+
+
+def test_crops_that_resize_are_of_the_image_as_it_was_given(predictor, monkeypatch):
+    """And those that shift, of what the predictor sees of it."""
+    shown = []
+
+    def seen(image, views, *rest):
+        shown.append((tuple(image.shape), rest[-1]))
+        return torch.zeros(views, 3, 8, 8)
+
+    monkeypatch.setattr(memo, "augmix", seen)
+    for crops in ("resized", "shifted"):
+        method = build_method("memo", predictor, None, None, {"views": 2, "crops": crops})
+        method.step(method.init(), Inputs(torch.rand(1, 3, 24, 20), ["a"]), 0)
+    assert shown == [((3, 24, 20), (8, 8)), ((3, 8, 8), (8, 8))]

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 import types
 
 import pytest
+from torch import nn
 
 from diffcern import memory
 from diffcern.draws import check_draws
-from diffcern.errors import UsageError
-from diffcern.methods import METHODS, build_method, checked_options, method_class
+from diffcern.errors import DiffcernError, UsageError
+from diffcern.methods import METHODS, build_method, checked_options, method_class, needs
 from diffcern.methods.memo import Memo
 from diffcern.methods.options import options_of
+from diffcern.methods.purification import GDA
 from diffcern.methods.ttt_mae import TTTMAE
+from diffcern.predictors import Predictor
 from diffcern.predictors.mae import MaeConfig, mae_predictor
+from diffcern.tasks import TASKS
 
 NUMBERS = [
     (name, option)
@@ -122,3 +127,73 @@ def test_amounts_of_memory_in_words():
     assert memory.gigabytes(4_300_000 * 10**9) == "4,300,000 GB"
     assert memory.gigabytes(10**30).startswith("10^")
     assert memory.installed() > 10**8
+
+
+class Loose:
+    def __init__(self, predictor, *rest, anything=1, **more) -> None:
+        self.anything = anything
+
+    def init(self):
+        return None
+
+    def step(self, state, inputs, seed):
+        return None, state
+
+
+def test_an_option_without_a_type_takes_anything(monkeypatch):
+    """And arguments that have no name are no options."""
+    module = types.ModuleType("loose_module")
+    module.Loose = Loose
+    monkeypatch.setitem(sys.modules, "loose_module", module)
+    for value in ("text", 3, [1, 2], None):
+        assert checked_options("loose_module:Loose", {"anything": value}) == {"anything": value}
+    assert list(options_of(Loose).model_fields) == ["anything"]
+    with pytest.raises(UsageError, match="unknown option of loose_module:Loose 'more'"):
+        checked_options("loose_module:Loose", {"more": 1})
+
+
+@pytest.mark.parametrize("value", [2**53, -(2**53), 2.0**53])
+def test_numbers_are_within_two_to_the_53rd(value):
+    """Where floats no longer tell apart all integers."""
+    with pytest.raises(UsageError, match=r"within 2\^53"):
+        checked_options("tent", {"learning_rate": value})
+    assert checked_options("tent", {"steps": 2**53 - 1}) == {"steps": 2**53 - 1}
+
+
+def test_texts_and_truth_values_are_no_numbers_inside_of_sequences_either():
+    for value in (["0.1", 0.5], [0.1, True]):
+        with pytest.raises(UsageError, match="option 'span' of diffusion-tta takes"):
+            checked_options("diffusion-tta", {"span": value})
+
+
+def test_which_models_a_method_takes(predictor, prior, task):
+    """Only those that its constructor names are asked for, and a task only of methods that are for it."""
+    assert [needs("diffusion-classifier", model) for model in ("predictor", "prior", "task")] == [False, True, True]
+    assert [needs("tent", model) for model in ("predictor", "prior", "task")] == [True, False, False]
+    build_method("tent", predictor, None, None, {})
+    for name, given, missing in (
+        ("tent", (None, prior, task), "predictor"),
+        ("diffusion-tta", (predictor, None, task), "prior"),
+        ("diffusion-tta", (predictor, prior, None), "task"),
+    ):
+        with pytest.raises(DiffcernError, match=f"{name} needs a {missing}: give one"):
+            build_method(name, *given, {})
+
+
+def test_a_method_of_another_task_is_refused_with_those_that_are_for_it(predictor, prior):
+    depth = TASKS["depth"]
+    with pytest.raises(UsageError, match="tent is not for depth; these are: source, bn-adapt, diffusion-tta, diffpure"):
+        build_method("tent", predictor, prior, depth.__new__(depth), {})
+
+
+@pytest.mark.parametrize(("size", "side"), [(8, 8), ((8, 12), 12), ((12, 8), 12), (None, 1)])
+def test_views_are_as_large_as_the_predictors_longer_side(size, side, prior, task):
+    """12 bytes for each pixel of three channels in fp32; a predictor of any size counts as one pixel."""
+    predictor = Predictor(nn.Flatten(), task.class_names, size=size)
+    prior.pixels, views = True, 10**13
+    needed = re.escape(memory.gigabytes(12 * views * side**2))
+    message = rf"10,000,000,000,000 views of {side} pixels a side need {needed} of memory.* give fewer views"
+    with pytest.raises(UsageError, match=message):
+        Memo(predictor, views=views)
+    with pytest.raises(UsageError, match=message):
+        GDA(predictor, prior, views=views)

@@ -143,3 +143,36 @@ def test_a_folder_is_begun_once(folder, tmp_path):
 def test_purify_does_not_offer_it():
     assert "sda" in METHODS
     assert set(PURIFIERS) == {"diffpure", "dda", "gda"}
+
+
+FEEDBACK = {
+    "steps": 3, "draws": 6, "strategy": "stratified", "weighting": "x0", "optimizer": "adamw", "learning_rate": 0.03,
+    "temperature": 1.5, "rows": 7,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("branch", ["before", "after"])
+def test_every_option_of_feedback_reaches_both_branches(build, prior, branch, monkeypatch):
+    monkeypatch.setattr(type(prior), "clean_errors", torch.linspace(0, 1, 101))
+    method = build("sda-tta", **FEEDBACK, familiar=0.25)
+    inner = getattr(method, branch)
+    kept = {name: value for name, value in FEEDBACK.items() if name not in ("optimizer", "learning_rate")}
+    assert {name: getattr(inner, name) for name in kept} == kept
+    assert (inner.optimizer.name, inner.optimizer.learning_rate) == ("adamw", 0.03)
+    assert inner.clean_error == pytest.approx(0.25)
+    assert inner.prior_optimizer is None
+    assert method.purifier.rows == 7
+    assert method.evaluations == 3 + 2 * 3 * 6
+
+
+def test_options_of_purification_reach_it(build, tmp_path):
+    for name in ("sda", "sda-tta"):
+        method = build(name, ensemble="entropy", skip=0.7, cache=str(tmp_path / "cache"), rows=5)
+        assert (method.ensemble, method.skip, method.purifier.rows) == ("entropy", 0.7, 5)
+        assert method.purifier.cache.folder == tmp_path / "cache"
+        assert method.loaded
+
+
+def test_a_home_is_the_users(build, folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert build(aligned="~/out").loaded == build().loaded

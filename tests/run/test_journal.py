@@ -1,4 +1,6 @@
+import hashlib
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -6,7 +8,7 @@ import pytest
 
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.run import columns
-from diffcern.run.journal import Journal, read_rows
+from diffcern.run.journal import Journal, check_out, read_rows
 
 
 def test_rows_survive_a_torn_line(tmp_path):
@@ -218,3 +220,107 @@ FULL = [
     }
 ]
 PLAIN = [{**FULL[0], "loss_first": None, "loss_last": None}]  # of source, which has no loss
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".json"])
+def test_a_table_is_in_the_order_of_ids(tmp_path, suffix):
+    """With every column that some row has; one that is empty in all is a column of texts."""
+    journal = Journal(tmp_path / f"r{suffix}", {})
+    rows = [{"id": "b", "error": None, "score": 0.5}, {"id": "a", "error": None}, {"id": "c", "error": None, "n": 2}]
+    for row in rows:
+        journal.add(row)
+    journal.finish()
+    assert [path.name for path in tmp_path.iterdir()] == [f"r{suffix}"]
+    ordered = [rows[1], rows[0], rows[2]]
+    if suffix == ".json":
+        assert (tmp_path / "r.json").read_text() == json.dumps(ordered, indent=1) + "\n"
+        return
+    if suffix == ".csv":
+        text = (tmp_path / "r.csv").read_text().splitlines()
+        assert text == ['"id","error","score","n"', '"a",,,', '"b",,0.5,', '"c",,,2']
+        return
+    table = pq.read_table(tmp_path / "r.parquet")
+    assert table.to_pylist() == [{"id": None, "error": None, "score": None, "n": None} | row for row in ordered]
+    assert table.schema.field("error").type == pa.string()
+    assert read_rows(tmp_path / "r.parquet") == table.to_pylist()
+
+
+def test_a_checksum_is_of_settings_row_and_what_it_answers_about(tmp_path):
+    """BLAKE2b of 6 bytes over the lines; before it, how many rows an older version left."""
+    digests = {"a": "pixels of a", "b": ""}
+    journal = Journal(tmp_path / "r.json", SETTINGS, digest=digests.__getitem__)
+    for row in ({"id": "a", "error": None}, {"id": "b", "error": None}):
+        journal.add(row)
+        header = json.dumps(SETTINGS, sort_keys=True)
+        lines = ["0", header, json.dumps(row), *filter(None, [digests[row["id"]]])]
+        expected = hashlib.blake2b("\n".join(lines).encode(), digest_size=6).hexdigest()
+        assert json.loads(journal.path.read_text().splitlines()[-1])["checksum"] == f"0-{expected}"
+
+
+def test_a_row_about_another_image_is_no_answer_any_more(tmp_path):
+    def journal(about, **options):
+        return Journal(tmp_path / "r.json", SETTINGS, digest=lambda id_: about, **options)
+
+    first = journal("these pixels")
+    first.add(ROWS[0])
+    del first
+    assert journal("these pixels").rows == ROWS[:1]
+    with pytest.raises(DiffcernError, match=r"line 2 was changed .*\(its checksum differs\), or its image was"):
+        journal("other pixels")
+    with pytest.raises(DiffcernError, match=r"\(its checksum differs\): give"):
+        journal("")  # who does not know what it answers about
+    assert journal("other pixels", overwrite=True).rows == []
+
+
+def test_a_row_from_before_images_had_digests_is_believed(tmp_path):
+    first = Journal(tmp_path / "r.json", SETTINGS)
+    first.add(ROWS[0])
+    del first
+    assert Journal(tmp_path / "r.json", SETTINGS, digest=lambda id_: "pixels").rows == ROWS[:1]
+
+
+def test_result_files_that_are_there_are_kept(tmp_path):
+    (tmp_path / "r.csv").write_text("mine")
+    with pytest.raises(DiffcernError, match="exists: give another --out, or --overwrite"):
+        check_out(tmp_path / "r.csv")
+    check_out(tmp_path / "r.csv", overwrite=True)
+    check_out(tmp_path / "new" / "r.json")
+    assert (tmp_path / "r.csv").read_text() == "mine"
+    for suffix in (".txt", ""):
+        with pytest.raises(UsageError, match=r"ends in \.parquet, \.csv, \.json, not"):
+            check_out(tmp_path / f"r{suffix}")
+
+
+def test_what_json_does_not_know_is_written_as_text(tmp_path):
+    journal = Journal(tmp_path / "r.json", {"images": tmp_path / "images", "a": 1})
+    assert json.loads(journal.path.read_text()) == {"a": 1, "images": str(tmp_path / "images")}
+
+
+def test_a_journal_that_is_refused_is_closed_at_once(tmp_path):
+    """Whatever holds on to the error: the next command must find it free."""
+
+    def opened():
+        links = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+        return sum(link.name == ".r.csv.partial.jsonl" for link in links)
+
+    first = Journal(tmp_path / "r.csv", {"seed": 0})
+    with pytest.raises(DiffcernError, match="another command") as busy:
+        Journal(tmp_path / "r.csv", {"seed": 0})
+    assert opened() == 1
+    first.add({"id": "a", "error": None})
+    first._file.close()
+    with pytest.raises(DiffcernError, match="other settings") as other:
+        Journal(tmp_path / "r.csv", {"seed": 1})
+    assert opened() == 0
+    assert busy.value is not other.value
+    last = Journal(tmp_path / "r.csv", {"seed": 0})
+    last.finish()
+    assert opened() == 0
+
+
+def test_a_folder_is_made_and_what_cannot_be_written_is_named(tmp_path):
+    Journal(tmp_path / "a" / "b" / "r.csv", {}).finish()
+    assert (tmp_path / "a" / "b" / "r.csv").is_file()
+    (tmp_path / ".r.csv.partial.jsonl").mkdir()
+    with pytest.raises(DiffcernError, match=r"cannot write \S+r\.csv: Is a directory; give another --out"):
+        Journal(tmp_path / "r.csv", {})

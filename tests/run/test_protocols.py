@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -12,6 +13,7 @@ from PIL import Image
 from diffcern.data import encode_png, load_dataset
 from diffcern.errors import UsageError
 from diffcern.report import summarise
+from diffcern.rng import generator
 from diffcern.run.batch import ALONE, even_batches
 from diffcern.run.bench import Bench
 from diffcern.run.evaluate import evaluate
@@ -235,3 +237,39 @@ def test_batches_in_class_order_are_noticed_and_shuffled(cli, tmp_path):
         rows = json.loads((tmp_path / f"{name}.json").read_text())
         right[name] = sum(row["after"] == row["id"].split("/")[0] for row in rows)
     assert right["order"] < 50 < 85 < right["shuffled"]
+
+
+def test_a_stream_is_of_the_bench_order_but_where_it_is_drawn():
+    """Positions as they are for the protocols that only carry a state; "mixed" by (seed, "mixed")."""
+    cells = [("noise", 3), ("blur", 2)]
+    plain = [(position, shift, severity) for shift, severity in cells for position in range(200)]
+    for protocol in ("episodic", "online", "reset-per-shift", "continual"):
+        assert stream(protocol, cells, TARGETS, 3) == plain
+    order = torch.randperm(400, generator=generator(3, "mixed")).tolist()
+    assert stream("mixed", cells, TARGETS, 3) == [plain[k] for k in order]
+    dealt = correlated(TARGETS, 3, 0.1)
+    assert stream("correlated", cells[:1], TARGETS, 3) == [(position, "noise", 3) for position in dealt]
+    assert stream("correlated", cells[:1], TARGETS, 3, 5.0) != stream("correlated", cells[:1], TARGETS, 3)
+
+
+@pytest.mark.parametrize("concentration", [0.1, 2.0])
+def test_images_of_a_class_are_dealt_out_by_shares_of_a_dirichlet(concentration):
+    """Class by class, in its images' order, over as many slots as classes; numpy's generator keyed by the seed."""
+    targets, shares = [2, 0, 2, 5, 0, 2, 5, 5, 2], []
+    numbers = np.random.default_rng(generator(4, "correlated").initial_seed())
+    slots = [[], [], []]
+    for own in (0, 2, 5):
+        members = [k for k, target in enumerate(targets) if target == own]
+        shares = numbers.dirichlet([concentration] * 3)
+        first = 0
+        for slot, share in enumerate(shares.cumsum()):
+            last = len(members) if slot == 2 else round(share * len(members))
+            slots[slot] += members[first:last]
+            first = last
+    assert correlated(targets, 4, concentration) == slots[0] + slots[1] + slots[2]
+
+
+@pytest.mark.parametrize("concentration", [0.0, -1.0, float("nan")])
+def test_a_concentration_is_above_zero(concentration):
+    with pytest.raises(UsageError, match="above 0"):
+        correlated([0, 1], 0, concentration)

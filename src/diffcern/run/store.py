@@ -109,12 +109,14 @@ class RunFolder:
         return frozenset(name for name in PICTURES if not (self.path / f"{name}.parquet").is_file())
 
     def write_text(self, name: str, text: str) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
         atomically(self.path / name, lambda partial: partial.write_text(text))
 
     def write_json(self, name: str, value: Any) -> None:
         self.write_text(name, json.dumps(value, indent=1) + "\n")
 
     def write_table(self, name: str, table: pa.Table) -> None:
+        (self.path / name).parent.mkdir(parents=True, exist_ok=True)
         atomically(self.path / name, lambda partial: pq.write_table(table, partial))
 
     def skipped(self) -> dict[str, str]:
@@ -147,7 +149,6 @@ class RunFolder:
     def write_unit(self, unit: str, done: Done) -> None:
         """Records last: a unit counts as done when they are there, as the timings' checksum of them says."""
         if done.pictures:
-            (self.path / "answers").mkdir(exist_ok=True)
             self._write("answers", unit, done.pictures, PICTURE_SCHEMA)
         (self.path / "skipped" / f"{unit}.parquet").unlink(missing_ok=True)  # of a unit that is done again
         if done.skipped:
@@ -157,6 +158,7 @@ class RunFolder:
         pq.write_table(pa.Table.from_pylist(rows, schema=RECORD_SCHEMA), content)
         timed = TIMING_SCHEMA.with_metadata({CHECKSUM: checksum(content.getvalue())})
         self._write("timings", unit, [asdict(timing) for timing in done.timings], timed)
+        (self.path / "records").mkdir(parents=True, exist_ok=True)
         write_whole(self.path / "records" / f"{unit}.parquet", content.getvalue())
 
     def _write(self, kind: str, unit: str, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:

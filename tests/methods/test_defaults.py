@@ -1,0 +1,113 @@
+"""The constructors' defaults are what the papers give, and the presets what reported figures were made with.
+
+Numbers are from the sources that the methods' docstrings cite. A run goes on only with the options that it began with,
+so a change of one of these is seen by everybody who has records.
+"""
+
+import pytest
+
+from diffcern.errors import UsageError
+from diffcern.kinds import QUESTION_ANSWERING
+from diffcern.methods import METHODS
+from diffcern.methods.diffusion_tta import PUBLISHED, RATES
+from diffcern.methods.options import options_of
+from diffcern.methods.presets import PRESETS, preset_options
+
+FREE = {"rows", "cache", "aligned"}  # which change no answer, or have no default to speak of
+PURIFYING = {"solver": "ddpm", "eta": 0.0, "skip": None}
+FEEDBACK = {
+    "steps": 5, "draws": 180, "strategy": "uniform", "weighting": "eps", "temperature": 1.0, "familiar": None,
+}  # fmt: skip
+DEFAULTS = {
+    "source": {},
+    "bn-adapt": {"source_count": 0.0},
+    "tent": {"optimizer": "adam", "learning_rate": 1e-3, "momentum": 0.9, "steps": 1},
+    "memo": {
+        "views": 64, "severity": 1, "optimizer": "sgd", "learning_rate": 2.5e-4, "momentum": 0.0, "parameters": "all",
+        "source_count": 16.0, "crops": "resized",
+    },
+    "ttt-mae": {"steps": 20, "masks": 128, "optimizer": "sgd", "learning_rate": 5e-3, "momentum": 0.9},
+    "diffusion-tta": {
+        **FEEDBACK, "span": (0.0, 1.0), "resample": True, "optimizer": None, "learning_rate": None, "momentum": 0.9,
+        "parameters": "all", "top_k": None, "adapt_prior": None, "prior_learning_rate": None, "gate": None,
+        "batch_statistics": False, "source_count": 0.0,
+    },
+    "diffusion-classifier": {
+        "draws": 250, "strategy": "fixed-bank", "weighting": "eps", "norm": "l2", "keep": (), "samples": (),
+        "temperature": 1.0, "span": (0.0, 1.0), "view": "centre",
+    },
+    "dusa": {
+        "timestep": 0.1, "top_k": 4, "random_k": 2, "others": "multinomial", "scale": 1.0, "optimizer": "adam",
+        "learning_rate": 1e-5, "momentum": 0.9, "parameters": "all", "adapt_prior": True, "prior_learning_rate": None,
+    },
+    "diffpure": {
+        **PURIFYING, "start": 149, "steps": 150, "solver": "reverse-sde", "clip": False, "ensemble": "none",
+    },
+    "dda": {
+        **PURIFYING, "start": 499, "steps": 50, "weight": 6.0, "factor": 4, "border": "zeros", "form": "through",
+        "bounded": True, "reference_batch_size": 1, "ensemble": "sum",
+    },
+    "gda": {
+        **PURIFYING, "start": 499, "steps": 50, "form": "through", "scaled": True, "mixed": True, "entropy": 20.0,
+        "style": 0.0, "content": 0.0, "mse": 2000.0, "views": 8, "clip": "", "style_source": "a corrupted photo",
+        "style_target": "a photo", "content_layer": "", "ensemble": "entropy",
+    },
+    "sda": {"ensemble": "sum", "skip": None},
+    "sda-tta": {
+        **FEEDBACK, "feedback": "both", "optimizer": "adam", "learning_rate": 1e-5, "ensemble": "sum", "skip": None,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_defaults_are_the_papers(name):
+    defaults = {option: field.default for option, field in options_of(METHODS[name]).model_fields.items()}
+    assert {option: value for option, value in defaults.items() if option not in FREE} == DEFAULTS[name]
+
+
+def test_published_feedback():
+    """By what the prior reads: DiT's runs, Stable Diffusion's, those of maps; with the rate beside each optimiser."""
+    moves = {read: (value.optimizer, value.adapt_prior) for read, value in PUBLISHED.items()}
+    assert moves == {"classes": ("adam", True), "prompts": ("sgd", False), "maps": ("adamw", True)}
+    assert RATES == {"adam": 1e-5, "sgd": 5e-3, "adamw": 8e-5}
+
+
+def test_a_preset_is_the_methods_and_over_it_the_tasks():
+    """Options by task stand over those of the preset, one by one; "paper" is the constructors' own."""
+    feedback = preset_options("diffusion-tta", "small")
+    assert feedback["draws"] == 16
+    assert preset_options("diffusion-tta", "small", "segmentation") == {**feedback, "learning_rate": 0.2}
+    depth = {"optimizer": "adam", "learning_rate": 1e-4, "temperature": 1.0}
+    assert preset_options("sda-tta", "small", "depth") == {**preset_options("sda-tta", "small"), **depth}
+    gentle = {**preset_options("dda", "small"), "start": 199, "weight": 0.4}
+    assert gentle["steps"] == 20
+    for task in ("segmentation", "depth", QUESTION_ANSWERING):
+        assert preset_options("dda", "small", task) == gentle
+    assert preset_options("diffusion-tta", "small", QUESTION_ANSWERING) == feedback
+    assert all(preset_options(name, "paper", task) == {} for name in METHODS for task in ("depth", QUESTION_ANSWERING))
+    assert preset_options("my_package:Method", "small") == {}
+    with pytest.raises(UsageError, match=r"unknown preset 'smal'.*'small'"):
+        preset_options("source", "smal")
+
+
+def test_the_small_preset_is_what_was_chosen():
+    """By `benchmarks/tune.py`; docs/results.md reports with these."""
+    assert list(PRESETS) == ["paper", "small"]
+    feedback = {
+        "steps": 5, "draws": 16, "strategy": "stratified", "weighting": "x0", "optimizer": "sgd",
+        "learning_rate": 0.05, "temperature": 2.0,
+    }  # fmt: skip
+    chosen = {
+        "diffusion-tta": {**feedback, "adapt_prior": False},
+        "sda-tta": feedback,
+        "dusa": {"adapt_prior": False, "others": "uniform"},
+        "memo": {"views": 32, "learning_rate": 1e-3, "crops": "none"},
+        "diffpure": {"start": 199, "steps": 10, "solver": "ddpm", "clip": True},
+        "dda": {"start": 399, "steps": 20, "weight": 0.1, "form": "estimate", "border": "inside", "bounded": False},
+        "gda": {
+            "start": 399, "steps": 20, "form": "estimate", "scaled": False, "mixed": False, "entropy": 0.01,
+            "mse": 100.0,
+        },
+        "diffusion-classifier": {"draws": 16, "weighting": "x0"},
+    }  # fmt: skip
+    assert chosen == {name: dict(method.small) for name, method in METHODS.items() if method.small}

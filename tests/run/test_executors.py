@@ -1,0 +1,73 @@
+"""Executors: every piece's answer comes back once, to the process that asked, and an error is raised there."""
+
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from diffcern.run import executors
+from diffcern.run.executors import InProcess, Processes
+
+
+@dataclass(frozen=True)
+class Squares:
+    """What does the work, and says where it was done; it travels pickled."""
+
+    broken: int = -1
+
+    def __call__(self):
+        return self.work
+
+    def work(self, piece):
+        if piece == self.broken:
+            raise ValueError(f"piece {piece} is broken")
+        return piece**2, os.getpid(), torch.get_num_threads(), signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_in_process_goes_in_order():
+    done = []
+    InProcess().map(Squares(), [3, 1, 2], lambda piece, result: done.append((piece, result[0], result[1])))
+    assert done == [(3, 9, os.getpid()), (1, 1, os.getpid()), (2, 4, os.getpid())]
+
+
+def test_what_a_piece_raises_is_raised_after_those_before_it():
+    done = []
+    with pytest.raises(ValueError, match="piece 1 is broken"):
+        InProcess().map(Squares(broken=1), [3, 1, 2], lambda piece, result: done.append(piece))
+    assert done == [3]
+
+
+def test_workers_have_one_thread_and_leave_ctrl_c_to_the_parent():
+    """Answers of whichever worker, each with its own piece; then what a broken one raises."""
+    done = {}
+    Processes(2).map(Squares(), [3, 1, 2, 5], done.__setitem__)
+    assert {piece: result[0] for piece, result in done.items()} == {3: 9, 1: 1, 2: 4, 5: 25}
+    assert all(result[1] != os.getpid() and result[2:] == (1, True) for result in done.values())
+    with pytest.raises(ValueError, match="piece 1 is broken"):
+        Processes(1).map(Squares(broken=1), [1, 2], done.__setitem__)
+
+
+def test_there_are_as_many_workers_as_asked_for(monkeypatch):
+    """And not one for each CPU; when one fails, those in work are waited for, and those that are not are left."""
+    asked, ended = [], []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, workers, context, **start):
+            asked.append((workers, context.get_start_method()))
+            super().__init__(workers, **start)
+
+        def shutdown(self, wait=False, *, cancel_futures=False):
+            ended.append((wait, cancel_futures))
+            super().shutdown(wait, cancel_futures=cancel_futures)
+
+    monkeypatch.setattr(executors, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(executors, "_work", None, raising=False)
+    monkeypatch.setattr(executors, "_start", lambda make: setattr(executors, "_work", make()))
+    done = {}
+    Processes(3).map(Squares(), [1, 2], done.__setitem__)
+    assert asked == [(3, "spawn")]
+    assert ended == [(True, True)]
+    assert {piece: result[0] for piece, result in done.items()} == {1: 1, 2: 4}
