@@ -36,7 +36,7 @@ from diffcern.report.summary import wilson
 PACKAGE = SOURCE / "diffcern"
 RUN = ("units", "order", "protocols", "batch", "journal", "store", "spec", "executors", "bench", "evaluate")
 CORE = [
-    *(PACKAGE / f"{name}.py" for name in ("likelihood", "draws", "purify", "purifier", "weightings", "rng")),
+    *(PACKAGE / f"{name}.py" for name in ("likelihood", "draws", "sampling", "purifier", "weightings", "rng")),
     *sorted((PACKAGE / "methods").glob("*.py")),
     *(PACKAGE / "run" / f"{name}.py" for name in RUN),
 ]
