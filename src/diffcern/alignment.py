@@ -96,7 +96,10 @@ def read_alignment(folder: Path) -> Alignment:
     if not path.is_file():
         raise UsageError(f"{folder} was not made by `diffcern align`: it has no {FILE}")
     alignment: Alignment = read_config(path, Alignment, TRAINS)
-    return replace(alignment, options=_completed(alignment.method, alignment.options))
+    maps = dict(alignment.maps)
+    if maps.get("class_names"):  # as they were typed, once
+        maps["class_names"] = ",".join(name.strip() for name in maps["class_names"].split(","))
+    return replace(alignment, options=_completed(alignment.method, alignment.options), maps=maps)
 
 
 def _completed(method: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,11 @@ class Spelling:
     text: Any = None
 
 
+def spelling_of(hint: Any) -> Spelling:
+    """Of a field by its annotation, plain where that says nothing of it."""
+    return next((note for note in getattr(hint, "__metadata__", ()) if isinstance(note, Spelling)), Spelling())
+
+
 def help_of(text: str, **bounds: Any) -> Any:
     """What a field means, and its bounds: ge, le, allow_inf_nan."""
     return Field(description=text, **bounds)

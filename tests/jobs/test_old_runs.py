@@ -2,10 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+
+from diffcern.alignment import read_alignment
 
 OLD = Path(__file__).parent / "old"
 DIGITS = ("--predictor", "embedded:digits", "--prior", "embedded:digits")
@@ -81,6 +84,16 @@ def test_a_folder_is_gone_on_with(old, cli, name):
     assert code == 0, err
     changed = {str(path.relative_to(old / name)) for path, content in before.items() if path.read_bytes() != content}
     assert changed <= {"checkpoint.pt", "questions.parquet", "before-after.png"}
+
+
+def test_class_names_are_the_same_however_they_were_spaced(old):
+    """They were kept as they were typed."""
+    file = old / "aligned-maps" / "align.json"
+    before = json.loads(file.read_text())
+    file.write_text(json.dumps({**before, "maps": {**before["maps"], "class_names": "sky, road"}}))
+    now = read_alignment(old / "aligned-maps")
+    assert now.maps["class_names"] == "sky,road"
+    replace(now, maps={**now.maps, "class_names": "sky,road"}).begin(old / "aligned-maps")
 
 
 def test_a_units_records_are_those_that_were_there(old, cli):

@@ -11,7 +11,7 @@ from diffcern.errors import UsageError
 from diffcern.feature_guides import MarginalEntropy, PatchContrast, StyleDirection
 from diffcern.guides import Guide
 from diffcern.methods import build_method
-from diffcern.methods.purification import entropy, join
+from diffcern.methods.purified import entropy, join
 from diffcern.predictors import load_predictor
 from diffcern.priors import load_prior
 from diffcern.purifier import Purifier, Route

@@ -5,7 +5,8 @@ import torch
 
 from diffcern.errors import UsageError
 from diffcern.methods import build_method
-from diffcern.methods.purification import ANSWERING, PURIFIERS, cache_at, join, unused_predictor
+from diffcern.methods.purification import ANSWERING, PURIFIERS, cache_at, unused_predictor
+from diffcern.methods.purified import join
 from diffcern.predictors import Predictor
 
 SHORT = {"start": 300, "steps": 4}

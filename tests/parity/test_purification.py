@@ -7,7 +7,7 @@ import torch
 
 from diffcern.feature_guides import MarginalEntropy
 from diffcern.guides import Guide, LowPass, mean_square
-from diffcern.methods.purification import join
+from diffcern.methods.purified import join
 from diffcern.rng import generator
 from diffcern.sampling import purify
 from diffcern.solvers import Solver

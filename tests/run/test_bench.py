@@ -12,11 +12,12 @@ from diffcern.errors import UsageError
 from diffcern.methods import build_method
 from diffcern.rng import generator
 from diffcern.run import bench as module
-from diffcern.run.bench import Bench, Runner
+from diffcern.run.bench import Bench, Runner, images_of
 from diffcern.run.evaluate import evaluate
 from diffcern.run.executors import InProcess
 from diffcern.run.opening import PICTURES, Open
 from diffcern.run.spec import parse_spec
+from diffcern.run.truths import load_images
 from diffcern.run.units import Unit, units
 from diffcern.types import Inputs
 
@@ -140,10 +141,19 @@ def test_a_runner_travels_without_models_and_does_what_a_piece_says(few):
     spec = parse_spec(few)
     runner = pickle.loads(pickle.dumps(Runner(spec, CPU)))
     assert runner == Runner(spec, CPU)
+    assert pickle.loads(pickle.dumps(Runner(spec, CPU, images_of(spec)))) == runner  # elsewhere they are read again
     unit = units(spec, 4)[0]
     work, bench = runner(), Bench(spec, CPU)
     assert work(unit).records == bench.run(unit).records
     assert work(Open(frozenset())).fingerprint == bench.fingerprint()
+
+
+def test_images_are_read_once_in_one_process(few, tmp_path, monkeypatch):
+    """They may be a stream over a network."""
+    asked = []
+    monkeypatch.setattr(module, "load_images", lambda *given: asked.append(given) or load_images(*given))
+    evaluate(parse_spec(few), tmp_path, device=CPU)
+    assert len(asked) == 1
 
 
 def test_a_run_folder_says_what_is_planned(few, tmp_path):

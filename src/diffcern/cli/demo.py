@@ -21,12 +21,11 @@ from diffcern.cli.options import JsonOption
 from diffcern.cli.tables import report_skipped
 from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.files import check_folder, write_whole
-from diffcern.jobs.base import keeping
+from diffcern.jobs.base import Row, keeping
 from diffcern.jobs.bench import Bench
 from diffcern.jobs.rows import Table as Rows
 from diffcern.jobs.rows import Work, collect
 
-Row = dict[str, Any]
 Summary = dict[str, list[Row]]  # what the columns of a table are made of, by their title
 COUNTS = {"classification": 40, "segmentation": 14, "depth": 14, "matching": 80, "qa": 120}  # what two minutes allow
 SPECS = {"classification": "digits", "segmentation": "scenes-segmentation", "depth": "scenes-depth"}

@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 from rich.console import Console
 
 from diffcern.errors import UsageError, unknown
-from diffcern.fields import Spelling
+from diffcern.fields import spelling_of
 from diffcern.jobs.base import Idle, Interrupted, Job, make
 
 GIVEN = ("COMMANDLINE", "ENVIRONMENT")  # sources of a parameter's value, by name
@@ -32,19 +32,20 @@ class Option:
     """One field of a job, or of a part of it, as a command line has it. path: the parts that lead to it."""
 
     def __init__(self, path: tuple[str, ...], field: Field[Any], hint: Any, default: Any) -> None:
-        kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        kind, *notes = get_args(hint)
         self.path, self.name = path, field.name
-        self.spelling = next((note for note in notes if isinstance(note, Spelling)), Spelling())
+        self.spelling = spelling_of(hint)
         self.about = next(note for note in notes if isinstance(note, FieldInfo))
         self.kind = self.spelling.text or kind
-        self.switch = any("/" in flag for flag in self.spelling.flags)  # --one/--other
+        self.flags = self.spelling.flags or (f"--{self.name.replace('_', '-')}",)
+        self.switch = any("/" in flag for flag in self.flags)  # --one/--other
         self.choices = get_args(kind) if get_origin(kind) is Literal and not self.switch else ()
         self.default = default
 
     @property
     def flag(self) -> str:
         """As messages call it."""
-        return (self.spelling.flags or (f"--{self.name.replace('_', '-')}",))[0].split("/")[0]
+        return self.flags[0].split("/")[0]
 
     def parameter(self) -> inspect.Parameter:
         """Of a function that Typer makes a command of."""
@@ -54,8 +55,7 @@ class Option:
         how: dict[str, Any] = {"help": self.about.description, **bounds}
         if kind is float and not unbounded:
             how["callback"] = _finite
-        flags = self.spelling.flags or (f"--{self.name.replace('_', '-')}",)
-        info: Any = typer.Argument(**how) if self.spelling.argument else typer.Option(*flags, **how)
+        info: Any = typer.Argument(**how) if self.spelling.argument else typer.Option(*self.flags, **how)
         default = self.default
         if default is MISSING:
             default = inspect.Parameter.empty
@@ -136,7 +136,7 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interruption:
-        kept = str(interruption) if isinstance(interruption, Interrupted) else "nothing was begun"
+        kept = str(interruption) if isinstance(interruption, Interrupted) else "nothing more was done"
         Console(stderr=True, soft_wrap=True, markup=False).print(f"interrupted; {kept}")
         raise typer.Exit(130) from None
 

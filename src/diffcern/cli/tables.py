@@ -32,7 +32,7 @@ def adapt(
 
     Segmentation and depth write their maps into the folder named like --out without its suffix.
     """
-    _rows(job, out, strict, overwrite, as_json)
+    _show(job, out, strict, overwrite, as_json)
 
 
 @from_job(Classify)
@@ -43,7 +43,7 @@ def classify(
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    _rows(job, out, strict, overwrite, as_json)
+    _show(job, out, strict, overwrite, as_json)
 
 
 @from_job(Match)
@@ -54,7 +54,7 @@ def match(
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    _scored(job, out, strict, overwrite, as_json, "scores", "score", "examples")
+    _show(job, out, strict, overwrite, as_json, ("scores", "score", "examples"))
 
 
 @from_job(Answer)
@@ -65,29 +65,27 @@ def answer(
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    _scored(job, out, strict, overwrite, as_json, "accuracies", "answer", "questions")
+    _show(job, out, strict, overwrite, as_json, ("accuracies", "answer", "questions"))
 
 
-def _rows(job: RowsJob, out: Path | None, strict: bool, overwrite: bool, as_json: bool) -> None:
-    """Carries out the job and prints its rows (the first ones, of many)."""
-    table = job.carry_out(out, overwrite=overwrite, events=Bars())
-    if as_json:
-        typer.echo(json.dumps(table.rows, indent=1))
-    elif table.good:
-        Console().print(rows_table(table.good))
-    report_skipped(table, strict)
-
-
-def _scored(
-    job: RowsJob, out: Path | None, strict: bool, overwrite: bool, as_json: bool, key: str, title: str, counted: str
+def _show(
+    job: RowsJob,
+    out: Path | None,
+    strict: bool,
+    overwrite: bool,
+    as_json: bool,
+    scored: tuple[str, str, str] | None = None,
 ) -> None:
-    """Carries out the job and prints what its rows come to. key: of that in JSON; title: of the column that tells the
-    scores of a group apart, and their key in it; counted: what the rows are."""
+    """Carries out the job and prints its rows (the first ones, of many), or what they come to.
+
+    scored: the key of that in JSON, the column that tells the scores of a group apart, and what the rows are.
+    """
     table = job.carry_out(out, overwrite=overwrite, events=Bars())
     if as_json:
-        typer.echo(json.dumps({key: table.scores, "rows": table.rows}, indent=1))
+        typer.echo(json.dumps({scored[0]: table.scores, "rows": table.rows} if scored else table.rows, indent=1))
     elif table.good:
-        Console().print(scores_table(table.scores, title, f"{len(table.good)} {counted}"))
+        caption = f"{len(table.good)} {scored[2]}" if scored else ""
+        Console().print(scores_table(table.scores, scored[1], caption) if scored else rows_table(table.good))
     report_skipped(table, strict)
 
 

@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic.dataclasses import dataclass
 
 from diffcern.errors import UsageError
 from diffcern.fields import (
     MODEL,
-    AllowPickle,
-    ClassMap,
-    Compile,
-    Device,
-    Dtype,
-    Images,
-    Labels,
-    MaxSide,
-    Options,
     PredictorName,
-    Preset,
-    Seed,
     Spelling,
     TaskOption,
-    Templates,
     TrustRemoteCode,
     help_of,
 )
 from diffcern.jobs.base import CHECKED, Events, Row
-from diffcern.jobs.images import Asked, asked
-from diffcern.jobs.rows import RowsJob, Work
+from diffcern.jobs.images import Asked, OverImages
+from diffcern.jobs.rows import Work
 from diffcern.kinds import KINDS
 
 if TYPE_CHECKING:
@@ -40,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
-class Adapt(RowsJob):
+class Adapt(OverImages):
     """Adapt a predictor to each image by generative feedback and predict, before and after.
 
     Segmentation and depth write their maps into the folder named like the table without its suffix.
@@ -48,26 +35,14 @@ class Adapt(RowsJob):
 
     command = "adapt"
 
-    images: Images
     predictor: PredictorName
     prior: Annotated[str | None, help_of(f"{MODEL}; not for source, tent, bn-adapt")] = None
     task: TaskOption = "classification"
     method: Annotated[str, help_of("see `diffcern list methods`")] = "diffusion-tta"
-    labels: Labels = None
-    templates: Templates = None
-    class_map: ClassMap = None
-    preset: Preset = "small"
-    options: Options = field(default_factory=dict)
     online: Annotated[bool, help_of("carry on from image to image"), Spelling(("--online/--episodic",))] = False
     batch_size: Annotated[int, help_of("images at a time, where a method answers several", ge=1)] = 1
     shuffle: Annotated[bool, help_of("the images in a random order, where the order matters")] = False
-    max_side: MaxSide = 4096
-    device: Device = "auto"
-    dtype: Dtype = "float32"
-    compile: Compile = False
-    allow_pickle: AllowPickle = False
     trust_remote_code: TrustRemoteCode = False
-    seed: Seed = 0
 
     def load(self, out: Path | None, events: Events) -> Work:
         from diffcern.run import columns
@@ -79,9 +54,8 @@ class Adapt(RowsJob):
         dense = KINDS[self.task].dense if self.task in KINDS else False
         if dense and out is None:
             raise UsageError(f"answers of {self.task} are maps, and are written beside a table: give out")
-        names: dict[str, Any] = {"predictor": self.predictor, "prior": self.prior or None, "task": self.task}
-        names |= {"trust_remote_code": self.trust_remote_code}
-        given = asked(self, names, self.method, self.options)
+        names = {"predictor": self.predictor, "prior": self.prior or None, "task": self.task}
+        given = self.asked(self.method, self.options, **names, trust_remote_code=self.trust_remote_code)
         predictor, method, dataset = given.models.predictor, given.method, given.dataset
         assert predictor is not None  # it was named
         self._check(method, given)

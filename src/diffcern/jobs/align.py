@@ -13,23 +13,19 @@ from pydantic.dataclasses import dataclass
 
 from diffcern.errors import UsageError
 from diffcern.fields import (
-    AllowPickle,
     ClassMap,
-    Compile,
-    Device,
-    Dtype,
     Labels,
     Options,
     Preset,
     PriorName,
-    Seed,
     Spelling,
     Templates,
     TrustRemoteCode,
     help_of,
     parsed_names,
 )
-from diffcern.jobs.base import CHECKED, Events, Job, Silent, keeping
+from diffcern.jobs.base import CHECKED, Events, Silent, keeping
+from diffcern.jobs.models import OnModels
 
 if TYPE_CHECKING:
     from diffcern.priors import Prior
@@ -45,7 +41,7 @@ class Aligned:
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
-class Align(Job):
+class Align(OnModels):
     """Fine-tune a model on synthetic images that were purified as its targets will be (SDA)."""
 
     command = "align"
@@ -85,12 +81,7 @@ class Align(Job):
     epochs: Annotated[int | None, help_of("of fine-tuning", ge=1)] = None
     learning_rate: Annotated[float | None, help_of("of fine-tuning", ge=0, allow_inf_nan=False)] = None
     batch_size: Annotated[int, help_of("images generated or purified at a time", ge=1)] = 16
-    device: Device = "auto"
-    dtype: Dtype = "float32"
-    compile: Compile = False
-    allow_pickle: AllowPickle = False
     trust_remote_code: TrustRemoteCode = False
-    seed: Seed = 0
 
     def carry_out(self, out: Path | None, *, overwrite: bool = False, events: Events = Silent()) -> Aligned:
         """overwrite: has no meaning here: what is in `out` is gone on with."""

@@ -11,24 +11,20 @@ from pydantic.dataclasses import dataclass
 
 from diffcern.fields import (
     ARGUMENT,
-    AllowPickle,
-    Compile,
-    Device,
-    Dtype,
     MaxSide,
     Options,
     Preset,
-    Seed,
     help_of,
 )
 from diffcern.jobs.base import CHECKED, Events, Row
+from diffcern.jobs.models import OnModels
 from diffcern.jobs.rows import RowsJob, Work
 
 OF_PRIORS = frozenset(("method", "preset", "options", "dtype", "compile"))  # of the purification
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
-class Answer(RowsJob):
+class Answer(OnModels, RowsJob):
     """Answer questions about images by choices, before and after purifying them, and with both answers together."""
 
     command = "answer"
@@ -48,11 +44,6 @@ class Answer(RowsJob):
     severity: Annotated[int, help_of("of the shift, 1 to 5", ge=0, le=5)] = 0
     batch_size: Annotated[int, help_of("questions at a time", ge=1)] = 16
     max_side: MaxSide = 4096
-    device: Device = "auto"
-    dtype: Dtype = "float32"
-    compile: Compile = False
-    seed: Seed = 0
-    allow_pickle: AllowPickle = False
 
     def idle(self) -> tuple[frozenset[str], str]:
         if self.prior:
@@ -84,7 +75,7 @@ class Answer(RowsJob):
         settings["fingerprints"] = {"predictor": fingerprint(answerer)}
         cleaning = None
         if self.prior:
-            asked = {name: getattr(self, name) for name in ("prior", "dtype", "compile", "allow_pickle")}
+            asked = self.named(prior=self.prior)
             prior = load_models(parse_models(asked), device).prior
             assert prior is not None  # it was named
             cleaning = purification(self.method, options, answerer, prior)

@@ -62,7 +62,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Job(ABC):
-    """A subclass is a frozen dataclass of pydantic whose fields are types as in `jobs/fields.py`."""
+    """A subclass is a frozen dataclass of pydantic whose fields are types as in `fields.py`."""
 
     command: ClassVar[str]
 

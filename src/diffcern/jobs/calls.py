@@ -6,12 +6,12 @@ import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from diffcern.fields import Spelling
+from diffcern.fields import spelling_of
 from diffcern.jobs.align import Align, Aligned
 from diffcern.jobs.answer import Answer
-from diffcern.jobs.base import Events, Job, Silent, make
+from diffcern.jobs.base import Job, Silent, make
 from diffcern.jobs.bench import Bench, RunResult
 from diffcern.jobs.classify import Classify
 from diffcern.jobs.match import Match
@@ -30,7 +30,8 @@ def function_of(kind: type[Job], returns: str) -> Callable[..., Any]:
     """A function that makes a job of its arguments and carries it out; the field that a command takes by its place,
     this takes first."""
     own = fields(kind)  # type: ignore[arg-type]
-    first = [field.name for field in own if _by_place(kind, field.name)]
+    hints = get_type_hints(kind, include_extras=True)
+    first = [field.name for field in own if spelling_of(hints[field.name]).argument]
 
     def call(*placed: Any, out: str | Path | None = None, **given: Any) -> Any:
         extra = {name: given.pop(name) for name in ("overwrite", "events") if name in given}
@@ -50,17 +51,12 @@ def function_of(kind: type[Job], returns: str) -> Callable[..., Any]:
     parameters += [
         inspect.Parameter("out", keyword, default=None, annotation="str | Path | None"),
         inspect.Parameter("overwrite", keyword, default=False, annotation="bool"),
-        inspect.Parameter("events", keyword, default=Silent(), annotation=Events.__name__),
+        inspect.Parameter("events", keyword, default=Silent(), annotation="Events"),
     ]
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__name__ = call.__qualname__ = kind.command
     call.__doc__ = f"{(kind.__doc__ or '').strip()}{OWN.format(returns=returns, command=kind.command)}"
     return call
-
-
-def _by_place(kind: type[Job], name: str) -> bool:
-    hint = inspect.get_annotations(kind, eval_str=True).get(name)
-    return any(isinstance(note, Spelling) and note.argument for note in getattr(hint, "__metadata__", ()))
 
 
 classify = function_of(Classify, f"Returns a `{Table.__name__}`: a row for each image.")

@@ -3,58 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import field
 from pathlib import Path
 
 from pydantic.dataclasses import dataclass
 
 from diffcern.fields import (
-    AllowPickle,
-    ClassMap,
-    Compile,
-    Device,
-    Dtype,
-    Images,
-    Labels,
-    MaxSide,
-    Options,
-    Preset,
     PriorName,
-    Seed,
-    Templates,
     View,
 )
 from diffcern.jobs.base import CHECKED, Events, Row
-from diffcern.jobs.images import asked
-from diffcern.jobs.rows import RowsJob, Work
+from diffcern.jobs.images import OverImages
+from diffcern.jobs.rows import Work
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
-class Classify(RowsJob):
+class Classify(OverImages):
     """Classify images with the prior alone: the label whose condition denoises the image best."""
 
     command = "classify"
 
-    images: Images
     prior: PriorName
-    labels: Labels = None
-    templates: Templates = None
-    class_map: ClassMap = None
-    preset: Preset = "small"
-    options: Options = field(default_factory=dict)
     view: View = "centre"
-    max_side: MaxSide = 4096
-    device: Device = "auto"
-    dtype: Dtype = "float32"
-    compile: Compile = False
-    allow_pickle: AllowPickle = False
-    seed: Seed = 0
 
     def load(self, out: Path | None, events: Events) -> Work:
         from diffcern.run.columns import CLASSIFIED
         from diffcern.run.predict import classify_rows, digests
 
-        given = asked(self, {"prior": self.prior}, "diffusion-classifier", {"view": self.view, **self.options})
+        given = self.asked("diffusion-classifier", {"view": self.view, **self.options}, prior=self.prior)
         classes, device = given.models.task.class_names, given.models.device
 
         def rows(done: set[str]) -> Iterator[Row]:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass as plain
+from dataclasses import field
+from typing import TYPE_CHECKING, Any
+
+from pydantic.dataclasses import dataclass
 
 from diffcern.errors import UsageError
+from diffcern.fields import ClassMap, Images, Labels, MaxSide, Options, Preset, Templates
+from diffcern.jobs.base import CHECKED
+from diffcern.jobs.models import OnModels
+from diffcern.jobs.rows import RowsJob
 
 if TYPE_CHECKING:
     from diffcern.data import Dataset
@@ -14,32 +21,7 @@ if TYPE_CHECKING:
     from diffcern.run.models import LoadedModels
 
 
-class OverImages(Protocol):
-    """The fields that `asked` reads of a job."""
-
-    @property
-    def images(self) -> str: ...
-    @property
-    def max_side(self) -> int | None: ...
-    @property
-    def labels(self) -> Any: ...
-    @property
-    def templates(self) -> Sequence[str] | None: ...
-    @property
-    def class_map(self) -> Mapping[str, str] | None: ...
-    @property
-    def preset(self) -> str: ...
-    @property
-    def device(self) -> str: ...
-    @property
-    def dtype(self) -> str: ...
-    @property
-    def compile(self) -> bool: ...
-    @property
-    def allow_pickle(self) -> bool: ...
-
-
-@dataclass(frozen=True)
+@plain(frozen=True)
 class Asked:
     """settings: how images, models and method were chosen, by which rows know their own."""
 
@@ -49,26 +31,35 @@ class Asked:
     settings: dict[str, Any]
 
 
-def asked(job: OverImages, names: Mapping[str, Any], method: str, options: Mapping[str, Any]) -> Asked:
-    """Loads what a job names. names: its models, and what else of `spec.Models` it says beside the common fields.
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class OverImages(OnModels, RowsJob):
+    images: Images
+    labels: Labels = None
+    templates: Templates = None
+    class_map: ClassMap = None
+    preset: Preset = "small"
+    options: Options = field(default_factory=dict)
+    max_side: MaxSide = 4096
 
-    options: of the method, over those of the job's preset. Raises as `Job.carry_out`.
-    """
-    from diffcern.data import load_dataset
-    from diffcern.devices import device_named
-    from diffcern.methods.presets import preset_options
-    from diffcern.run.models import load_models
-    from diffcern.run.spec import parse_models
+    def asked(self, method: str, options: Mapping[str, Any], **names: Any) -> Asked:
+        """Loads what the job names. names: its models, and what else of `spec.Models` it says.
 
-    common = ("labels", "templates", "class_map", "dtype", "compile", "allow_pickle")
-    given = {**names, **{name: getattr(job, name) for name in common}}
-    named = parse_models(given)
-    chosen = {**preset_options(method, job.preset, named.task), **options}
-    dataset = load_dataset(job.images, max_side=job.max_side)
-    models = load_models(named, device_named(job.device))
-    check_templates(job.templates, models)
-    settings = {"images": job.images, "max_side": job.max_side, **given, "method": method, "options": chosen}
-    return Asked(dataset, models, models.method(method, chosen), settings)
+        options: of the method, over those of the preset. Raises as `Job.carry_out`.
+        """
+        from diffcern.data import load_dataset
+        from diffcern.devices import device_named
+        from diffcern.methods.presets import preset_options
+        from diffcern.run.models import load_models
+        from diffcern.run.spec import parse_models
+
+        given = self.named(**names, labels=self.labels, templates=self.templates, class_map=self.class_map)
+        named = parse_models(given)
+        chosen = {**preset_options(method, self.preset, named.task), **options}
+        dataset = load_dataset(self.images, max_side=self.max_side)
+        models = load_models(named, device_named(self.device))
+        check_templates(self.templates, models)
+        settings = {"images": self.images, "max_side": self.max_side, **given, "method": method, "options": chosen}
+        return Asked(dataset, models, models.method(method, chosen), settings)
 
 
 def check_templates(templates: Sequence[str] | None, *loaded: LoadedModels) -> None:

@@ -10,15 +10,16 @@ from typing import Annotated, Any
 from pydantic.dataclasses import dataclass
 
 from diffcern.errors import UsageError
-from diffcern.fields import ARGUMENT, AllowPickle, Compile, Device, Dtype, MaxSide, Seed, View, help_of
+from diffcern.fields import ARGUMENT, MaxSide, View, help_of
 from diffcern.jobs.base import CHECKED, Events, Row
+from diffcern.jobs.models import OnModels
 from diffcern.jobs.rows import RowsJob, Work
 
 OF_PRIORS = frozenset(("draws", "strategy", "weighting", "norm", "rows", "view", "dtype", "compile", "seed"))
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
-class Match(RowsJob):
+class Match(OnModels, RowsJob):
     """Match images with captions: text, image and group scores.
 
     By how well each caption explains each image to a prior, or by how similar a predictor finds the two.
@@ -41,11 +42,6 @@ class Match(RowsJob):
     rows: Annotated[int, help_of("network rows at a time; fewer need less memory", ge=1)] = 64
     view: View = "centre"
     max_side: MaxSide = 4096
-    device: Device = "auto"
-    dtype: Dtype = "float32"
-    compile: Compile = False
-    seed: Seed = 0
-    allow_pickle: AllowPickle = False
 
     def idle(self) -> tuple[frozenset[str], str]:
         if not self.predictor or self.prior:
@@ -71,7 +67,7 @@ class Match(RowsJob):
         check_draws(self.strategy, self.draws, (0.0, 1.0))
         weighting_named(self.weighting)
         asked = {"prior": self.prior, "dtype": self.dtype, "compile": self.compile}
-        named = parse_models({**asked, "allow_pickle": self.allow_pickle}) if self.prior else None
+        named = parse_models(self.named(prior=self.prior)) if self.prior else None
         data = load_pairs(self.pairs, max_side=self.max_side)
         settings: dict[str, Any] = {"pairs": self.pairs, "max_side": self.max_side}
         if named is None:

@@ -11,20 +11,16 @@ from pydantic.dataclasses import dataclass
 
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.fields import (
-    AllowPickle,
-    Compile,
-    Device,
-    Dtype,
     Images,
     MaxSide,
     Options,
     Preset,
     PriorName,
-    Seed,
     View,
     help_of,
 )
-from diffcern.jobs.base import CHECKED, Events, Job, Row, Silent, keeping
+from diffcern.jobs.base import CHECKED, Events, Row, Silent, keeping
+from diffcern.jobs.models import OnModels
 
 
 @plain(frozen=True)
@@ -49,7 +45,7 @@ class Folder:
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
-class Purify(Job):
+class Purify(OnModels):
     """Purify images: noise them, and denoise them with a prior, guided by what they were.
 
     Writes PNG files named after their inputs, and a sheet of some before and after: the centre square of each image in
@@ -70,11 +66,6 @@ class Purify(Job):
     batch_size: Annotated[int, help_of("images at a time; changes no result", ge=1)] = 16
     view: View = "centre"
     max_side: MaxSide = 4096
-    device: Device = "auto"
-    dtype: Dtype = "float32"
-    compile: Compile = False
-    allow_pickle: AllowPickle = False
-    seed: Seed = 0
 
     def carry_out(self, out: Path | None, *, overwrite: bool = False, events: Events = Silent()) -> Folder:
         """overwrite: has no meaning here: images that are there are not made again."""
@@ -99,8 +90,7 @@ class Purify(Job):
         options |= {name: value for name, value in own.items() if value is not None}
         device = device_named(self.device)
         dataset = load_dataset(self.images, max_side=self.max_side)
-        names = ("prior", "dtype", "compile", "allow_pickle")
-        prior = load_models(parse_models({name: getattr(self, name) for name in names}), device).prior
+        prior = load_models(parse_models(self.named(prior=self.prior)), device).prior
         guide = load_predictor(self.predictor).to(device) if self.predictor else unused_predictor()
         method = PURIFIERS[self.method](guide, prior, **checked_options(self.method, options))
         settings = {"identity": method.purifier.identity, "seed": self.seed}

@@ -83,11 +83,6 @@ class Subject(ABC):
         changes = {"epochs": self.job.epochs, "learning_rate": self.job.learning_rate}
         return replace(recipe, **{name: value for name, value in changes.items() if value is not None})
 
-    def common(self) -> dict[str, Any]:
-        """What all models are loaded with."""
-        names = ("dtype", "compile", "allow_pickle")
-        return {name: getattr(self.job, name) for name in names}
-
 
 class OfPredictors(Subject):
     """recipes: by name, "small" where none is named."""
@@ -104,7 +99,7 @@ class OfPredictors(Subject):
     def models(self, device: torch.device, **others: Any) -> tuple[LoadedModels, LoadedModels]:
         """Predictor and prior, and the generator as a prior; others: how that is loaded, where it is another one."""
         names = ("labels", "templates", "class_map", "trust_remote_code", "task")
-        given = {**self.common(), **{name: getattr(self.job, name) for name in names}}
+        given = self.job.named(**{name: getattr(self.job, name) for name in names})
         models = load_models(parse_models({**given, "predictor": self.job.predictor, "prior": self.job.prior}), device)
         if self.job.generator == self.job.prior:
             return models, models
@@ -210,10 +205,10 @@ class OfQuestions(Subject):
     def load(self, device: torch.device) -> Drawn:
         job = self.job
         answerer = load_answerer(job.predictor, allow_pickle=job.allow_pickle).to(device)
-        prior = load_models(parse_models({**self.common(), "prior": job.prior}), device).prior
+        prior = load_models(parse_models(job.named(prior=job.prior)), device).prior
         generator = prior
         if job.generator != job.prior:
-            generator = load_models(parse_models({**self.common(), "prior": job.generator}), device).prior
+            generator = load_models(parse_models(job.named(prior=job.generator)), device).prior
         assert prior is not None  # they were named
         assert generator is not None
         if not isinstance(generator, TextPrior):

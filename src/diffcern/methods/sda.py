@@ -19,7 +19,8 @@ from diffcern.errors import UsageError
 from diffcern.fingerprints import fingerprint
 from diffcern.methods.base import Count, Method
 from diffcern.methods.diffusion_tta import SMALL, SMALL_FOR, DiffusionTTA
-from diffcern.methods.purification import Ensemble, Purified, purifier_of
+from diffcern.methods.purification import purifier_of
+from diffcern.methods.purified import Ensemble, Purified
 from diffcern.methods.source import Source
 from diffcern.predictors import Predictor
 from diffcern.predictors.adapted import load_weights

@@ -19,7 +19,8 @@ from diffcern.data.shifts import SHIFTS
 from diffcern.data.shifts import shift as shifted
 from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.methods import checked_options
-from diffcern.methods.purification import PURIFIERS, Ensemble, join, purifier_of, unused_predictor
+from diffcern.methods.purification import PURIFIERS, purifier_of, unused_predictor
+from diffcern.methods.purified import Ensemble, join
 from diffcern.predictors.question_answering import Answerer, load_answerer
 from diffcern.priors import Prior
 from diffcern.purifier import Purifier

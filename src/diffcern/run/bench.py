@@ -46,10 +46,11 @@ class Bench:
     entries, so that an online entry never meets one class after the other.
     """
 
-    def __init__(self, spec: Spec, device: torch.device) -> None:
+    def __init__(self, spec: Spec, device: torch.device, images: Dataset | None = None) -> None:
+        """images: `images_of(spec)`, where they are at hand."""
         self.spec = spec
         self.device = device
-        self.dataset: Dataset = images_of(spec)
+        self.dataset: Dataset = images_of(spec) if images is None else images
         order = torch.randperm(len(self.dataset), generator=generator(spec.seed, "order")).tolist()
         self.order: list[int] = order
         self.dense = KINDS[spec.models.task].dense  # an answer at every pixel
@@ -238,11 +239,18 @@ def _check_renditions(dataset: Dataset, spec: Spec) -> None:
 
 @dataclass(frozen=True)
 class Runner:
-    """What does a bench's pieces of work, each of which says how (`do`), with models that it loads where it is."""
+    """What does a bench's pieces of work, each of which says how (`do`), with models that it loads where it is.
+
+    images: those that are at hand here; elsewhere they are read again.
+    """
 
     spec: Spec
     device: torch.device
+    images: Dataset | None = None
 
     def __call__(self) -> Callable[[Any], Any]:
-        bench = Bench(self.spec, self.device)
+        bench = Bench(self.spec, self.device, self.images)
         return lambda piece: piece.do(bench)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "images": None}

@@ -38,8 +38,8 @@ def evaluate(
     if workers > 1 and device.type != "cpu":
         raise UsageError(f"several workers share a CPU, not {device}: leave --workers at 1")
     check_same(spec, out)
-    images, folder = len(images_of(spec)), RunFolder(out)
-    work = units(spec, images)
+    images, folder = images_of(spec), RunFolder(out)
+    work = units(spec, len(images))
     mine = work[shard[0] :: shard[1]]
     todo = [unit for unit in mine if not folder.done(unit.name, unit.stop - unit.start)]
     done, opened, early = len(mine) - len(todo), False, list[tuple[Unit, Done]]()
@@ -57,7 +57,7 @@ def evaluate(
     def finished(piece: Open | Unit, result: Any) -> None:
         nonlocal opened
         if isinstance(piece, Open):
-            folder.begin(spec, result, images)
+            folder.begin(spec, result, len(images))
             opened = True
             say()
             for unit, waiting in early:
@@ -69,6 +69,6 @@ def evaluate(
 
     executor = executor or (Processes(workers) if workers > 1 and len(todo) > 1 else InProcess())
     pieces: list[Open | Unit] = [Open(folder.lacks), *todo]
-    executor.map(Runner(spec, device), pieces, finished)
+    executor.map(Runner(spec, device, images), pieces, finished)
     progress(len(mine), len(mine), "done")
     return all(folder.done(unit.name, unit.stop - unit.start) for unit in work), folder.skipped()

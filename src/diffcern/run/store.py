@@ -108,16 +108,20 @@ class RunFolder:
         """The tables of pictures that it does not hold, of those that `begin` writes."""
         return frozenset(name for name in PICTURES if not (self.path / f"{name}.parquet").is_file())
 
+    def _place(self, name: str) -> Path:
+        """Of a file, in a folder that there is."""
+        place = self.path / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return place
+
     def write_text(self, name: str, text: str) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
-        atomically(self.path / name, lambda partial: partial.write_text(text))
+        atomically(self._place(name), lambda partial: partial.write_text(text))
 
     def write_json(self, name: str, value: Any) -> None:
         self.write_text(name, json.dumps(value, indent=1) + "\n")
 
     def write_table(self, name: str, table: pa.Table) -> None:
-        (self.path / name).parent.mkdir(parents=True, exist_ok=True)
-        atomically(self.path / name, lambda partial: pq.write_table(table, partial))
+        atomically(self._place(name), lambda partial: pq.write_table(table, partial))
 
     def skipped(self) -> dict[str, str]:
         """What all units of this run skipped, whoever did them: id -> reason. Raises DiffcernError."""
@@ -158,8 +162,7 @@ class RunFolder:
         pq.write_table(pa.Table.from_pylist(rows, schema=RECORD_SCHEMA), content)
         timed = TIMING_SCHEMA.with_metadata({CHECKSUM: checksum(content.getvalue())})
         self._write("timings", unit, [asdict(timing) for timing in done.timings], timed)
-        (self.path / "records").mkdir(parents=True, exist_ok=True)
-        write_whole(self.path / "records" / f"{unit}.parquet", content.getvalue())
+        write_whole(self._place(f"records/{unit}.parquet"), content.getvalue())
 
     def _write(self, kind: str, unit: str, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
         self.write_table(f"{kind}/{unit}.parquet", pa.Table.from_pylist(list(rows), schema=schema))

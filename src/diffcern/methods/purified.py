@@ -1,0 +1,108 @@
+"""What methods that purify images share: two answers, to the image and to the purified one, and how they are joined."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from diffcern.errors import UsageError
+from diffcern.kinds import KINDS
+from diffcern.methods.base import Method, frozen_view
+from diffcern.predictors import Predictor
+from diffcern.purifier import Purifier
+from diffcern.tasks import TASKS
+from diffcern.tasks.base import resized
+from diffcern.types import Cost, Inputs, Prediction
+
+Ensemble = Literal["none", "sum", "entropy", "confidence", "confidence-sum"]
+
+
+def join(source: Tensor, purified: Tensor, ensemble: Ensemble) -> Tensor:
+    """Of probabilities `[B, K, ...]` before and after purification one answer, of the same shape.
+
+    "none": after; "sum": the mean; "entropy": whichever has the lower entropy; "confidence": whichever has the higher
+    highest probability; "confidence-sum": the mean weighted by these (both by their published names).
+    """
+    if ensemble == "none":
+        return purified
+    if ensemble == "sum":
+        return (source + purified) / 2
+    if ensemble == "entropy":
+        calmer = entropy(source) <= entropy(purified)
+        return torch.where(calmer[:, None], source, purified)
+    weight, other = (p.amax(1, keepdim=True) for p in (source, purified))
+    if ensemble == "confidence":
+        return torch.where(weight >= other, source, purified)
+    return (weight * source + other * purified) / (weight + other)
+
+
+def entropy(p: Tensor) -> Tensor:
+    """`[B, ...]` of probabilities `[B, K, ...]`, in nats."""
+    return torch.special.entr(p).sum(1)
+
+
+class Purified(Method):
+    """What DiffPure, DDA, GDA and SDA share: two answers, to the image and to the purified one, joined.
+
+    before, after: the methods that give them, each for its own episode. predictor: of the first; what it looks at is
+    purified, and of that nothing more is cut off. skip: above this confidence of the first (the mean over pixels) an
+    image is not purified at all.
+    """
+
+    tasks: tuple[str, ...] = tuple(KINDS)
+
+    def __init__(
+        self,
+        before: Method,
+        after: Method,
+        predictor: Predictor,
+        purifier: Purifier,
+        ensemble: Ensemble,
+        skip: float | None,
+    ) -> None:
+        task = TASKS[predictor.task]
+        if skip is not None and not 0 < skip <= 1:
+            raise UsageError(f"skip is a confidence in (0, 1], not {skip}")
+        if not task.kind.classes and (skip is not None or ensemble not in ("none", "sum")):
+            raise UsageError("depth comes without a confidence: leave skip out, and give ensemble none or sum")
+        self.before, self.after, self.predictor, self.task = before, after, frozen_view(predictor), task
+        self.purifier, self.ensemble, self.skip = purifier, ensemble, skip
+        answering = sum(method.evaluations for method in (before, after))
+        self.evaluations = purifier.evaluations + answering  # of an image, at most
+
+    def init(self) -> None:
+        """No state: every answer rests on the models as given."""
+
+    @torch.no_grad()
+    def step(self, state: None, inputs: Inputs, seed: int) -> tuple[Prediction, None]:
+        if self.ensemble == "none" and self.skip is None:  # the image itself is not asked about
+            purified, costs = self._purified(inputs, seed)
+            return self._prediction(purified, costs), None
+        first = self.before.step(self.before.init(), inputs, seed)[0]
+        answer, costs = self.task.to_average(first.output), list(first.costs)
+        index = torch.arange(len(inputs), device=answer.device)
+        if self.skip is not None:
+            index = index[answer.amax(1).reshape(len(inputs), -1).mean(1) <= self.skip]
+        if len(index):
+            chosen = index.tolist()
+            purified, spent = self._purified(inputs.at(chosen), seed)
+            answer[index] = join(answer[index], purified, self.ensemble)
+            for i, cost in zip(chosen, spent, strict=True):
+                costs[i] = costs[i] + cost
+        return self._prediction(answer, costs), None
+
+    def _purified(self, inputs: Inputs, seed: int) -> tuple[Tensor, list[Cost]]:
+        """The answers after purification, and what both took."""
+        images = self.predictor.of_view(self.purifier(self.predictor.view(inputs.images), inputs.ids, seed))
+        if self.task.kind.dense:  # a map is answered in the size of its image
+            images = resized(images, (inputs.images[0].shape[-2], inputs.images[0].shape[-1]))
+        second = self.after.step(self.after.init(), Inputs(images, inputs.ids), seed)[0]
+        evaluations = self.purifier.evaluations
+        through = self.purifier.guide is not None and self.purifier.guide.through
+        purifying = Cost(evaluations, evaluations if through else 0)
+        return self.task.to_average(second.output), [purifying + cost for cost in second.costs]
+
+    def _prediction(self, answer: Tensor, costs: list[Cost]) -> Prediction:
+        return Prediction(self.task.from_average(answer), costs, [[]] * len(costs), [{}] * len(costs))
