@@ -11,6 +11,7 @@ The correction (DiffusionITM, Krojer et al. 2023, arXiv 2305.16397) takes away h
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from diffcern.errors import UsageError
@@ -26,12 +27,14 @@ def check_example(images: int, captions: int) -> None:
         )
 
 
-def matches(errors: Tensor, unconditional: Tensor | None = None) -> dict[str, bool]:
+def matches(
+    errors: Float[Tensor, "images captions"], unconditional: Float[Tensor, " images"] | None = None
+) -> dict[str, bool]:
     """Each of `SCORES` for one example: right or not; a tie is wrong.
 
-    errors: `[I, C]`, of image i under caption k, where caption i < I describes image i and further ones describe none;
-    similarities with their sign changed serve as well. unconditional: `[I]`, of each image without a caption; None
-    leaves out the corrected scores. Raises as `check_example`.
+    errors: of image i under caption k, where caption i < I describes image i and further ones describe none;
+    similarities with their sign changed serve as well. unconditional: of each image without a caption; None leaves out
+    the corrected scores. Raises as `check_example`.
     """
     check_example(*errors.shape)
     text = _least_on_diagonal(errors)
@@ -43,8 +46,8 @@ def matches(errors: Tensor, unconditional: Tensor | None = None) -> dict[str, bo
     return scores | {"image_corrected": corrected, "group_corrected": text and corrected}
 
 
-def _least_on_diagonal(errors: Tensor) -> bool:
-    """Whether the diagonal entry of every row `[R, C]` is its only minimum."""
+def _least_on_diagonal(errors: Float[Tensor, "_ _"]) -> bool:
+    """Whether the diagonal entry of every row is its only minimum."""
     own = errors.diagonal()
     others = errors.masked_fill(torch.eye(*errors.shape, dtype=torch.bool, device=errors.device), torch.inf)
     return bool((own < others.amin(1)).all())
