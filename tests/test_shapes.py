@@ -8,9 +8,10 @@ import torch
 from jaxtyping import TypeCheckError
 
 from diffcern.draws import Draws, draw
-from diffcern.likelihood import denoising_error, score
+from diffcern.errors import UsageError
+from diffcern.likelihood import condition_gradient, denoising_error, score
 from diffcern.priors import GaussianMixturePrior
-from diffcern.purify import bounded, estimate
+from diffcern.purify import bounded, estimate, purify, sample
 from diffcern.tasks import Classification, Depth, Segmentation
 from diffcern.tasks.matching import matches
 from diffcern.types import Condition, Denoised, Inputs, Prediction
@@ -73,6 +74,31 @@ def drawn(latents):
 def test_a_call_with_shapes_that_do_not_fit_raises(call, prior):
     with pytest.raises(TypeCheckError):
         call(prior)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_draws_of_other_samples_are_an_error_for_users_too(prior, count):
+    """Fewer draws than latents used to leave the last latents out, without a word."""
+    draws = drawn(torch.zeros(count, 3, 4, 4))
+    with pytest.raises(UsageError, match=f"2 latents, draws of {count}"):
+        score(prior, LATENTS, prior.hypotheses(), draws)
+    with pytest.raises(UsageError, match=f"2 latents, draws of {count}"):
+        condition_gradient(prior, LATENTS, prior.hypotheses()[:2], draws)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_conditions_of_other_samples_are_an_error_for_users_too(prior, count):
+    """One row used to be told to all latents, and of four the last two were left out."""
+    told = prior.hypotheses()[:count]
+    problem = pytest.raises(UsageError, match=f"2 latents, {count} rows")
+    with problem:
+        prior(LATENTS, torch.tensor([1, 2]), told)
+    with problem:
+        condition_gradient(prior, LATENTS, told, drawn(LATENTS))
+    with problem:
+        purify(prior, LATENTS, ["a", "b"], start=100, steps=2, condition=told)
+    with problem:
+        sample(prior, ["a", "b"], told, steps=2)
 
 
 def test_nothing_is_checked_for_users():

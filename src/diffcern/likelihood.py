@@ -18,7 +18,7 @@ from torch.func import functional_call
 from diffcern import weightings
 from diffcern.draws import Draws
 from diffcern.errors import DiffcernError, UsageError
-from diffcern.priors.base import Prior
+from diffcern.priors.base import Prior, check_rows
 from diffcern.types import Condition, Denoised, Latents
 
 
@@ -110,6 +110,12 @@ class Score:
         return difference.mean(-1), difference.std(-1, correction=1 if self.count > 1 else 0) / self.count**0.5
 
 
+def _check_draws_of(latents: Latents, draws: Draws) -> None:
+    """Raises UsageError for draws of other samples: fewer would leave latents out, without a word."""
+    if len(draws.timesteps) != len(latents):
+        raise UsageError(f"draws for each latent: {len(latents)} latents, draws of {len(draws.timesteps)}")
+
+
 @torch.no_grad()
 def score(
     prior: Prior,
@@ -125,8 +131,9 @@ def score(
     """Denoising error of every hypothesis on every image (Diffusion Classifier, arXiv 2303.16203, eq. 6).
 
     hypotheses: one condition row each, shared by the images; candidates: indices into them, to score just some of them
-    (the errors are then of these).
+    (the errors are then of these). Raises UsageError for draws of other samples.
     """
+    _check_draws_of(latents, draws)
     batch = len(latents)
     if candidates is None:
         candidates = torch.arange(len(hypotheses), device=latents.device).expand(batch, -1)
@@ -179,8 +186,10 @@ def condition_gradient(
     through it afterwards, once, whatever the number of draws. Each draw sees a leaf copy of its condition, so the
     per-draw gradients, and with them the sampling noise, come at no extra cost.
     parameters: prior parameters (by name) to differentiate too; none by default, and then no weight gradient is
-    computed.
+    computed. Raises UsageError for draws, or a condition, of other samples.
     """
+    _check_draws_of(latents, draws)
+    check_rows(condition, len(latents))
     batch, count = draws.timesteps.shape
     index = torch.arange(batch * count, device=latents.device)
     losses = torch.empty(batch * count, device=latents.device)

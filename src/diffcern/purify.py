@@ -16,7 +16,7 @@ from torch import Tensor
 
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.guides import Guide
-from diffcern.priors.base import Prior
+from diffcern.priors.base import Prior, check_rows
 from diffcern.rng import generator, noise_like
 from diffcern.solvers import Solver
 from diffcern.types import Condition, Latents
@@ -47,6 +47,7 @@ def purify(
     if len(ids) != len(latents):
         raise UsageError(f"one id for each latent: {len(latents)} latents, {len(ids)} ids")
     told = Condition() if condition is None else condition
+    check_rows(told, len(latents))
     if guide is not None:
         guide.check(prior)
     pieces = []
@@ -91,6 +92,7 @@ def sample(
     guidance_scale: s in x0_hat(null) + s (x0_hat(condition) - x0_hat(null)), classifier-free guidance (Ho & Salimans
     2022, arXiv 2207.12598); 1 is none. Raises as `purify`.
     """
+    check_rows(condition, len(ids))
     pieces = []
     for first in range(0, len(ids), rows):
         part = slice(first, first + rows)

@@ -16,6 +16,12 @@ from diffcern.types import Condition, Denoised, Latents
 from diffcern.watching import evaluated
 
 
+def check_rows(condition: Condition, count: int) -> None:
+    """Raises UsageError unless a condition has a row for each of `count` latents: one alone would be told to all."""
+    if condition.parts and len(condition) != count:
+        raise UsageError(f"one condition row for each latent: {count} latents, {len(condition)} rows")
+
+
 class Prior(nn.Module, ABC):
     """A frozen diffusion model: image <-> latent, a noise schedule, and a conditional denoiser.
 
@@ -99,8 +105,9 @@ class Prior(nn.Module, ABC):
     def forward(self, x_t: Latents, timesteps: Int[Tensor, " batch"], condition: Condition) -> Denoised:
         """One denoiser evaluation; unconditional where the condition is empty.
 
-        Raises UsageError for maps that the prior cannot take.
+        Raises UsageError for maps that the prior cannot take, and for a condition of other images.
         """
+        check_rows(condition, len(x_t))
         if condition.spatial is not None and tuple(condition.spatial.shape[1:]) != self.spatial_shape:
             takes = f"maps of shape {self.spatial_shape}" if self.spatial_shape else "no maps"
             raise UsageError(f"this prior takes {takes}, not {tuple(condition.spatial.shape[1:])}")
