@@ -1,5 +1,5 @@
 """What every test can use: an exact prior, a predictor with BatchNorm, images drawn from the prior; a machine without a
-network and a hub cache to put repositories into."""
+network and a hub cache to put repositories into. And all tests run with the annotated shapes checked."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
+import shape_checks  # noqa: F401, before diffcern
 import torch
 from torch import Tensor
 

@@ -83,10 +83,10 @@ def test_purified_is_the_loop_from_the_noised_latent(prior, latents, options):
 
 def test_pixels_are_kept_in_their_range(prior, latents):
     """The estimate of each step, of a prior of pixels, unless told otherwise; of other latents never."""
-    x0 = torch.tensor([-3.0, 0.5, 2.0])
+    x0 = torch.tensor([-3.0, 0.5, 2.0]).view(1, 1, 1, 3)
     assert torch.equal(bounded(prior, x0), x0)
     prior.pixels = True
-    assert bounded(prior, x0).tolist() == [-1.0, 0.5, 1.0]
+    assert bounded(prior, x0).flatten().tolist() == [-1.0, 0.5, 1.0]
     noise, rngs = noise_of("purify")
     x = prior.add_noise(3 * latents, torch.full((3,), 100), noise)
     expected = by_hand(prior, x, rngs, 100, 4, "ddpm", 0.0, Condition(), clip=True)

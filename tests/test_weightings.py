@@ -14,7 +14,7 @@ SIGMA = (1 - ALPHA**2).sqrt()
 
 def denoised(kind, x0_hat, x_t, alpha, sigma):
     """The output of a network of that kind whose belief is x0_hat."""
-    a, s = alpha.view(-1, 1), sigma.view(-1, 1)
+    a, s = alpha.view(-1, 1, 1, 1), sigma.view(-1, 1, 1, 1)
     eps_hat = (x_t - a * x0_hat) / s
     output = {"eps": eps_hat, "x0": x0_hat, "v": a * eps_hat - s * x0_hat, "flow": eps_hat - x0_hat}[kind]
     return Denoised(output, kind, x_t, a, s)
@@ -24,12 +24,12 @@ def denoised(kind, x0_hat, x_t, alpha, sigma):
 @pytest.mark.parametrize("name", WEIGHTINGS)
 def test_error_does_not_depend_on_the_prediction_kind(kind, name):
     g = torch.Generator().manual_seed(0)
-    x0, noise, belief = torch.randn(3, 3, 5, generator=g)
-    x_t = ALPHA.view(-1, 1).float() * x0 + SIGMA.view(-1, 1).float() * noise
+    x0, noise, belief = torch.randn(3, 3, 5, 1, 1, generator=g)
+    x_t = ALPHA.view(-1, 1, 1, 1).float() * x0 + SIGMA.view(-1, 1, 1, 1).float() * noise
     result = denoised(kind, belief, x_t, ALPHA.float(), SIGMA.float())
     time = torch.tensor([0.1, 0.5, 0.9])
     error = denoising_error(result, x0, noise, time, name)
-    eps_error = (noise - result.eps).square().mean(1)
+    eps_error = (noise - result.eps).square().mean((1, 2, 3))
     expected = eps_error * weighting(name)(ALPHA.float(), SIGMA.float(), time)
     assert torch.allclose(error, expected, rtol=1e-3)  # fp32 through x0 at alpha = 0.95 loses 1e-4
 
@@ -44,8 +44,8 @@ def test_closed_forms():
 
 
 def test_l1_is_scaled_by_the_root():
-    x = torch.zeros(1, 4)
-    d = Denoised(torch.full((1, 4), 0.3), "x0", x, torch.tensor([[0.6]]), torch.tensor([[0.8]]))
+    x, one = torch.zeros(1, 4, 1, 1), torch.ones(1, 1, 1, 1)
+    d = Denoised(0.3 + x, "x0", x, 0.6 * one, 0.8 * one)
     l1 = denoising_error(d, x, x, torch.zeros(1), "eps", "l1")
     assert torch.allclose(l1, torch.tensor([0.3 * 0.6 / 0.8]))
 
@@ -53,9 +53,10 @@ def test_l1_is_scaled_by_the_root():
 def test_unknown_names():
     with pytest.raises(UsageError, match="min-snr"):
         weighting("minsnr")
-    d = Denoised(torch.zeros(1, 1), "eps", torch.zeros(1, 1), torch.ones(1, 1), torch.ones(1, 1))
+    x, one = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
+    d = Denoised(x, "eps", x, one, one)
     with pytest.raises(UsageError, match="'l1' or 'l2'"):
-        denoising_error(d, torch.zeros(1, 1), torch.zeros(1, 1), torch.zeros(1), "eps", "l3")
+        denoising_error(d, x, x, torch.zeros(1), "eps", "l3")
 
 
 def test_the_gamma_of_min_snr_is_five_and_flow_is_the_sum():

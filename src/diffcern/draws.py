@@ -11,41 +11,45 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Float64, Int
 from torch import Generator, Tensor
 
 from diffcern.errors import UsageError, unknown
 from diffcern.memory import check_memory
 from diffcern.rng import generator
+from diffcern.types import Latents
+
+Times = Float64[Tensor, " draws"]  # of one sample, in [0, 1)
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Timesteps `[B, M]` (integers) and noise `[B, M, C, h, w]` for each of B samples."""
+    """Timesteps and noise for each sample of a batch."""
 
-    timesteps: Tensor
-    noise: Tensor
+    timesteps: Int[Tensor, "batch draws"]
+    noise: Float[Tensor, "batch draws channels height width"]
 
     @property
     def count(self) -> int:
         """M, the number of draws per sample."""
         return self.timesteps.shape[1]
 
-    def __getitem__(self, index: slice | Tensor) -> Draws:
+    def __getitem__(self, index: slice | Int[Tensor, " some"]) -> Draws:
         """The draws `index` of every sample."""
         return Draws(self.timesteps[:, index], self.noise[:, index])
 
 
-def uniform(count: int, rng: Generator) -> Tensor:
+def uniform(count: int, rng: Generator) -> Times:
     """Independent times (the published choice of Diffusion-TTA)."""
     return torch.rand(count, generator=rng, dtype=torch.float64)
 
 
-def stratified(count: int, rng: Generator) -> Tensor:
+def stratified(count: int, rng: Generator) -> Times:
     """One time in each of M equal strata: the variance between noise levels is gone."""
     return (torch.arange(count) + uniform(count, rng)) / count
 
 
-def antithetic(count: int, rng: Generator) -> Tensor:
+def antithetic(count: int, rng: Generator) -> Times:
     """Stratified times, each used twice: `draw` gives the second use the negated noise."""
     _check_even(count)
     half = stratified(count // 2, rng)
@@ -57,18 +61,18 @@ def _check_even(count: int) -> None:
         raise UsageError(f"antithetic draws come in pairs: give an even number, not {count}")
 
 
-def van_der_corput(count: int, rng: Generator) -> Tensor:
+def van_der_corput(count: int, rng: Generator) -> Times:
     """Bit-reversed times 1/2, 1/4, 3/4, 1/8 ... with one random shift: every prefix is near-uniform."""
     return (radical_inverse(count) + uniform(1, rng)) % 1.0
 
 
-def even(count: int, rng: Generator) -> Tensor:
+def even(count: int, rng: Generator) -> Times:
     """The midpoints of M equal strata, no randomness; where M divides T the published t = T//M//2 + i T//M."""
     return (torch.arange(count, dtype=torch.float64) + 0.5) / count
 
 
-def radical_inverse(count: int) -> Tensor:
-    """The van der Corput sequence in base 2, `[count]` float64, starting at 1/2."""
+def radical_inverse(count: int) -> Times:
+    """The van der Corput sequence in base 2, starting at 1/2."""
     index = torch.arange(1, count + 1)
     value = torch.zeros(count, dtype=torch.float64)
     for bit in range(count.bit_length()):
@@ -76,7 +80,7 @@ def radical_inverse(count: int) -> Tensor:
     return value
 
 
-STRATEGIES: dict[str, Callable[[int, Generator], Tensor]] = {
+STRATEGIES: dict[str, Callable[[int, Generator], Times]] = {
     "uniform": uniform,
     "stratified": stratified,
     "antithetic": antithetic,
@@ -86,7 +90,7 @@ STRATEGIES: dict[str, Callable[[int, Generator], Tensor]] = {
 }
 
 
-def check_draws(strategy: str, count: int, span: tuple[float, float] = (0.0, 1.0), numbers: int = 1) -> None:
+def check_draws(strategy: str, count: int, span: Sequence[float] = (0.0, 1.0), numbers: int = 1) -> None:
     """Raises UsageError for an unknown strategy, a count that it cannot make, a span outside [0, 1], and for more than
     fits into this machine's memory.
 
@@ -104,7 +108,7 @@ def check_draws(strategy: str, count: int, span: tuple[float, float] = (0.0, 1.0
 def draw(
     strategy: str,
     count: int,
-    latents: Tensor,
+    latents: Latents,
     ids: Sequence[str],
     *,
     seed: int,
@@ -114,7 +118,7 @@ def draw(
 ) -> Draws:
     """Draws for each sample, keyed by (seed, id, update) whatever the batch.
 
-    latents: `[B, C, h, w]`, for shape, dtype and device. span: the part of [0, 1] that times are drawn from;
+    latents: for shape, dtype and device. span: the part of [0, 1] that times are drawn from;
     (0.1, 0.1) means t = 0.1 * num_timesteps only. update tells apart the draws of successive updates.
     Raises UsageError for an unknown strategy, a count below 1 or a span outside [0, 1].
     """
@@ -131,7 +135,9 @@ def draw(
     return Draws(timesteps.to(latents.device), torch.stack(noises).to(latents.device, latents.dtype))
 
 
-def _noise(strategy: str, count: int, shape: torch.Size, rng: Generator) -> Tensor:
+def _noise(
+    strategy: str, count: int, shape: torch.Size, rng: Generator
+) -> Float[Tensor, "draws channels height width"]:
     if strategy == "antithetic":
         half = torch.randn(count // 2, *shape, generator=rng)
         return torch.cat([half, -half])

@@ -11,23 +11,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 from torch.func import functional_call
 
 from diffcern import weightings
 from diffcern.draws import Draws
 from diffcern.errors import DiffcernError, UsageError
-from diffcern.priors.base import Prior
-from diffcern.types import Condition, Denoised
+from diffcern.priors.base import Prior, check_rows
+from diffcern.types import Condition, Denoised, Latents
 
 
 def denoising_error(
-    denoised: Denoised, latents: Tensor, noise: Tensor, time: Tensor, weighting: str = "eps", norm: str = "l2"
-) -> Tensor:
-    """Weighted error of one network call, `[B]` fp32.
+    denoised: Denoised,
+    latents: Latents,
+    noise: Latents,
+    time: Float[Tensor, " batch"],
+    weighting: str = "eps",
+    norm: str = "l2",
+) -> Float32[Tensor, " batch"]:
+    """Weighted error of one network call.
 
     The residual is taken in the network's own prediction kind and rescaled by w / w_kind: a round trip through
-    another kind would lose digits where alpha or sigma is small. time: t / T in [0, 1], `[B]`. norm "l1" takes the
+    another kind would lose digits where alpha or sigma is small. time: t / T in [0, 1]. norm "l1" takes the
     mean absolute residual (times the square root of the ratio), as published for some data sets.
     """
     residual = (denoised.output.float() - denoised.target(latents.float(), noise.float())).flatten(1)
@@ -35,8 +41,8 @@ def denoising_error(
     return (residual.abs() if norm == "l1" else residual.square()).mean(1) * weight
 
 
-def _weight(denoised: Denoised, time: Tensor, weighting: str, norm: str) -> Tensor:
-    """What the residual's norm in the network's own prediction kind is multiplied by, `[B]`."""
+def _weight(denoised: Denoised, time: Float[Tensor, " batch"], weighting: str, norm: str) -> Float32[Tensor, " batch"]:
+    """What the residual's norm in the network's own prediction kind is multiplied by."""
     check_norm(norm)
     ratio = weightings.ratio(weighting, denoised.kind, denoised.alpha.flatten(), denoised.sigma.flatten(), time)
     return ratio.sqrt() if norm == "l1" else ratio
@@ -50,15 +56,15 @@ def check_norm(norm: str) -> None:
 
 def _errors(
     prior: Prior,
-    latents: Tensor,
+    latents: Latents,
     condition: Condition,
-    timesteps: Tensor,
-    noise: Tensor,
+    timesteps: Int[Tensor, " batch"],
+    noise: Latents,
     weighting: str,
     norm: str,
     parameters: dict[str, Tensor] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Errors `[R]` of R rows that are already lined up, and what to multiply them by while they are differentiated.
+) -> tuple[Float32[Tensor, " batch"], Float32[Tensor, " batch"]]:
+    """Errors of rows that are already lined up, and what to multiply them by while they are differentiated.
 
     That is 1, but for float16: the derivative by a pixel of the network's output, weight / pixels times the residual's,
     is often less than float16 holds. There it passes the network without this factor, which the caller applies to what
@@ -80,21 +86,21 @@ def _errors(
 
 @dataclass(frozen=True)
 class Score:
-    """Denoising errors per hypothesis, `[B, K, M]` fp32: the same M draws for all K hypotheses of a sample."""
+    """Denoising errors per hypothesis: the same draws for all hypotheses of a sample."""
 
-    errors: Tensor
+    errors: Float32[Tensor, "batch hypotheses draws"]
 
     @property
-    def mean(self) -> Tensor:
-        """`[B, K]`; the smallest explains the image best."""
+    def mean(self) -> Float32[Tensor, "batch hypotheses"]:
+        """The smallest explains the image best."""
         return self.errors.mean(-1)
 
     @property
     def count(self) -> int:
         return self.errors.shape[-1]
 
-    def margin(self) -> tuple[Tensor, Tensor]:
-        """Mean of (runner-up - best) and its standard error, each `[B]`, from paired differences.
+    def margin(self) -> tuple[Float32[Tensor, " batch"], Float32[Tensor, " batch"]]:
+        """Mean of (runner-up - best) and its standard error, from paired differences.
 
         The draws are shared, so that the differences vary far less than the errors themselves.
         """
@@ -104,23 +110,30 @@ class Score:
         return difference.mean(-1), difference.std(-1, correction=1 if self.count > 1 else 0) / self.count**0.5
 
 
+def _check_draws_of(latents: Latents, draws: Draws) -> None:
+    """Raises UsageError for draws of other samples: fewer would leave latents out, without a word."""
+    if len(draws.timesteps) != len(latents):
+        raise UsageError(f"draws for each latent: {len(latents)} latents, draws of {len(draws.timesteps)}")
+
+
 @torch.no_grad()
 def score(
     prior: Prior,
-    latents: Tensor,
+    latents: Latents,
     hypotheses: Condition,
     draws: Draws,
     *,
-    candidates: Tensor | None = None,
+    candidates: Int[Tensor, "batch candidates"] | None = None,
     weighting: str = "eps",
     norm: str = "l2",
     rows: int = 256,
 ) -> Score:
     """Denoising error of every hypothesis on every image (Diffusion Classifier, arXiv 2303.16203, eq. 6).
 
-    latents: `[B, C, h, w]`; hypotheses: a condition with leading size K, shared by the images;
-    candidates: `[B, k]` indices into the hypotheses, to score just some of them. Returns errors `[B, K or k, M]`.
+    hypotheses: one condition row each, shared by the images; candidates: indices into them, to score just some of them
+    (the errors are then of these). Raises UsageError for draws of other samples.
     """
+    _check_draws_of(latents, draws)
     batch = len(latents)
     if candidates is None:
         candidates = torch.arange(len(hypotheses), device=latents.device).expand(batch, -1)
@@ -140,25 +153,25 @@ def score(
 class ConditionGradient:
     """The mean denoising error and its derivative.
 
-    losses: `[B, M]` per draw. gradient: d mean-loss / d condition, shaped like the condition.
+    losses: per draw. gradient: d mean-loss / d condition, shaped like the condition.
     per_draw: d loss_m / d condition for each draw, `[B, M, ...]` (its mean over M is `gradient`).
     parameters: d batch-mean-loss / d prior parameter, by name, where asked for.
     """
 
-    losses: Tensor
+    losses: Float32[Tensor, "batch draws"]
     gradient: Condition
     per_draw: Condition
     parameters: dict[str, Tensor]
 
     @property
-    def loss(self) -> Tensor:
-        """`[B]`, mean over the draws."""
+    def loss(self) -> Float32[Tensor, " batch"]:
+        """Mean over the draws."""
         return self.losses.mean(1)
 
 
 def condition_gradient(
     prior: Prior,
-    latents: Tensor,
+    latents: Latents,
     condition: Condition,
     draws: Draws,
     *,
@@ -169,12 +182,14 @@ def condition_gradient(
 ) -> ConditionGradient:
     """Mean denoising error and d loss / d condition, with the graph cut at the condition.
 
-    latents `[B, C, h, w]` and condition (B rows) are treated as constants; whoever made the condition
-    back-propagates `gradient` through it afterwards, once, whatever the number of draws. Each draw sees a leaf
-    copy of its condition, so the per-draw gradients, and with them the sampling noise, come at no extra cost.
+    latents and condition (a row each) are treated as constants; whoever made the condition back-propagates `gradient`
+    through it afterwards, once, whatever the number of draws. Each draw sees a leaf copy of its condition, so the
+    per-draw gradients, and with them the sampling noise, come at no extra cost.
     parameters: prior parameters (by name) to differentiate too; none by default, and then no weight gradient is
-    computed.
+    computed. Raises UsageError for draws, or a condition, of other samples.
     """
+    _check_draws_of(latents, draws)
+    check_rows(condition, len(latents))
     batch, count = draws.timesteps.shape
     index = torch.arange(batch * count, device=latents.device)
     losses = torch.empty(batch * count, device=latents.device)

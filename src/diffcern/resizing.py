@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,7 +16,7 @@ Fit = Literal["squeeze", "crop", "ratio"]
 Centre = Literal["even", "down"]
 Size = int | tuple[int, int]  # (height, width), one number for a square
 View = Literal["centre", "whole"]  # what a prior is shown where no predictor says what it looks at
-Images = Tensor | Sequence[Tensor]  # `[B, 3, H, W]`, or B images `[3, H, W]` of any sizes, in [0, 1]
+Images = Float[Tensor, "batch 3 rows columns"] | Sequence[Float[Tensor, "3 _ _"]]  # or of any sizes; in [0, 1]
 
 
 def centre_view(image: Tensor, ratio: float | None = 1.0, share: float = 1.0) -> Tensor:

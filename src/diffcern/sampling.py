@@ -11,19 +11,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.guides import Guide
-from diffcern.priors.base import Prior
+from diffcern.priors.base import Prior, check_rows
 from diffcern.rng import generator, noise_like
 from diffcern.solvers import Solver
-from diffcern.types import Condition
+from diffcern.types import Condition, Latents
 
 
 def purify(
     prior: Prior,
-    latents: Tensor,
+    latents: Latents,
     ids: Sequence[str],
     *,
     start: int,
@@ -35,8 +36,8 @@ def purify(
     clip: bool = True,
     seed: int = 0,
     rows: int = 64,
-) -> Tensor:
-    """Latents `[B, C, h, w]` noised to timestep `start` and denoised in `steps` steps: `[B, C, h, w]`, fp32.
+) -> Latents:
+    """Latents noised to timestep `start` and denoised in `steps` steps, fp32.
 
     solver: one of `solvers.SOLVERS`; eta is DDIM's. guide: keeps the result near the latents that were given. clip:
     keep estimates of the clean latent in [-1, 1] where latents are pixels.
@@ -45,6 +46,8 @@ def purify(
     """
     if len(ids) != len(latents):
         raise UsageError(f"one id for each latent: {len(latents)} latents, {len(ids)} ids")
+    told = Condition() if condition is None else condition
+    check_rows(told, len(latents))
     if guide is not None:
         guide.check(prior)
     pieces = []
@@ -54,11 +57,10 @@ def purify(
         rngs = [generator(seed, "purify", id) for id in ids[part]]
         process = Solver(prior, solver, start, steps, eta)
         x = prior.add_noise(reference, process.timesteps[:1].expand(len(reference)), noise_like(reference, rngs))
-        told = Condition() if condition is None else condition[part]
         for index, t in enumerate(process.timesteps):
             with torch.set_grad_enabled(guide is not None and guide.through):
                 x = x.detach().requires_grad_(guide is not None and guide.through)
-                x0 = estimate(prior, x, t, told)
+                x0 = estimate(prior, x, t, told[part])
             known = x0.detach()
             following = process.step(index, bounded(prior, known) if clip else known, x.detach(), rngs)
             if guide is not None:
@@ -84,12 +86,13 @@ def sample(
     eta: float = 0.0,
     seed: int = 0,
     rows: int = 64,
-) -> Tensor:
-    """A latent from noise for each id, under its row of the condition: `[B, C, h, w]`, fp32.
+) -> Latents:
+    """A latent from noise for each id, under its row of the condition, fp32.
 
     guidance_scale: s in x0_hat(null) + s (x0_hat(condition) - x0_hat(null)), classifier-free guidance (Ho & Salimans
     2022, arXiv 2207.12598); 1 is none. Raises as `purify`.
     """
+    check_rows(condition, len(ids))
     pieces = []
     for first in range(0, len(ids), rows):
         part = slice(first, first + rows)
@@ -104,8 +107,10 @@ def sample(
     return torch.cat(pieces)
 
 
-def estimate(prior: Prior, x: Tensor, t: Tensor, condition: Condition, guidance_scale: float = 1.0) -> Tensor:
-    """The clean latent that the prior sees in x `[B, C, h, w]` at timestep t.
+def estimate(
+    prior: Prior, x: Latents, t: Int[Tensor, ""], condition: Condition, guidance_scale: float = 1.0
+) -> Latents:
+    """The clean latent that the prior sees in x at timestep t.
 
     Guidance mixes estimates of x0, which at one x_t is the same as mixing estimates of the noise.
     """
@@ -117,12 +122,12 @@ def estimate(prior: Prior, x: Tensor, t: Tensor, condition: Condition, guidance_
     return x0
 
 
-def bounded(prior: Prior, x0: Tensor) -> Tensor:
+def bounded(prior: Prior, x0: Latents) -> Latents:
     """The estimate kept in [-1, 1] where latents are pixels."""
     return x0.clamp(-1, 1) if prior.pixels else x0
 
 
-def _finite(latents: Tensor, guided: bool = False) -> Tensor:
+def _finite(latents: Latents, guided: bool = False) -> Latents:
     if not torch.isfinite(latents).all():
         remedy = "lower the guide's weight, or use fp32 or bf16" if guided else "use fp32 or bf16, or another solver"
         raise DiffcernError(f"a purified latent is NaN or infinite: {remedy}")

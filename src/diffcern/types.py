@@ -1,4 +1,22 @@
-"""The values that flow through the library: what goes into a prior, what comes out, and what a method answers."""
+"""The values that flow through the library: what goes into a prior, what comes out, and what a method answers.
+
+A tensor is annotated with its dtype and its dimensions: `Float[Tensor, "batch channels height width"]`. While tests run
+every call is checked against them (jaxtyping); elsewhere they cost nothing. The same names everywhere:
+
+    batch                   images, or rows of a condition (K hypotheses, say)
+    draws                   pairs of time and noise for each image, M
+    timesteps               of a schedule, T
+    hypotheses, candidates  conditions that are compared; those of them (or of the classes) that an image is asked about
+    phrasings, captions     of the hypotheses; of images
+    classes, prior_classes  of a predictor, or whoever is meant; of a prior where they may be others
+    channels height width   of a latent, and of a map or an answer with a value at every pixel
+    rows columns            of an image or a truth in pixels of its own
+    tokens features         of a prompt; pooled: of the prompt as a whole
+    answer                  whatever stands for one image: classes, classes height width or height width
+
+`*name` and `...` stand for any number of dimensions, `#name` for that size or 1, `_` for any size. A name alone begins
+with a space, so that linters do not take it for a variable.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +25,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from diffcern.resizing import Images
+
+Latents = Float[Tensor, "batch channels height width"]
 
 
 @dataclass(frozen=True)
 class Condition:
     """What a prior is told about an image; all fields None means unconditional.
 
-    classes: `[B, K]` on the simplex (a class is a point on it; a one-hot row is an ordinary label).
-    tokens:  `[B, L, D]` prompt embeddings; pooled: `[B, P]`, of the whole prompt, where a prior uses one.
-    spatial: `[B, C, h, w]` maps: concatenated to the noisy latent, or read by a ControlNet.
+    classes: on the simplex (a class is a point on it; a one-hot row is an ordinary label).
+    tokens: prompt embeddings; pooled: of the whole prompt, where a prior uses one.
+    spatial: maps: concatenated to the noisy latent, or read by a ControlNet.
+    Derivatives by a condition for each draw have one more dimension.
     """
 
-    classes: Tensor | None = None
-    tokens: Tensor | None = None
-    pooled: Tensor | None = None
-    spatial: Tensor | None = None
+    classes: Float[Tensor, "batch *draws classes"] | None = None
+    tokens: Float[Tensor, "batch *draws tokens features"] | None = None
+    pooled: Float[Tensor, "batch *draws pooled"] | None = None
+    spatial: Float[Tensor, "batch *draws channels height width"] | None = None
 
     @property
     def parts(self) -> dict[str, Tensor]:
@@ -52,18 +74,18 @@ class Condition:
 class Denoised:
     """A denoiser's raw output with what is needed to read it as eps or x0.
 
-    output: `[B, ...]`, the network's estimate of `kind`; x_t: the noisy latent it saw, same shape.
-    alpha, sigma: fp32, broadcastable to `x_t`, with x_t = alpha * x0 + sigma * eps.
+    output: the network's estimate of `kind`; x_t: the noisy latent it saw.
+    alpha, sigma: with x_t = alpha * x0 + sigma * eps.
     """
 
-    output: Tensor
+    output: Latents
     kind: str
-    x_t: Tensor
-    alpha: Tensor
-    sigma: Tensor
+    x_t: Latents
+    alpha: Float32[Tensor, "#batch #channels #height #width"]
+    sigma: Float32[Tensor, "#batch #channels #height #width"]
 
     @property
-    def eps(self) -> Tensor:
+    def eps(self) -> Latents:
         """Estimated noise, from the raw output where that already is the noise."""
         a, s, out = self.alpha, self.sigma, self.output.float()
         if self.kind == "eps":
@@ -74,8 +96,8 @@ class Denoised:
             return s * self.x_t + a * out
         return (self.x_t + a * out) / (a + s)  # flow: u = eps - x0
 
-    def target(self, latents: Tensor, noise: Tensor) -> Tensor:
-        """What the raw output should have been, for clean latents and noise of the same shape."""
+    def target(self, latents: Latents, noise: Latents) -> Latents:
+        """What the raw output should have been, for clean latents and noise."""
         if self.kind == "eps":
             return noise
         if self.kind == "x0":
@@ -85,7 +107,7 @@ class Denoised:
         return noise - latents
 
     @property
-    def x0(self) -> Tensor:
+    def x0(self) -> Latents:
         """Estimated clean latent."""
         a, s, out = self.alpha, self.sigma, self.output.float()
         if self.kind == "eps":
@@ -101,8 +123,8 @@ class Denoised:
 class Inputs:
     """A batch as a method sees it: images and ids, never a target.
 
-    images: `[B, 3, H, W]` float32 in [0, 1], or B images `[3, H, W]` of different sizes; ids: one string per image, the
-    key of its random numbers.
+    images: float32 in [0, 1], a batch of one size or a sequence of different sizes; ids: one string per image, the key
+    of its random numbers.
     """
 
     images: Images
@@ -135,20 +157,20 @@ class Cost:
 class Prediction:
     """What a method answers for a batch.
 
-    output: `[B, K]` logits (or scores whose softmax is the method's probability), of pixels `[B, K, H, W]`, or depth
+    output: logits `[B, K]` (or scores whose softmax is the method's probability), of pixels `[B, K, H, W]`, or depth
     `[B, H, W]`.
     costs: one per image. trace: per image, the loss at each step. notes: per image, named numbers worth keeping
     (for example the margin's z value).
     """
 
-    output: Tensor
+    output: Float[Tensor, "batch ..."]
     costs: Sequence[Cost] = ()
     trace: Sequence[Sequence[float]] = ()
     notes: Sequence[dict[str, float]] = ()
 
     @property
-    def probabilities(self) -> Tensor:
-        """`[B, K]` or `[B, K, H, W]`, softmax of the output over the classes in fp32; of depth there is none."""
+    def probabilities(self) -> Float32[Tensor, "batch classes ..."]:
+        """Softmax of the output over the classes in fp32; of depth there is none."""
         return torch.softmax(self.output.float(), dim=1)
 
 

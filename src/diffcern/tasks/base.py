@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
+from jaxtyping import Float, Float32, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,6 +17,9 @@ from diffcern.predictors.base import Predictor
 from diffcern.priors.base import Prior
 from diffcern.spellings import Spellings, abridged
 from diffcern.types import Condition
+
+Outputs = Float[Tensor, "batch *answer"]  # of predictors
+Keep = Int[Tensor, "batch candidates"]  # the classes that each image's condition mixes
 
 
 class Task(Protocol):
@@ -41,35 +45,35 @@ class Task(Protocol):
         """Raises DiffcernError unless the prior can be told `condition`s."""
         ...
 
-    def condition(self, output: Tensor, keep: Tensor | None = None) -> Condition:
-        """What the prior is told, differentiable in the output; keep: `[B, k]` classes to mix, where there are any."""
+    def condition(self, output: Outputs, keep: Keep | None = None) -> Condition:
+        """What the prior is told, differentiable in the output; keep: the classes to mix, where there are any."""
         ...
 
-    def check_sample(self, sample: Sample, like: Tensor) -> None:
-        """Raises DiffcernError where a sample's truth is none, or does not fit the image or output `like`
-        `[..., H, W]`; a sample may come without one."""
+    def check_sample(self, sample: Sample, like: Float[Tensor, "*answer"]) -> None:
+        """Raises DiffcernError where a sample's truth is none, or does not fit the image or output `like`; a sample may
+        come without one."""
         ...
 
-    def statistics(self, output: Tensor, sample: Sample) -> list[float]:
-        """One image's own `[...]` against its truth, as the metrics of `kinds.KINDS` sum them up.
+    def statistics(self, output: Float[Tensor, "*answer"], sample: Sample) -> list[float]:
+        """One image's own against its truth, as the metrics of `kinds.KINDS` sum them up.
 
         Empty where the sample has no truth. Raises as `check_sample`.
         """
         ...
 
     @staticmethod
-    def loss(output: Tensor, truth: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    def loss(output: Outputs, truth: Shaped[Tensor, "batch ..."], label_smoothing: float = 0.0) -> Float[Tensor, ""]:
         """What a predictor is trained by: the mean over images, or over the pixels whose truth is known; maps are
         compared in the size of the truth."""
         ...
 
     @staticmethod
-    def to_average(output: Tensor) -> Tensor:
+    def to_average(output: Outputs) -> Outputs:
         """What is averaged of several answers, on a scale where that makes sense."""
         ...
 
     @staticmethod
-    def from_average(average: Tensor) -> Tensor:
+    def from_average(average: Outputs) -> Outputs:
         """An output that `to_average` makes the average of."""
         ...
 
@@ -78,32 +82,36 @@ class OfClasses:
     """What tasks whose answers are logits of classes, in axis 1, have in common."""
 
     @staticmethod
-    def to_average(output: Tensor) -> Tensor:
+    def to_average(output: Float[Tensor, "batch classes ..."]) -> Float32[Tensor, "batch classes ..."]:
         """Probabilities."""
         return torch.softmax(output.float(), 1)
 
     @staticmethod
-    def from_average(average: Tensor) -> Tensor:
+    def from_average(average: Float[Tensor, "batch classes ..."]) -> Float[Tensor, "batch classes ..."]:
         """Their logarithm."""
         return average.clamp(min=1e-12).log()
 
 
-def fitted(output: Tensor, truth: Tensor) -> Tensor:
-    """One image's output `[..., H, W]` in the size of its truth: `[C, h, w]`, bilinear."""
+def fitted(
+    output: Float[Tensor, "*channels height width"], truth: Shaped[Tensor, "rows columns"]
+) -> Float32[Tensor, "_ rows columns"]:
+    """One image's output in the size of its truth, bilinear; depth becomes one channel."""
     maps = output[None, None] if output.ndim == 2 else output[None]
     return F.interpolate(maps.float(), truth.shape[-2:], mode="bilinear", align_corners=False)[0]
 
 
-def resized(maps: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Maps `[B, C, H, W]` at another size: bilinear, antialiased where smaller."""
+def resized(
+    maps: Float[Tensor, "batch channels rows columns"], shape: tuple[int, int]
+) -> Float[Tensor, "batch channels height width"]:
+    """Maps at another size: bilinear, antialiased where smaller."""
     if tuple(maps.shape[-2:]) == shape:
         return maps
     return F.interpolate(maps, shape, mode="bilinear", antialias=True, align_corners=False)
 
 
-def name_map(class_names: Sequence[str], prior_class_names: Sequence[str]) -> Tensor:
-    """`[K, K_prior]`, 1 where two names mean one class (see `spellings.Spellings`). Raises DiffcernError naming both
-    sides where one is unknown to the prior, or stands twice."""
+def name_map(class_names: Sequence[str], prior_class_names: Sequence[str]) -> Float[Tensor, "classes prior_classes"]:
+    """1 where two names mean one class (see `spellings.Spellings`). Raises DiffcernError naming both sides where one is
+    unknown to the prior, or stands twice."""
     names, known = list(class_names), list(prior_class_names)
     spellings, problem = Spellings(known), ""
     mapping = torch.zeros(len(names), len(known))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,7 +19,7 @@ from diffcern.errors import DiffcernError
 from diffcern.kinds import DEPTH
 from diffcern.predictors.base import Predictor
 from diffcern.priors.base import Prior
-from diffcern.tasks.base import fitted, resized
+from diffcern.tasks.base import Keep, fitted, resized
 from diffcern.tasks.segmentation import check_size, no_maps
 from diffcern.types import Condition
 
@@ -55,16 +56,18 @@ class Depth:
         if self.near is not None and not self.metric:
             raise DiffcernError("this prior reads metres, and the predictor gives relative inverse depth")
 
-    def condition(self, output: Tensor, keep: Tensor | None = None) -> Condition:
+    def condition(self, output: Float[Tensor, "batch rows columns"], keep: Keep | None = None) -> Condition:
         """The map `[B, 1, h, w]` in [-1, 1] that the prior reads, or its picture `[B, 3, h, w]` in [0, 1], from the
-        predictor's `[B, H, W]`."""
+        predictor's."""
         return Condition(spatial=self._maps(output if self.metric else None, None if self.metric else output))
 
-    def condition_of_truth(self, depth: Tensor) -> Condition:
-        """The condition of a true depth `[B, H, W]` in metres, valid everywhere (see `filled`)."""
+    def condition_of_truth(self, depth: Float[Tensor, "batch rows columns"]) -> Condition:
+        """The condition of a true depth in metres, valid everywhere (see `filled`)."""
         return Condition(spatial=self._maps(depth, None))
 
-    def _maps(self, metres: Tensor | None, inverse: Tensor | None) -> Tensor:
+    def _maps(
+        self, metres: Float[Tensor, "batch rows columns"] | None, inverse: Float[Tensor, "batch rows columns"] | None
+    ) -> Float[Tensor, "batch channels height width"]:
         assert self.shape is not None  # see `check`
         if metres is not None:
             metres = metres.float().clamp(NEAREST, FARTHEST)
@@ -79,7 +82,7 @@ class Depth:
             return resized(scaled[:, None], self.shape) * self.colour.to(scaled.device)[:, None, None]
         return resized(2 * scaled[:, None] - 1, self.shape)
 
-    def check_sample(self, sample: Sample, like: Tensor) -> None:
+    def check_sample(self, sample: Sample, like: Float[Tensor, "*channels height width"]) -> None:
         """Raises DiffcernError for a depth that is negative, infinite, unknown everywhere, tiny or of another ratio."""
         if sample.depth is None:
             return
@@ -88,10 +91,10 @@ class Depth:
         if min(sample.depth.shape) < SMALLEST:
             raise DiffcernError(f"the depth of {sample.id} has fewer than {SMALLEST} pixels a side: too few for SSIM")
 
-    def statistics(self, output: Tensor, sample: Sample) -> list[float]:
+    def statistics(self, output: Float[Tensor, "height width"], sample: Sample) -> list[float]:
         """delta < 1.25, AbsRel, RMSE (metres), SSIM and 1, over the pixels whose depth is known.
 
-        output: `[H, W]`, resized to the truth. Relative inverse depth is first brought to the truth's scale and shift
+        output: resized to the truth. Relative inverse depth is first brought to the truth's scale and shift
         by least squares, as is usual. SSIM: of the depths over the largest, unknown ones as the truth's. Empty without
         truth. Raises as `check_sample`.
         """
@@ -110,49 +113,57 @@ class Depth:
     encode = staticmethod(encode_depth)
     decode = staticmethod(decode_depth)
 
-    def answer(self, output: Tensor, truth: Tensor) -> Tensor:
-        """Metres; relative depth in the truth's scale and shift. output: `[H, W]`."""
+    def answer(
+        self, output: Float[Tensor, "height width"], truth: Float[Tensor, "rows columns"]
+    ) -> Float32[Tensor, "rows columns"]:
+        """Metres; relative depth in the truth's scale and shift."""
         given = fitted(output, truth)[0].cpu()
         return given if self.metric else rescaled(given, truth, truth > 0)
 
     @staticmethod
-    def loss(output: Tensor, truth: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """| log d - log d_hat | of maps `[B, H, W]`, over the pixels whose depth `[B, h, w]` is known."""
+    def loss(
+        output: Float[Tensor, "batch height width"],
+        truth: Float[Tensor, "batch rows columns"],
+        label_smoothing: float = 0.0,
+    ) -> Float[Tensor, ""]:
+        """| log d - log d_hat |, over the pixels whose depth is known."""
         maps = F.interpolate(output[:, None], truth.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
         known = truth > 0
         metres = maps[known].clamp(min=NEAREST)  # a network of another library may answer 0
         return (metres.log() - truth[known].log()).abs().mean()
 
     @staticmethod
-    def change(before: Tensor, after: Tensor) -> float:
+    def change(before: Float[Tensor, "height width"], after: Float[Tensor, "height width"]) -> float:
         """The mean relative change."""
         return float(((after - before).abs() / before.abs().clamp(min=1e-6)).mean())
 
     @staticmethod
-    def to_average(output: Tensor) -> Tensor:
+    def to_average(output: Float[Tensor, "batch height width"]) -> Float[Tensor, "batch height width"]:
         """The depth itself."""
         return output.clone()
 
     @staticmethod
-    def from_average(average: Tensor) -> Tensor:
+    def from_average(average: Float[Tensor, "batch height width"]) -> Float[Tensor, "batch height width"]:
         return average
 
 
-def rescaled(inverse: Tensor, truth: Tensor, known: Tensor) -> Tensor:
+def rescaled(
+    inverse: Float[Tensor, "rows columns"], truth: Float[Tensor, "rows columns"], known: Bool[Tensor, "rows columns"]
+) -> Float32[Tensor, "rows columns"]:
     """Metres from relative inverse depth, by the scale and shift that fit the truth's inverse best."""
     x, y = inverse[known].double(), 1 / truth[known].double()
     slope, shift = torch.linalg.lstsq(torch.stack([x, torch.ones_like(x)], 1), y[:, None]).solution[:, 0]
     return (1 / (slope * inverse.double() + shift).clamp(1 / FARTHEST, 1 / NEAREST)).float()
 
 
-def _ssim(both: Tensor) -> Tensor:
-    """Structural similarity of two maps `[2, 1, 1, H, W]` in [0, 1] (Wang et al. 2004)."""
+def _ssim(both: Float[Tensor, "2 1 1 rows columns"]) -> Float[Tensor, ""]:
+    """Structural similarity of two maps in [0, 1] (Wang et al. 2004)."""
     from torchmetrics.functional.image import structural_similarity_index_measure  # slow to import
 
     return structural_similarity_index_measure(both[0], both[1], data_range=1.0)  # type: ignore[return-value]
 
 
-def check_depth(depth: Tensor, id: str) -> None:
+def check_depth(depth: Float[Tensor, "rows columns"], id: str) -> None:
     """Raises DiffcernError for a depth map that is negative or infinite somewhere, or known nowhere."""
     if not torch.isfinite(depth).all() or bool((depth < 0).any()):
         raise DiffcernError(f"the depth of {id} is negative or not finite somewhere: mark what is unknown as 0")
@@ -160,8 +171,8 @@ def check_depth(depth: Tensor, id: str) -> None:
         raise DiffcernError(f"the depth of {id} is unknown (0) everywhere: leave this image out")
 
 
-def filled(depth: Tensor) -> Tensor:
-    """Depth `[H, W]` whose unknown pixels (0) take the value of the nearest known one: for conditions only."""
+def filled(depth: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+    """Depth whose unknown pixels (0) take the value of the nearest known one: for conditions only."""
     from scipy.ndimage import distance_transform_edt  # comes with scikit-image
 
     unknown = (depth <= 0).numpy()

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from diffcern.data.pairs import TAGS
@@ -33,12 +34,14 @@ def check_example(images: int, captions: int) -> None:
         )
 
 
-def matches(errors: Tensor, unconditional: Tensor | None = None) -> dict[str, bool]:
+def matches(
+    errors: Float[Tensor, "images captions"], unconditional: Float[Tensor, " images"] | None = None
+) -> dict[str, bool]:
     """Each of `SCORES` for one example: right or not; a tie is wrong.
 
-    errors: `[I, C]`, of image i under caption k, where caption i < I describes image i and further ones describe none;
-    similarities with their sign changed serve as well. unconditional: `[I]`, of each image without a caption; None
-    leaves out the corrected scores. Raises as `check_example`.
+    errors: of image i under caption k, where caption i < I describes image i and further ones describe none;
+    similarities with their sign changed serve as well. unconditional: of each image without a caption; None leaves out
+    the corrected scores. Raises as `check_example`.
     """
     check_example(*errors.shape)
     text = _least_on_diagonal(errors)
@@ -66,8 +69,8 @@ def scores(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return table
 
 
-def _least_on_diagonal(errors: Tensor) -> bool:
-    """Whether the diagonal entry of every row `[R, C]` is its only minimum."""
+def _least_on_diagonal(errors: Float[Tensor, "_ _"]) -> bool:
+    """Whether the diagonal entry of every row is its only minimum."""
     own = errors.diagonal()
     others = errors.masked_fill(torch.eye(*errors.shape, dtype=torch.bool, device=errors.device), torch.inf)
     return bool((own < others.amin(1)).all())

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float, Integer, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,7 +22,7 @@ from diffcern.kinds import SEGMENTATION
 from diffcern.predictors.base import Predictor
 from diffcern.priors.base import Prior
 from diffcern.spellings import Spellings
-from diffcern.tasks.base import OfClasses, fitted, name_map, resized
+from diffcern.tasks.base import Keep, OfClasses, fitted, name_map, resized
 from diffcern.types import Condition
 
 TRAIN = "`diffcern train prior --maps segmentation`"
@@ -56,21 +57,23 @@ class Segmentation(OfClasses):
         elif self.shape is None:
             raise DiffcernError(f"{no_maps(prior)}; segmentation needs one that reads maps of classes: {TRAIN}")
 
-    def condition(self, output: Tensor, keep: Tensor | None = None) -> Condition:
-        """Shares of classes, or their colours mixed, `[B, C, h, w]` at the prior's size, from logits `[B, K, H, W]`."""
+    def condition(self, output: Float[Tensor, "batch classes rows columns"], keep: Keep | None = None) -> Condition:
+        """Shares of classes, or their colours mixed, as maps at the prior's size, from logits."""
         return Condition(spatial=self._maps(torch.softmax(output.float(), 1)))
 
-    def condition_of_truth(self, mask: Tensor) -> Condition:
-        """The condition of a true mask `[B, H, W]` over this task's classes; void pixels have no class at all."""
+    def condition_of_truth(self, mask: Integer[Tensor, "batch rows columns"]) -> Condition:
+        """The condition of a true mask over this task's classes; void pixels have no class at all."""
         void = mask == VOID
         shares = F.one_hot(mask.masked_fill(void, 0), len(self.class_names)).permute(0, 3, 1, 2).float()
         return Condition(spatial=self._maps(shares.masked_fill(void[:, None], 0.0)))
 
-    def _maps(self, shares: Tensor) -> Tensor:
+    def _maps(
+        self, shares: Float[Tensor, "batch classes rows columns"]
+    ) -> Float[Tensor, "batch channels height width"]:
         assert self.shape is not None  # see `check`
         return torch.einsum("bkhw,kc->bchw", resized(shares, self.shape), self.mapping.to(shares.device))
 
-    def check_sample(self, sample: Sample, like: Tensor) -> None:
+    def check_sample(self, sample: Sample, like: Float[Tensor, "channels height width"]) -> None:
         """Raises DiffcernError for a mask of another ratio, or with a class that there is not."""
         if sample.mask is None:
             return
@@ -83,10 +86,10 @@ class Segmentation(OfClasses):
                 f"is void): name all classes of the masks, or mark what is none as void{_convention(unknown, count)}"
             )
 
-    def statistics(self, output: Tensor, sample: Sample) -> list[float]:
+    def statistics(self, output: Float[Tensor, "classes height width"], sample: Sample) -> list[float]:
         """Pixels per class where answer and truth agree, of the answer, of the truth; those without truth are left out.
 
-        output: logits `[K, H, W]`, resized to the mask (bilinear). Raises as `check_sample`.
+        output: logits, resized to the mask (bilinear). Raises as `check_sample`.
         """
         if sample.mask is None:
             return []
@@ -100,18 +103,24 @@ class Segmentation(OfClasses):
     encode = staticmethod(encode_mask)
     decode = staticmethod(decode_mask)
 
-    def answer(self, output: Tensor, truth: Tensor) -> Tensor:
-        """The likeliest class of each pixel of the truth; output: logits `[K, H, W]`."""
+    def answer(
+        self, output: Float[Tensor, "classes height width"], truth: Integer[Tensor, "rows columns"]
+    ) -> Integer[Tensor, "rows columns"]:
+        """The likeliest class of each pixel of the truth, from logits."""
         return fitted(output, truth).argmax(0).cpu()
 
     @staticmethod
-    def loss(output: Tensor, truth: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """Cross entropy of logits `[B, K, H, W]` with masks `[B, h, w]`, over the pixels that are not void."""
+    def loss(
+        output: Float[Tensor, "batch classes height width"],
+        truth: Integer[Tensor, "batch rows columns"],
+        label_smoothing: float = 0.0,
+    ) -> Float[Tensor, ""]:
+        """Cross entropy of logits with masks, over the pixels that are not void."""
         maps = F.interpolate(output, truth.shape[-2:], mode="bilinear", align_corners=False)
         return F.cross_entropy(maps, truth, ignore_index=VOID, label_smoothing=label_smoothing)
 
     @staticmethod
-    def change(before: Tensor, after: Tensor) -> float:
+    def change(before: Float[Tensor, "classes height width"], after: Float[Tensor, "classes height width"]) -> float:
         """The share of pixels of another class."""
         return float((before.argmax(0) != after.argmax(0)).float().mean())
 
@@ -139,7 +148,7 @@ def no_maps(prior: Prior) -> str:
     return f"this prior's maps show {prior.maps.kind}"
 
 
-def check_size(output: Tensor, truth: Tensor, id: str) -> None:
+def check_size(output: Float[Tensor, "*channels height width"], truth: Shaped[Tensor, "rows columns"], id: str) -> None:
     """Raises DiffcernError unless both have one aspect ratio, to within a pixel."""
     (height, width), (rows, columns) = output.shape[-2:], truth.shape
     if abs(height * columns - width * rows) > max(height, width, rows, columns):
