@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from diffcern.report.estimates import RESAMPLES
-from diffcern.report.records import shift_rank
+from diffcern.report.run import shift_rank
 from diffcern.report.summary import CLEAN, SOURCE, wilson
 
 Array = NDArray[Any]

@@ -16,7 +16,8 @@ import numpy as np
 
 from diffcern.kinds import KINDS
 from diffcern.report.estimates import estimates
-from diffcern.report.records import Run, load
+from diffcern.report.records import load
+from diffcern.report.run import Run
 from diffcern.report.summary import CLEAN
 
 

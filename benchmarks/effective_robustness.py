@@ -36,7 +36,8 @@ from scipy import special
 
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.report.estimates import RESAMPLES
-from diffcern.report.records import Run, load
+from diffcern.report.records import load
+from diffcern.report.run import Run
 from diffcern.report.summary import CLEAN, MEAN, SOURCE, wilson
 
 Array = NDArray[Any]

@@ -200,7 +200,13 @@ def test_one_output_is_nothing_to_tell_apart(tmp_path):
 def test_names_that_are_numbers(tmp_path):
     classifier(tmp_path)
     change(tmp_path, "config.json", id2label={k: k for k in range(4)}, label2id={})
-    assert load_predictor(str(tmp_path)).class_names == tuple("0123")
+    try:
+        predictor = load_predictor(str(tmp_path))
+    except DiffcernError as error:
+        assert str(tmp_path) in str(error)
+        assert "id2label" in str(error)
+        pytest.skip("older versions of transformers refuse names that are numbers, and say so")
+    assert predictor.class_names == tuple("0123")
 
 
 @pytest.mark.parametrize(

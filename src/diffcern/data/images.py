@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from diffcern.data.formats import FORMATS, pillow_formats, refusal, without_remarks
+from diffcern.data.pixels import fit, orientation_of, shrink, upright
 from diffcern.errors import DiffcernError
 
 MAX_PIXELS = 64_000_000  # at full size: 768 MB as a float32 tensor
@@ -28,11 +27,8 @@ MAX_PIXELS_REDUCED = 1_000_000_000  # with max_side: Pillow itself needs up to 4
 # JPEGs of one colour hold one for 64, photographs one for 1 to 40; a PNG can declare 1,032 bytes with one of its own.
 MAX_STORED_BYTES = 400_000_000  # of Pillow's copy: 400 million grey pixels, 100 million coloured ones
 PIXELS_PER_BYTE = 100
-BAND_PIXELS = 4_000_000  # converted to float32 at a time when shrinking
 
 _PIXEL_LIMIT = threading.Lock()
-# EXIF orientation -> quarter turns counter-clockwise, then the axes of [C, H, W] to flip
-_UPRIGHT = {2: (0, [2]), 3: (2, []), 4: (0, [1]), 5: (-1, [2]), 6: (-1, []), 7: (1, [2]), 8: (1, [])}
 
 
 class UnreadableImage(DiffcernError):
@@ -93,13 +89,13 @@ def _decode(stream: IO[bytes], name: str, max_side: int | None, border: int) -> 
         try:
             if max_side is not None and not border:
                 # JPEG only: decodes at 1/2, 1/4 or 1/8, yet twice as large as needed to lose no detail
-                image.draft(None, _fit(image.size, 2 * max_side))
+                image.draft(None, fit(image.size, 2 * max_side))
             _load(image)
         except Exception as error:
             raise UnreadableImage(name, f"truncated or damaged ({_describe(error)})") from error
-        orientation = _orientation(image)
+        orientation = orientation_of(image)
         try:
-            return _orient(_shrink(_inside(image, border, name), file_format, max_side), orientation).contiguous()
+            return upright(shrink(_inside(image, border, name), file_format, max_side), orientation).contiguous()
         except UnreadableImage:
             raise
         except (ValueError, AssertionError, OSError) as error:  # a colour space that Pillow cannot convert, no palette
@@ -168,7 +164,7 @@ def _refuse_if_too_large(image: Image.Image, length: int, name: str, max_side: i
             what = f"{shape}: above the {MAX_PIXELS:,} that are decoded at full size"
             raise UnreadableImage(name, f"{what}; give max_side (for example 1024) to shrink it while loading")
         return
-    rows, columns = _fit(image.size, min(max_side, max(image.size)))
+    rows, columns = fit(image.size, min(max_side, max(image.size)))
     if rows * columns > MAX_PIXELS:
         what = f"{shape}, of which max_side {max_side} leaves more than the {MAX_PIXELS:,} that are decoded"
         raise UnreadableImage(name, f"{what}; give a smaller max_side (for example 4096)")
@@ -194,71 +190,6 @@ def _inside(image: Image.Image, border: int, name: str) -> Image.Image:
     if min(width, height) <= 2 * border:
         raise UnreadableImage(name, f"{width} x {height} pixels leave nothing inside a border of {border}")
     return image.crop((border, border, width - border, height - border)) if border else image
-
-
-def _shrink(image: Image.Image, file_format: str | None, max_side: int | None) -> Tensor:
-    """`[3, H, W]` with no side above `max_side`: box average by an integer, then antialiased bilinear."""
-    width, height = image.size
-    long = max(width, height)
-    if max_side is None or long <= max_side:
-        return _expand(_pixels(image, file_format))
-    factor = long // max_side
-    rows = factor * max(1, BAND_PIXELS // (width * factor))
-    small = torch.empty(0)
-    for top in range(0, height, rows):
-        band = _pixels(image.crop((0, top, width, min(top + rows, height))), file_format)
-        band = F.avg_pool2d(band, factor, ceil_mode=True)  # edge cells average the pixels they have
-        if top == 0:  # one block for all: small results between large freed bands would fragment the heap
-            small = torch.empty(len(band), -(-height // factor), band.shape[2])
-        small[:, top // factor : top // factor + band.shape[1]] = band
-    small = F.interpolate(small[None], _fit((height, width), max_side), mode="bilinear", antialias=True)[0]
-    return _expand(small.clamp_(0, 1))  # rounding may leave 1 + 1e-7
-
-
-def _fit(size: tuple[int, int], max_side: int) -> tuple[int, int]:
-    """The size scaled so that its longer side is `max_side`."""
-    scale = max_side / max(size)
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def _expand(pixels: Tensor) -> Tensor:
-    return pixels if len(pixels) == 3 else pixels.repeat(3, 1, 1)
-
-
-def _pixels(image: Image.Image, file_format: str | None) -> Tensor:
-    """`[1 or 3, H, W]` float32 in [0, 1] for any mode; a crop no longer knows its file's format."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and file_format in {"PNG", "PPM"}):
-        # Pillow's convert("L") would clip 16 bits at 255
-        grey = np.asarray(image).astype(np.float32)
-        clear = image.info.get("transparency")  # PNG: one value that is transparent
-        return torch.from_numpy(np.where(grey == clear, 65535, grey) if isinstance(clear, int) else grey)[None].div(
-            65535
-        )
-    if image.mode in {"I", "F"}:
-        raise ValueError("32-bit pixels have no fixed range; save the image with 8 or 16 bits per channel")
-    if image.has_transparency_data:
-        rgba = _bytes(image, "RGBA")
-        colour, opacity = rgba[:3], rgba[3:]
-        return colour * opacity + (1 - opacity)
-    return _bytes(image, "L" if image.mode in {"1", "L"} else "RGB")
-
-
-def _bytes(image: Image.Image, mode: str) -> Tensor:
-    """`[C, H, W]`, exactly k/255, of the image in an 8-bit mode."""
-    array = np.array(image if image.mode == mode else image.convert(mode)).reshape(image.height, image.width, -1)
-    return torch.from_numpy(array).permute(2, 0, 1).contiguous().float().div_(255)
-
-
-def _orientation(image: Image.Image) -> int:
-    with contextlib.suppress(Exception):  # damaged EXIF does not make the picture unreadable
-        return int(image.getexif().get(0x0112, 1))
-    return 1
-
-
-def _orient(pixels: Tensor, orientation: int) -> Tensor:
-    """Turn and mirror `[C, H, W]` as the EXIF orientation 1-8 says; other values mean upright."""
-    turns, axes = _UPRIGHT.get(orientation, (0, []))
-    return torch.rot90(pixels, turns, (1, 2)).flip(axes)
 
 
 def check_pixels(image: Tensor, name: str) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from diffcern.kinds import Kind
 from diffcern.metrics import Metric
-from diffcern.report.records import Run
+from diffcern.report.run import Run
 
 Array = NDArray[Any]
 RESAMPLES = 2000

@@ -15,7 +15,7 @@ from PIL import Image
 
 from diffcern.errors import DiffcernError
 from diffcern.report.columns import AGAIN, probabilities, read_table
-from diffcern.report.records import Run
+from diffcern.report.run import Run
 from diffcern.report.summary import CLEAN, SOURCE
 
 FIXED, BROKEN, WRONG = "fixed", "broken", "wrong"

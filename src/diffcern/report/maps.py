@@ -16,7 +16,7 @@ from PIL import Image
 from diffcern.errors import DiffcernError
 from diffcern.report.columns import AGAIN, KEY, RECORDS, by_cell, read_table
 from diffcern.report.gallery import EXAMPLES, LARGEST, PIXELATED, class_name, embed, picture
-from diffcern.report.records import Run
+from diffcern.report.run import Run
 
 EACH = 2  # images of each shift
 NAMED = 24  # classes in the legend

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFo
 from numpy.typing import NDArray
 
 from diffcern.report.drawing import FRAME, HEIGHT, INK, LINE, MUTED, WIDTH, marks, new_figure, to_svg
-from diffcern.report.records import Cell, Run
+from diffcern.report.run import Cell, Run
 from diffcern.report.summary import CLEAN, MEAN
 from diffcern.report.wording import (
     PARTIAL,

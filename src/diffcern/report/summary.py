@@ -18,7 +18,8 @@ from diffcern.files import write_whole
 from diffcern.kinds import KINDS
 from diffcern.metrics import wilson
 from diffcern.report.estimates import estimates
-from diffcern.report.records import Cell, ReportedEntry, Run, load
+from diffcern.report.records import load
+from diffcern.report.run import Cell, ReportedEntry, Run
 
 SOURCE = "source"  # the entry that every other one is compared with
 CLEAN = "clean"

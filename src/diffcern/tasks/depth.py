@@ -76,7 +76,7 @@ class Depth:
             return resized(2 * (metres / self.near).log()[:, None] / span - 1, self.shape)
         disparity = 1 / metres if metres is not None else inverse
         assert disparity is not None  # one of the two is given
-        low, high = disparity.flatten(1).aminmax(dim=1)
+        low, high = disparity.flatten(1).amin(1), disparity.flatten(1).amax(1)
         scaled = (disparity - low[:, None, None]) / (high - low).clamp(min=1e-6)[:, None, None]
         if self.colour is not None:
             return resized(scaled[:, None], self.shape) * self.colour.to(scaled.device)[:, None, None]
