@@ -203,8 +203,8 @@ def test_names_that_are_numbers(tmp_path):
     try:
         predictor = load_predictor(str(tmp_path))
     except DiffcernError as error:
-        assert str(tmp_path) in str(error)
-        assert "id2label" in str(error)
+        if "id2label" not in str(error) or str(tmp_path) not in str(error):
+            raise
         pytest.skip("older versions of transformers refuse names that are numbers, and say so")
     assert predictor.class_names == tuple("0123")
 
