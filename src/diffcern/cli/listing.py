@@ -15,8 +15,8 @@ from diffcern.cli.options import JsonOption
 from diffcern.errors import unknown
 
 DATASETS = {  # what each form of `diffcern.data.FORMS` is
-    "embedded": "shipped: handwritten digits (scikit-learn), rendered scenes with masks, depth and captions; SPLIT is "
-    "train, validation or test",
+    "embedded": "shipped: handwritten digits (scikit-learn), two or three of them in an image (100 and 1,000 classes), "
+    "rendered scenes with masks, depth and captions; SPLIT is train, validation or test",
     "imagefolder": "a folder with one folder of images per class: the labels are its names",
     "folder": "a folder of images without labels",
     "parquet": "one Parquet file, or a folder of them, with a column of encoded images and perhaps labels",

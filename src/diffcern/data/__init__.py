@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from diffcern.data import digits, imagenet, objectnet, scenes
+from diffcern.data import digit_groups, digits, imagenet, objectnet, scenes
 from diffcern.data.base import Batch, Dataset, Sample, Subset, collate, readable, subset
 from diffcern.data.corrupted import CifarC, imagenet_c
 from diffcern.data.examples import PAIR_FORMS, QUESTION_FORMS, load_pairs, load_questions
@@ -56,11 +56,8 @@ __all__ = [
 ]
 
 Names = Sequence[str] | None
-EMBEDDED = {  # name -> split
-    "digits": "test",
-    **{f"digits/{split}": split for split in digits.SPLITS},
-    **scenes.NAMES,
-}
+DIGITS = {"digits": "test", **{f"digits/{split}": split for split in digits.SPLITS}}
+EMBEDDED = (*DIGITS, *digit_groups.NAMES, *scenes.NAMES)
 
 
 def load_dataset(
@@ -116,8 +113,10 @@ def _embedded(rest: str, class_names: Names, max_side: int | None) -> Dataset:
     if rest not in EMBEDDED:
         raise unknown("embedded data set", rest, EMBEDDED)
     if rest in scenes.NAMES:
-        return scenes.scenes(EMBEDDED[rest], scenes.side_within(max_side))
-    return digits.digits(EMBEDDED[rest])  # 16 x 16 pixels: nothing to shrink to max_side
+        return scenes.scenes(scenes.NAMES[rest], scenes.side_within(max_side))
+    if rest in digit_groups.NAMES:
+        return digit_groups.digit_groups(*digit_groups.NAMES[rest])
+    return digits.digits(DIGITS[rest])  # 16 x 16 pixels, as groups: nothing to shrink to max_side
 
 
 def _imagefolder(rest: str, class_names: Names, max_side: int | None) -> Dataset:
@@ -190,7 +189,7 @@ DATASETS: dict[str, Callable[[str, Names, int | None], Dataset]] = {
     "objectnet": _objectnet,
 }
 FORMS = {
-    "embedded": "embedded:digits/SPLIT or embedded:scenes/SPLIT",
+    "embedded": "embedded:NAME/SPLIT with digits, digit-pairs, digit-triples or scenes",
     "imagefolder": "imagefolder:PATH",
     "folder": "folder:PATH",
     "parquet": "parquet:PATH",

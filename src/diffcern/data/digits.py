@@ -61,15 +61,25 @@ def _id(row: int) -> str:
     return f"digits-{row:04d}"
 
 
+def small_images() -> Tensor:
+    """Those of all splits as scikit-learn has them, `[1797, 8, 8]` in [0, 1]."""
+    return _loaded()[0]
+
+
 @lru_cache(maxsize=1)
-def _table() -> tuple[Tensor, list[int]]:
-    """Images `[1797, 16, 16]` in [0, 1], bilinear from 8x8 grey levels 0..16, and targets."""
+def _loaded() -> tuple[Tensor, list[int]]:
+    """Images `[1797, 8, 8]`, of grey levels 0..16, and targets."""
     from sklearn.datasets import load_digits  # slow to import, and only needed here
 
     bunch = load_digits()
-    small = torch.from_numpy(bunch.images).float().div(16)
-    images = F.interpolate(small[:, None], scale_factor=2, mode="bilinear", align_corners=False)[:, 0]
-    return images, bunch.target.tolist()
+    return torch.from_numpy(bunch.images).float().div(16), bunch.target.tolist()
+
+
+@lru_cache(maxsize=1)
+def _table() -> tuple[Tensor, list[int]]:
+    """Images `[1797, 16, 16]` in [0, 1], bilinear, and targets."""
+    small, targets = _loaded()
+    return F.interpolate(small[:, None], scale_factor=2, mode="bilinear", align_corners=False)[:, 0], targets
 
 
 @lru_cache(maxsize=1)

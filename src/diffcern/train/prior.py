@@ -38,7 +38,8 @@ from diffcern.watching import Report, unheard
 from diffcern.weightings import weighting as weighting_named
 
 CLEAN = 512  # images whose errors make the clean profile
-DIRICHLET = 0.1  # concentration per class of soft labels: mostly one class, sometimes several
+# Concentration of soft labels, mostly one class, sometimes several: per class, and of more than ten classes in all.
+DIRICHLET, DIRICHLET_IN_ALL = 0.1, 1.0
 
 
 def train_prior(
@@ -177,7 +178,8 @@ def soften(targets: Tensor, count: int, share: float, rng: torch.Generator) -> T
     """
     one_hot = torch.nn.functional.one_hot(targets, count).float()
     numbers = np.random.default_rng(int(torch.randint(2**62, (), generator=rng)))
-    gamma = torch.from_numpy(numbers.standard_gamma(DIRICHLET + one_hot.numpy())).float()
+    concentration = min(DIRICHLET, DIRICHLET_IN_ALL / count)
+    gamma = torch.from_numpy(numbers.standard_gamma(concentration + one_hot.numpy())).float()
     mixed = torch.rand(len(targets), 1, generator=rng) < share
     return torch.where(mixed, gamma / gamma.sum(1, keepdim=True), one_hot)
 
