@@ -38,6 +38,11 @@ class Draws:
         """The draws `index` of every sample."""
         return Draws(self.timesteps[:, index], self.noise[:, index])
 
+    def at(self, index: Int[Tensor, "batch some"]) -> Draws:
+        """Of each sample those that its row of `index` names."""
+        each = torch.arange(len(index), device=index.device)[:, None]
+        return Draws(self.timesteps[each, index], self.noise[each, index])
+
 
 def uniform(count: int, rng: Generator) -> Times:
     """Independent times (the published choice of Diffusion-TTA)."""

@@ -110,7 +110,7 @@ class Score:
         return difference.mean(-1), difference.std(-1, correction=1 if self.count > 1 else 0) / self.count**0.5
 
 
-def _check_draws_of(latents: Latents, draws: Draws) -> None:
+def check_draws_of(latents: Latents, draws: Draws) -> None:
     """Raises UsageError for draws of other samples: fewer would leave latents out, without a word."""
     if len(draws.timesteps) != len(latents):
         raise UsageError(f"draws for each latent: {len(latents)} latents, draws of {len(draws.timesteps)}")
@@ -133,20 +133,36 @@ def score(
     hypotheses: one condition row each, shared by the images; candidates: indices into them, to score just some of them
     (the errors are then of these). Raises UsageError for draws of other samples.
     """
-    _check_draws_of(latents, draws)
+    check_draws_of(latents, draws)
     batch = len(latents)
     if candidates is None:
         candidates = torch.arange(len(hypotheses), device=latents.device).expand(batch, -1)
     kept, count = candidates.shape[1], draws.count
-    errors = torch.empty(batch * kept * count, device=latents.device)
     index = torch.arange(batch * kept * count, device=latents.device)
-    for chunk in index.split(rows):
-        b, k, m = chunk // (kept * count), chunk // count % kept, chunk % count
-        condition = hypotheses[candidates[b, k]]
-        errors[chunk], _ = _errors(
-            prior, latents[b], condition, draws.timesteps[b, m], draws.noise[b, m], weighting, norm
-        )
+    b, k, m = index // (kept * count), index // count % kept, index % count
+    asked = (b, candidates[b, k], m)
+    errors = errors_of(prior, latents, hypotheses, draws, asked, weighting=weighting, norm=norm, rows=rows)
     return Score(errors.view(batch, kept, count))
+
+
+@torch.no_grad()
+def errors_of(
+    prior: Prior,
+    latents: Latents,
+    hypotheses: Condition,
+    draws: Draws,
+    asked: tuple[Int[Tensor, " asked"], Int[Tensor, " asked"], Int[Tensor, " asked"]],
+    *,
+    weighting: str = "eps",
+    norm: str = "l2",
+    rows: int = 256,
+) -> Float32[Tensor, " asked"]:
+    """Denoising errors one by one: asked says of which image, under which hypothesis, at which of its draws."""
+    errors = []
+    for b, k, m in zip(*(index.split(rows) for index in asked), strict=True):
+        times, noise = draws.timesteps[b, m], draws.noise[b, m]
+        errors.append(_errors(prior, latents[b], hypotheses[k], times, noise, weighting, norm)[0])
+    return torch.cat(errors)
 
 
 @dataclass(frozen=True)
@@ -188,7 +204,7 @@ def condition_gradient(
     parameters: prior parameters (by name) to differentiate too; none by default, and then no weight gradient is
     computed. Raises UsageError for draws, or a condition, of other samples.
     """
-    _check_draws_of(latents, draws)
+    check_draws_of(latents, draws)
     check_rows(condition, len(latents))
     batch, count = draws.timesteps.shape
     index = torch.arange(batch * count, device=latents.device)

@@ -22,7 +22,7 @@ def images(tmp_path):
     return str(folder)
 
 
-QUICK = {"prior": "embedded:digits", "options": {"draws": 2}, "device": "cpu"}
+QUICK = {"prior": "embedded:digits", "options": {"draws": 2, "start": 2}, "device": "cpu"}
 
 
 class Hearer:

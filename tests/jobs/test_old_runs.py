@@ -16,7 +16,10 @@ SCENES = ("--prior", "embedded:scenes-text", "--generator", "embedded:scenes-tex
 MASKS = ("--predictor", "embedded:scenes-segmentation", "--prior", "embedded:scenes-segmentation")
 TABLES = {
     "adapted.csv": ("adapt", "images", *DIGITS, "--set", "steps=1", "--set", "draws=2"),
-    "classified.json": ("classify", "images", "--prior", "embedded:digits", "--labels", "3,4,0,1", "--set", "draws=2"),
+    "classified.json": (  # the options of the preset "small" of then
+        *("classify", "images", "--prior", "embedded:digits", "--labels", "3,4,0,1"),
+        *("--preset", "paper", "--set", "draws=2", "--set", "weighting=x0"),
+    ),
     "matched.parquet": ("match", "embedded:scenes", "--prior", "embedded:scenes-text", "--draws", 1),
     "answered.json": (
         *("answer", "embedded:scenes", "--predictor", "embedded:scenes-answerer", "--prior", "embedded:scenes-text"),

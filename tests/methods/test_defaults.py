@@ -34,7 +34,8 @@ DEFAULTS = {
     },
     "diffusion-classifier": {
         "draws": 250, "strategy": "fixed-bank", "weighting": "eps", "norm": "l2", "keep": (), "samples": (),
-        "temperature": 1.0, "span": (0.0, 1.0), "view": "centre",
+        "temperature": 1.0, "span": (0.0, 1.0), "view": "centre", "stop": "", "z": 2.0, "start": 3, "risk": None,
+        "first": (0.0, 1.0), "shortlist": "", "shortlist_size": 5, "shortlist_draws": 8,
     },
     "dusa": {
         "timestep": 0.1, "top_k": 4, "random_k": 2, "others": "multinomial", "scale": 1.0, "optimizer": "adam",
@@ -108,6 +109,8 @@ def test_the_small_preset_is_what_was_chosen():
             "start": 399, "steps": 20, "form": "estimate", "scaled": False, "mixed": False, "entropy": 0.01,
             "mse": 100.0,
         },
-        "diffusion-classifier": {"draws": 16, "weighting": "x0"},
+        "diffusion-classifier": {
+            "draws": 64, "weighting": "x0", "strategy": "van-der-corput", "stop": "race", "first": (0.4, 1.0),
+        },
     }  # fmt: skip
     assert chosen == {name: dict(method.small) for name, method in METHODS.items() if method.small}
