@@ -40,8 +40,10 @@ def main() -> None:
     predictor, prior = load_predictor(options.predictor), load_prior(options.prior)
     task = Classification(predictor.class_names, prior.class_names)
     rows = [("source", {})]
-    rows += [("diffusion-classifier", {"draws": n}) for n in (1, 2, 4, 8, 16, 32, 64)]
-    rows += [("diffusion-classifier", {"keep": [3, 1], "samples": [n, 4 * n]}) for n in (2, 4, 8, 16)]
+    bank: dict[str, object] = {"stop": "", "strategy": "fixed-bank"}
+    rows += [("diffusion-classifier", {"draws": n, **bank}) for n in (1, 2, 4, 8, 16, 32, 64)]
+    rows += [("diffusion-classifier", {"keep": [3, 1], "samples": [n, 4 * n], **bank}) for n in (2, 4, 8, 16)]
+    rows += [("diffusion-classifier", {"z": z}) for z in (1.0, 1.5, 2.0, 2.5)]
     rows += [("diffusion-tta", {"steps": 5, "draws": n}) for n in (1, 4, 8, 16, 32)]
     rows += [("diffusion-tta", {"steps": 5, "draws": n, "gate": 2.5}) for n in (8, 16, 32)]
     print(f"{options.dataset}, {options.shift} severity {options.severity}, {len(data)} images, 95 % Wilson intervals")

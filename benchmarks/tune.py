@@ -65,8 +65,8 @@ CANDIDATES: dict[str, list[dict]] = {
         for entropy, mse in ((0.0, 100.0), (0.01, 100.0), (0.1, 100.0), (1.0, 100.0))
     ],
     "diffusion-classifier": [
-        *({"options": {"draws": 16, "weighting": name}} for name in ("eps", "x0", "v", "min-snr")),
-        *({"options": {"draws": 64, "weighting": name}} for name in ("x0", "v", "min-snr")),
+        *({"options": {"draws": 16, "weighting": name, "stop": ""}} for name in ("eps", "x0", "v", "min-snr")),
+        *({"options": {"draws": 64, "weighting": name, "stop": ""}} for name in ("x0", "v", "min-snr")),
     ],
 }
 

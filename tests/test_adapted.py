@@ -89,7 +89,7 @@ METHODS = {
     "bn-adapt": {},
     "memo": {"views": 2},
     "diffusion-tta": {"steps": 1, "draws": 2},
-    "diffusion-classifier": {"draws": 2},
+    "diffusion-classifier": {"draws": 2, "start": 2},
     "dusa": {"top_k": 2, "random_k": 1},
     "diffpure": {"start": 20, "steps": 2, "solver": "ddpm"},
     "dda": {"start": 20, "steps": 2},

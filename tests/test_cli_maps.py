@@ -99,6 +99,23 @@ def test_images_are_not_overwritten_by_their_maps(cli, images, tmp_path):
     assert (images / "inside" / "0.png").read_bytes() == before
 
 
+def test_other_files_are_not_overwritten_by_maps(cli, images, tmp_path):
+    """A folder beside the table that this command did not make may be anybody's: true masks are called so."""
+    named = models(tmp_path, "segmentation")
+    truth = tmp_path / "masks" / "inside" / "0.png"
+    truth.parent.mkdir(parents=True)
+    truth.write_bytes(b"drawn by hand")
+    command = ["adapt", images, *named[:2], *named[4:], "--method", "source", "--out", tmp_path / "masks.parquet"]
+    code, _, err = cli(*command)
+    assert code == 1
+    assert "masks, which holds files" in " ".join(err.split())
+    assert truth.read_bytes() == b"drawn by hand"
+    truth.unlink()
+    truth.parent.rmdir()
+    assert cli(*command)[0] == 0
+    assert cli(*command, "--overwrite")[0] == 0  # its own
+
+
 def test_no_picture_is_called_like_a_map(cli, images, tmp_path):
     """An image "0-overlay.png" has a map of that name, which the picture of "0.png" must not replace."""
     (images / "inside" / "0-overlay.png").write_bytes((images / "inside" / "1.png").read_bytes())

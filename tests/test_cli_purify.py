@@ -93,3 +93,44 @@ def test_ids_stay_below_the_folder():
         "a/b.png.png",
         "7.png",
     ]
+
+
+def test_other_images_of_the_same_names_are_refused(images, tmp_path):
+    out, image = tmp_path / "out", images / "nested" / "1.png"
+    assert run(images, *SHORT, "-o", out).exit_code == 0
+    image.write_bytes((images / "nested" / "2.png").read_bytes())
+    result = run(images, *SHORT, "-o", out)
+    assert isinstance(result.exception, DiffcernError)
+    assert "other images of the same names came to (nested/1.png)" in str(result.exception)
+    (out / "nested" / "1.png").unlink()
+    (out / "sources.jsonl").write_text((out / "sources.jsonl").read_text()[:-20])  # torn; older folders have none
+    assert run(images, *SHORT, "-o", out).exit_code == 0
+
+
+def test_nothing_is_written_among_the_images(images, tmp_path):
+    for out in (images, images / "nested"):
+        result = run(images, *SHORT, "-o", out)
+        assert isinstance(result.exception, UsageError)
+        assert "where the images are" in str(result.exception)
+    assert not (images / "purify.json").exists()
+
+
+def test_a_damaged_result_is_named(images, tmp_path):
+    out = tmp_path / "out"
+    assert run(images, *SHORT, "-o", out).exit_code == 0
+    (out / "nested" / "1.png").write_bytes(b"")
+    result = run(images, *SHORT, "-o", out)
+    assert f"{out}/nested/1.png is damaged" in str(result.exception)
+    assert "delete it" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "steps=5"], "steps was given twice"),
+        (["--predictor", "embedded:digits"], "--predictor: only for gda"),
+    ],
+)
+def test_what_would_be_passed_over_is_refused(images, tmp_path, arguments, message):
+    result = run(images, *SHORT, "-o", tmp_path / "out", *arguments)
+    assert message in str(result.exception) + result.output

@@ -106,6 +106,7 @@ def test_commands_show_it(cli, tmp_path, monkeypatch):
     assert cli("adapt", tmp_path / "7.png", *models, "--out", tmp_path / "a.csv")[0] == 0
     assert (counters[-1].expected, counters[-1].evaluations, counters[-1].images) == (80, 80, 1)
     assert cli("classify", tmp_path / "7.png", "--prior", "embedded:digits")[0] == 0
-    assert (counters[-1].expected, counters[-1].evaluations) == (160, 160)
+    assert counters[-1].expected == 640  # at most: a race ends earlier
+    assert 30 <= counters[-1].evaluations < 640
     assert cli("purify", tmp_path / "7.png", "--prior", "embedded:digits", "-o", tmp_path / "out")[0] == 0
     assert (counters[-1].expected, counters[-1].evaluations) == (20, 20)

@@ -27,7 +27,7 @@ CHEAP: dict[str, dict[str, Any]] = {  # so that one step takes milliseconds
     "memo": {"views": 2},
     "ttt-mae": {"steps": 1, "masks": 2},
     "diffusion-tta": {"steps": 1, "draws": 2},
-    "diffusion-classifier": {"draws": 2},
+    "diffusion-classifier": {"draws": 2, "start": 2},
     "diffpure": {"start": 3, "steps": 2},
     "dda": {"start": 3, "steps": 2},
     "gda": {"start": 3, "steps": 2, "views": 2},

@@ -63,7 +63,10 @@ class Rule:
         if strategy not in PREFIXES:
             raise UsageError(f"a race stops in the middle of its draws: strategy is one of {', '.join(PREFIXES)}")
         if self.start > draws:
-            raise UsageError(f"a race looks first after {self.start} draws, and there are {draws}: give more draws")
+            raise UsageError(
+                f"a race looks first after {self.start} draws, and there are {draws}: give more draws, a smaller "
+                "start, or stop= to ask about every hypothesis"
+            )
 
     def order(self, times: Int[Tensor, " draws"], num_timesteps: int) -> Int[Tensor, " draws"]:
         """Draws in the order in which they are asked about."""

@@ -4,6 +4,8 @@ import inspect
 import json
 from dataclasses import fields
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
@@ -129,7 +131,56 @@ def test_every_field_says_what_it_is(name):
 def test_functions_show_their_arguments(name):
     function = getattr(diffcern, name)
     parameters = inspect.signature(function).parameters
-    assert {field.name for field in fields(JOBS[name])} | {"out", "overwrite", "events"} == parameters.keys()
+    own = {"out", "events"} | ({"overwrite"} if name in ("classify", "match", "answer") else set())
+    assert {field.name for field in fields(JOBS[name])} | own == parameters.keys()
     assert "Returns" in function.__doc__
     with pytest.raises(TypeError):
         function("one", "two")
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_schema_is_json(name):
+    """Browsers read no infinity."""
+    json.dumps(schema(JOBS[name]), allow_nan=False)
+
+
+def test_options_are_no_fields():
+    """Those of a method are not held against the fields that have no effect; that they have none is."""
+    questions = {"questions": "embedded:scenes", "predictor": "embedded:scenes-answerer"}
+    with pytest.raises(UsageError, match=r"^options: only where the images are purified"):
+        make(JOBS["answer"], {**questions, "options": {"method": 1}})
+
+
+def test_what_functions_refuse(images, tmp_path):
+    with pytest.raises(TypeError, match="classify was given images twice"):
+        diffcern.classify(images, images="others", prior="embedded:digits")
+    with pytest.raises(UsageError, match="unknown field of bench 'overwrite'"):
+        diffcern.bench("digits", out=tmp_path, overwrite=True)
+    assert "overwrite" not in diffcern.purify.__doc__
+    with pytest.raises(UsageError, match="shard"):
+        diffcern.bench("digits", out=tmp_path, shard="²/2")
+
+
+def test_matches_of_other_images_are_not_gone_on_with(tmp_path):
+    """The journal holds rows about images that the table had then."""
+    table, out, scenes = tmp_path / "pairs.parquet", tmp_path / "out.json", load_dataset("embedded:scenes")
+
+    def write(first):
+        images = [encode_png(scenes[k].image) for k in (first, 1, 2)]
+        rows = {
+            "image": images,
+            "caption": ["a red cone"] * 3,
+            "negatives": [["a blue cone"]] * 3,
+            "id": ["0", "1", "2"],
+        }
+        pq.write_table(pa.table(rows), table)
+
+    given = {"predictor": "embedded:scenes-clip", "out": out}
+    write(0)
+    with pytest.raises(Interrupted, match="1 rows are kept"):
+        diffcern.match(f"pairs:{table}", events=Hearer(stop=1), **given)
+    write(3)
+    with pytest.raises(DiffcernError, match="or its image was"):
+        diffcern.match(f"pairs:{table}", **given)
+    write(0)
+    assert len(diffcern.match(f"pairs:{table}", **given).rows) == 3

@@ -110,7 +110,7 @@ def test_the_small_preset_is_what_was_chosen():
             "mse": 100.0,
         },
         "diffusion-classifier": {
-            "draws": 64, "weighting": "x0", "strategy": "van-der-corput", "stop": "race", "first": (0.4, 1.0),
+            "draws": 64, "weighting": "x0", "strategy": "van-der-corput", "stop": "race", "first": [0.4, 1.0],
         },
     }  # fmt: skip
     assert chosen == {name: dict(method.small) for name, method in METHODS.items() if method.small}

@@ -2,12 +2,14 @@
 
 import os
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
 import torch
 
+from diffcern.errors import DiffcernError
 from diffcern.run import executors
 from diffcern.run.executors import InProcess, Processes
 
@@ -48,6 +50,37 @@ def test_workers_have_one_thread_and_leave_ctrl_c_to_the_parent():
     assert all(result[1] != os.getpid() and result[2:] == (1, True) for result in done.values())
     with pytest.raises(ValueError, match="piece 1 is broken"):
         Processes(1).map(Squares(broken=1), [1, 2], done.__setitem__)
+
+
+@dataclass(frozen=True)
+class Slow:
+    """Piece 0 breaks (or is killed) at once; the others take a while."""
+
+    killed: bool = False
+
+    def __call__(self):
+        return self.work
+
+    def work(self, piece):
+        if piece == 0:
+            if self.killed:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise ValueError("piece 0 is broken")
+        time.sleep(0.3)
+        return piece
+
+
+def test_what_was_in_work_when_another_piece_broke_is_handed_back():
+    done = {}
+    with pytest.raises(ValueError, match="piece 0 is broken"):
+        Processes(2).map(Slow(), [1, 0, *range(2, 20)], done.__setitem__)
+    assert done[1] == 1
+    assert 19 not in done
+
+
+def test_a_worker_that_was_killed_is_said_so():
+    with pytest.raises(DiffcernError, match=r"a worker process was killed.*with fewer --workers"):
+        Processes(1).map(Slow(killed=True), [0, 1], lambda piece, result: None)
 
 
 def test_there_are_as_many_workers_as_asked_for(monkeypatch):

@@ -46,9 +46,11 @@ class Adapt(OverImages):
 
     def load(self, out: Path | None, events: Events) -> Work:
         from diffcern.run import columns
-        from diffcern.run.maps import adapt_maps, check_maps_folder
+        from diffcern.run.digests import of_images
+        from diffcern.run.journal import begun
+        from diffcern.run.maps import adapt_maps, check_maps_folder, check_unused
         from diffcern.run.order import shuffled, warned
-        from diffcern.run.predict import adapt_rows, answers, digests
+        from diffcern.run.predict import adapt_rows, answers
         from diffcern.run.purify import file_names
 
         dense = KINDS[self.task].dense if self.task in KINDS else False
@@ -72,6 +74,8 @@ class Adapt(OverImages):
         maps = out.with_suffix("") if dense and out else None
         if maps:
             check_maps_folder(maps, Path(self.images))
+            if out and not begun(out):
+                check_unused(maps)
 
         def rows(done: set[str]) -> Iterator[Row]:
             found = answers(
@@ -88,7 +92,7 @@ class Adapt(OverImages):
                 return adapt_maps(predictor, found, file_names(dataset.ids), maps)
             return adapt_rows(predictor, warned(found, events.say) if beside and not self.shuffle else found)
 
-        digest = None if beside else digests(dataset)
+        digest = None if beside else of_images(dataset)
         schema = columns.adapted(dense, method.needs_batch)
         return Work("adapting", settings, len(dataset), rows, digest, not beside, method.evaluations, schema)
 

@@ -60,6 +60,7 @@ class Answer(OnModels, RowsJob):
         from diffcern.predictors.question_answering import load_answerer
         from diffcern.run.answer import PURIFICATIONS, answer_rows, check_shift, purification
         from diffcern.run.columns import answered
+        from diffcern.run.digests import of_questions
         from diffcern.run.models import load_models
         from diffcern.run.spec import parse_models
 
@@ -86,7 +87,7 @@ class Answer(OnModels, RowsJob):
             how: dict[str, Any] = {name: getattr(self, name) for name in ("shift", "severity", "seed", "batch_size")}
             return answer_rows(data, answerer, cleaning, **how, done=done)
 
-        return Work("answering", settings, len(data), rows, schema=answered(cleaning is not None))
+        return Work("answering", settings, len(data), rows, of_questions(data), schema=answered(cleaning is not None))
 
     @staticmethod
     def scores(rows: Sequence[Row]) -> list[Row]:

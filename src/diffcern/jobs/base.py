@@ -6,6 +6,7 @@ and data when it is carried out, and where it was interrupted the same job goes 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -97,7 +98,8 @@ def make(kind: type[Kind], given: Mapping[str, Any]) -> Kind:
     except ValidationError as error:
         raise UsageError(f"{kind.command}: {problem(error)}") from error
     names, why = job.idle()
-    leaves = [leaf for name, value in given.items() for leaf in (value if isinstance(value, Mapping) else [name])]
+    parts = {field.name for field in fields(kind) if is_dataclass(field.default)}  # type: ignore[arg-type]
+    leaves = [leaf for name, value in given.items() for leaf in (value if name in parts else [name])]
     if refused := [name for name in leaves if name in names]:
         raise Idle(refused, why)
     return job
@@ -121,7 +123,19 @@ class Idle(UsageError):
 
 def schema(kind: type[Job]) -> dict[str, Any]:
     """The JSON schema of a job's fields: types, bounds, defaults and descriptions, as a web form needs them."""
-    return TypeAdapter(kind).json_schema()
+    found: dict[str, Any] = TypeAdapter(kind).json_schema()
+    return _finite(found)
+
+
+def _finite(value: Any) -> Any:
+    """Without the numbers that JSON has no form for: a default that is infinite is none."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items() if not _infinite(item)}
+    return [_finite(item) for item in value] if isinstance(value, list) else value
+
+
+def _infinite(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 @contextmanager

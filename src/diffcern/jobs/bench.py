@@ -74,6 +74,6 @@ def report_on(folder: Path) -> tuple[list[dict[str, Any]], Path]:
 def parse_shard(text: str) -> tuple[int, int]:
     """ "2/4" as (1, 4). Raises UsageError."""
     index, slash, count = text.partition("/")
-    if not (slash and index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+    if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
         raise UsageError(f"--shard takes I/N with 1 <= I <= N, for example 2/4, not {text!r}")
     return int(index) - 1, int(count)

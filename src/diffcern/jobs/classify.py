@@ -27,7 +27,8 @@ class Classify(OverImages):
 
     def load(self, out: Path | None, events: Events) -> Work:
         from diffcern.run.columns import CLASSIFIED
-        from diffcern.run.predict import classify_rows, digests
+        from diffcern.run.digests import of_images
+        from diffcern.run.predict import classify_rows
 
         given = self.asked("diffusion-classifier", {"view": self.view, **self.options}, prior=self.prior)
         classes, device = given.models.task.class_names, given.models.device
@@ -36,5 +37,5 @@ class Classify(OverImages):
             return classify_rows(given.dataset, given.method, classes, seed=self.seed, device=device, done=done)
 
         settings = {**given.settings, "fingerprints": given.models.fingerprints(), "seed": self.seed}
-        digest, count = digests(given.dataset) if out else None, given.method.evaluations
+        digest, count = of_images(given.dataset) if out else None, given.method.evaluations
         return Work("classifying", settings, len(given.dataset), rows, digest, evaluations=count, schema=CLASSIFIED)

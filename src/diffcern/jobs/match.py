@@ -56,6 +56,7 @@ class Match(OnModels, RowsJob):
         from diffcern.likelihood import check_norm
         from diffcern.priors import TextPrior
         from diffcern.run import columns
+        from diffcern.run.digests import of_examples
         from diffcern.run.match import contrastive_rows, load_contrastive, match_rows
         from diffcern.run.models import load_models
         from diffcern.run.spec import parse_models
@@ -86,7 +87,7 @@ class Match(OnModels, RowsJob):
             matched = partial(match_rows, data, models.prior, **options, rows=self.rows)
         tags = {tag for entry in data.entries for tag in entry.tags}
         schema = columns.matched(named is not None, tags)
-        return Work("matching", settings, len(data), lambda done: matched(done=done), schema=schema)
+        return Work("matching", settings, len(data), lambda done: matched(done=done), of_examples(data), schema=schema)
 
     @staticmethod
     def scores(rows: Sequence[Row]) -> list[Row]:

@@ -67,6 +67,11 @@ class Purify(OnModels):
     view: View = "centre"
     max_side: MaxSide = 4096
 
+    def idle(self) -> tuple[frozenset[str], str]:
+        if self.method == "gda":
+            return frozenset(), ""
+        return frozenset(("predictor", "allow_pickle")), "only for gda, whose guide looks through a predictor"
+
     def carry_out(self, out: Path | None, *, overwrite: bool = False, events: Events = Silent()) -> Folder:
         """overwrite: has no meaning here: images that are there are not made again."""
         from diffcern.data import load_dataset
@@ -76,7 +81,7 @@ class Purify(OnModels):
         from diffcern.methods.purification import PURIFIERS, unused_predictor
         from diffcern.predictors import load_predictor
         from diffcern.run.models import load_models
-        from diffcern.run.purify import check_settings, purified, write_sheet
+        from diffcern.run.purify import check_apart, check_settings, purified, write_sheet
         from diffcern.run.spec import parse_models
 
         if out is None:
@@ -86,12 +91,17 @@ class Purify(OnModels):
         if self.method == "gda" and not self.predictor:
             raise UsageError("gda is guided by a classifier: give --predictor")
         own = {name: getattr(self, name) for name in ("solver", "start", "steps")}
-        options = {**preset_options(self.method, self.preset), **self.options}
-        options |= {name: value for name, value in own.items() if value is not None}
+        own = {name: value for name, value in own.items() if value is not None}
+        if twice := [name for name in own if name in self.options]:
+            raise UsageError(f"{twice[0]} was given twice, by --{twice[0]} and by --set {twice[0]}=...: leave one out")
+        options = {**preset_options(self.method, self.preset), **self.options, **own}
+        check_apart(out, Path(self.images))
         device = device_named(self.device)
         dataset = load_dataset(self.images, max_side=self.max_side)
         prior = load_models(parse_models(self.named(prior=self.prior)), device).prior
-        guide = load_predictor(self.predictor).to(device) if self.predictor else unused_predictor()
+        guide = unused_predictor()
+        if self.predictor:
+            guide = load_predictor(self.predictor, allow_pickle=self.allow_pickle).to(device)
         method = PURIFIERS[self.method](guide, prior, **checked_options(self.method, options))
         settings = {"identity": method.purifier.identity, "seed": self.seed}
         check_settings(out, {**settings, "max_side": self.max_side, "view": self.view})

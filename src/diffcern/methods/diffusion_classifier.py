@@ -51,7 +51,7 @@ class DiffusionClassifier(Method):
         "weighting": "x0",
         "strategy": "van-der-corput",
         "stop": "race",
-        "first": (0.4, 1.0),
+        "first": [0.4, 1.0],
     }
 
     def __init__(
@@ -97,7 +97,7 @@ class DiffusionClassifier(Method):
         if self.rule:
             self.rule.check(strategy, self.draws)
             if self.keep:
-                raise UsageError("a race has no stages: leave keep and samples out, or stop")
+                raise UsageError("a race has no stages: leave keep and samples out, or give stop=")
         elif shortlist:
             raise UsageError("a shortlist is raced among: give stop = race too")
         if shortlist and not 2 <= shortlist_size < len(self.owners):

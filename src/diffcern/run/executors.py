@@ -10,10 +10,13 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import torch
+
+from diffcern.errors import DiffcernError
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -26,7 +29,7 @@ class Executor(Protocol):
         """finished(piece, make()(piece)) for every piece, as they end, in the process of the caller.
 
         make: loads what the work needs; where it is called elsewhere, it travels there pickled. What any of them raises
-        is raised here, after the pieces in work are done.
+        is raised here, after the pieces in work are done and handed back.
         """
         ...
 
@@ -49,12 +52,20 @@ class Processes:
     def map(self, make: Make[Piece, Result], pieces: Sequence[Piece], finished: Finished[Piece, Result]) -> None:
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(self.workers, context, initializer=_start, initargs=(make,))
+        futures = {pool.submit(_do, piece): piece for piece in pieces}
         try:
-            futures = {pool.submit(_do, piece): piece for piece in pieces}
-            for future in as_completed(futures):
+            for future in as_completed(list(futures)):
                 finished(futures.pop(future), future.result())
-        finally:
+        except BrokenProcessPool as error:
+            raise DiffcernError(
+                "a worker process was killed, perhaps for want of memory; what was finished is kept: run again, with "
+                "fewer --workers"
+            ) from error
+        finally:  # also at Ctrl-C: pieces in work are finished, and none of them is lost
             pool.shutdown(wait=True, cancel_futures=True)
+            for future, piece in futures.items():
+                if future.done() and not future.cancelled() and future.exception() is None:
+                    finished(piece, future.result())
 
 
 _work: Callable[[Any], Any]  # of this worker process

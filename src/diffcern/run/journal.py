@@ -37,6 +37,15 @@ def check_out(out: Path, overwrite: bool = False, *, lists: bool = False) -> Non
     check_folder(out.parent)
 
 
+def begun(out: Path) -> bool:
+    """Whether a command has begun a result file, or ended it: what lies beside it is that command's."""
+    return out.exists() or _partial(out).exists()
+
+
+def _partial(out: Path) -> Path:
+    return out.with_name(f".{out.name}.partial.jsonl")
+
+
 class Journal:
     """The rows of a result file on the way: `.NAME.partial.jsonl` beside it until `finish` writes NAME.
 
@@ -61,7 +70,7 @@ class Journal:
     ) -> None:
         check_out(out, overwrite)
         self.out = out
-        self.path = out.with_name(f".{out.name}.partial.jsonl")
+        self.path = _partial(out)
         self._header = json.dumps(settings, sort_keys=True, default=str)
         self.rows: list[dict[str, Any]] = []
         self._older = 0

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffcern.data import UnreadableImage, encode_png
 from diffcern.data.maps import DEEPEST, encode_depth, encode_mask, palette
-from diffcern.errors import UsageError
+from diffcern.errors import DiffcernError, UsageError
 from diffcern.files import write_whole
 from diffcern.predictors import Predictor
 from diffcern.run.predict import Answer, unreadable
@@ -24,6 +24,14 @@ def check_maps_folder(folder: Path, images: Path) -> None:
     """Raises UsageError where the maps would be written among the images: many have one name."""
     if images.exists() and (folder.resolve() == images.resolve() or images.resolve() in folder.resolve().parents):
         raise UsageError(f"the maps would be written into {folder}, where the images are: give --out another name")
+
+
+def check_unused(folder: Path) -> None:
+    """Raises DiffcernError where maps would be written into a folder that holds something already."""
+    if folder.is_dir() and any(folder.iterdir()):
+        raise DiffcernError(
+            f"the maps would be written into {folder}, which holds files: give another --out, or move them away"
+        )
 
 
 def adapt_maps(

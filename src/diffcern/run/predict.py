@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffcern.data import Dataset, Sample, UnreadableImage, readable
-from diffcern.errors import DiffcernError, UsageError
+from diffcern.errors import UsageError
 from diffcern.methods import Method
 from diffcern.methods.base import call
 from diffcern.predictors import Predictor
@@ -143,21 +141,6 @@ def classify_rows(
             "seconds": round(time.perf_counter() - begin, 4),
             "error": None,
         }
-
-
-def digests(dataset: Dataset) -> Callable[[str], str]:
-    """Of the encoded image of an id, as it is now; "" where the data set makes its images, or has lost this one."""
-    rows = {id: index for index, id in enumerate(dataset.ids)} if hasattr(dataset, "content") else {}
-
-    def digest(id: str) -> str:
-        try:
-            found = dataset.content(rows[id]) if id in rows else None  # type: ignore[attr-defined]
-            data = found.read_bytes() if isinstance(found, Path) else found
-        except (OSError, DiffcernError):  # an answer that it cannot be read is one, too
-            return "unreadable"
-        return hashlib.blake2b(data, digest_size=8).hexdigest() if data is not None else ""
-
-    return digest
 
 
 def unreadable(error: UnreadableImage) -> dict[str, Any]:

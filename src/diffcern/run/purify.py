@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,14 +16,16 @@ from torchvision.utils import make_grid
 
 from diffcern.claims import changed, listed
 from diffcern.data import Dataset, Sample, UnreadableImage, decode, encode_png, readable
-from diffcern.errors import DiffcernError
+from diffcern.errors import DiffcernError, UsageError
 from diffcern.files import write_whole
 from diffcern.purifier import Purifier
 from diffcern.resizing import View, interpolate, views_of
+from diffcern.run.digests import of_images
 from diffcern.tasks.base import resized
-from diffcern.texts import read_json
+from diffcern.texts import read_json, read_text
 
 SETTINGS = "purify.json"
+SOURCES = "sources.jsonl"
 SHEET = "before-after.png"
 
 
@@ -36,6 +39,39 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
         raise DiffcernError(f"{folder} holds images that were purified otherwise ({known}: {what}): give another --out")
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(known, text.encode())
+
+
+def check_apart(folder: Path, images: Path) -> None:
+    """Raises UsageError where purified images would lie among the others, of which a next command would take them."""
+    if images.is_dir() and images.resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise UsageError(f"purified images would be written into {folder}, where the images are: give another --out")
+
+
+class Sources:
+    """What the images of a folder were made of, a line for each: those of an older version have none."""
+
+    def __init__(self, folder: Path, dataset: Dataset) -> None:
+        self._file = folder / SOURCES
+        self._now = of_images(dataset)
+        self._known: dict[str, str] = {}
+        for line in read_text(self._file).splitlines() if self._file.is_file() else ():
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # the last one, torn
+                row = json.loads(line)
+                self._known[row["id"]] = row["digest"]
+
+    def check(self, ids: Iterable[str]) -> None:
+        """Raises DiffcernError where an image is another one than what was purified."""
+        other = [id for id in ids if self._known.get(id, "") not in ("", self._now(id))]
+        if other:
+            raise DiffcernError(
+                f"{self._file.parent} holds what other images of the same names came to ({listed(other)}): "
+                "give another --out, or delete these files"
+            )
+
+    def add(self, ids: Iterable[str]) -> None:
+        """These are about to be written."""
+        with self._file.open("a") as file:
+            file.writelines(json.dumps({"id": id, "digest": self._now(id)}) + "\n" for id in ids)
 
 
 def file_names(ids: Sequence[str]) -> dict[str, PurePosixPath]:
@@ -58,6 +94,8 @@ def purified(
     """
     names = file_names(dataset.ids)
     done = {id for id, name in names.items() if (folder / name).exists()}
+    sources = Sources(folder, dataset)
+    sources.check(sorted(done))
     todo = readable(dataset, skip=done)
     while batch := list(islice(todo, batch_size)):
         samples = [item for item in batch if isinstance(item, Sample)]
@@ -67,6 +105,7 @@ def purified(
             continue
         views = views_of([sample.image.to(device) for sample in samples], view)
         images = purifier(views, [sample.id for sample in samples], seed)
+        sources.add(sample.id for sample in samples)
         for sample, image in zip(samples, images.cpu(), strict=True):
             if view == "whole":
                 image = resized(image[None], (sample.image.shape[-2], sample.image.shape[-1]))[0].clamp(0, 1)
@@ -82,7 +121,11 @@ def write_sheet(dataset: Dataset, folder: Path, view: View, count: int = 24) -> 
     for item in readable(dataset):
         if isinstance(item, UnreadableImage):
             continue
-        after = decode(folder / file_names(dataset.ids)[item.id], item.id)
+        made = folder / file_names(dataset.ids)[item.id]
+        try:
+            after = decode(made, item.id)
+        except UnreadableImage as error:
+            raise DiffcernError(f"{made} is damaged ({error.reason}): delete it, and it is made again") from error
         side = min(after.shape[-2:]) if not pairs else pairs[0].shape[-1]
         pairs += [
             interpolate(image[None], (side, side), "bilinear")[0] for image in (views_of([item.image], view)[0], after)

@@ -48,16 +48,18 @@ class Regime:
     warmup: float = 0.02  # fraction of the steps
     ema_decay: Annotated[float, number("of the averaged weights, which are saved", ge=0, le=0.999999)] = 0.9999
     clip: float = 1.0  # gradient norm
-    minutes: Annotated[float, help_of("stop after this time; run again to go on", allow_inf_nan=True)] = math.inf
+    minutes: Annotated[float, help_of("stop after this time; run again to go on", allow_inf_nan=True, ge=0)] = math.inf
     checkpoint_seconds: float = 120.0
     seed: Annotated[int, help_of("every random number is keyed by it")] = 0
 
     def __post_init__(self) -> None:
-        """Raises UsageError for NaN, and infinity but in minutes, and for a seed that torch cannot hold."""
+        """Raises UsageError for NaN, infinity but in minutes, minutes below 0, and a seed that torch can't hold."""
         rates = {"learning rate": self.learning_rate, "weight decay": self.weight_decay, "EMA decay": self.ema_decay}
         odd = [f"{name} {value}" for name, value in rates.items() if not 0 <= value < math.inf]
-        if odd or math.isnan(self.minutes):
-            raise UsageError(f"rates are finite and at least 0, minutes a number, not {', '.join(odd) or self.minutes}")
+        if odd or not self.minutes >= 0:
+            raise UsageError(
+                f"rates are finite and at least 0, minutes a number from 0, not {', '.join(odd) or self.minutes}"
+            )
         if not -(2**63) <= self.seed < 2**63:
             raise UsageError(f"a seed is within 2^63, not {self.seed}")
 
