@@ -53,7 +53,7 @@ def slopes(
     found = condition_gradient(prior, latents, even, draws, weighting=weighting, norm=norm, rows=rows)
     parts = found.gradient.parts
     if not any(bool((value != 0).any()) for value in parts.values()):
-        raise DiffcernError("the error has no gradient by the condition of this prior: leave the shortlist out")
+        raise DiffcernError("the error of this prior has no gradient by the condition: leave the shortlist out")
     total = torch.zeros(len(latents), len(hypotheses), device=latents.device)
     for name, value in hypotheses.parts.items():
         total += parts[name].flatten(1) @ value.float().flatten(1).T
