@@ -11,13 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DDPMScheduler,
-    DPMSolverMultistepScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    UniPCMultistepScheduler,
-)
 from torch import Generator, Tensor
 
 from diffcern.errors import UsageError, unknown
@@ -27,26 +20,36 @@ from diffcern.rng import noise_like
 
 def ddpm(options: dict[str, Any]) -> Any:
     """Ancestral sampling (Ho et al. 2020)."""
+    from diffusers import DDPMScheduler
+
     return DDPMScheduler(**options, clip_sample=False)
 
 
 def ddim(options: dict[str, Any]) -> Any:
     """Song et al. 2021; eta 0 is deterministic, 1 ancestral."""
+    from diffusers import DDIMScheduler
+
     return DDIMScheduler(**options, clip_sample=False)
 
 
 def dpm_solver(options: dict[str, Any]) -> Any:
     """DPM-Solver++ (2M), deterministic (Lu et al. 2022, arXiv 2211.01095)."""
+    from diffusers import DPMSolverMultistepScheduler
+
     return DPMSolverMultistepScheduler(**options, algorithm_type="dpmsolver++")
 
 
 def dpm_solver_sde(options: dict[str, Any]) -> Any:
     """SDE-DPM-Solver++ (2M)."""
+    from diffusers import DPMSolverMultistepScheduler
+
     return DPMSolverMultistepScheduler(**options, algorithm_type="sde-dpmsolver++")
 
 
 def unipc(options: dict[str, Any]) -> Any:
     """UniPC (Zhao et al. 2023, arXiv 2302.04867), deterministic."""
+    from diffusers import UniPCMultistepScheduler
+
     return UniPCMultistepScheduler(**options)
 
 
@@ -100,6 +103,8 @@ class Solver:
         self.timesteps = ascending.flip(0).to(prior.device)
         self.prior, self.name, self.eta = prior, name, eta
         if name == "euler":
+            from diffusers import FlowMatchEulerDiscreteScheduler
+
             self.scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=prior.num_timesteps)
             self.scheduler.set_timesteps(sigmas=prior.sigmas[self.timesteps].tolist(), device=prior.device)
             return

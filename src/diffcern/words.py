@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
-from transformers import CLIPTextConfig, PreTrainedTokenizerFast
 
 from diffcern.errors import DiffcernError, UsageError
+
+if TYPE_CHECKING:
+    from transformers import CLIPTextConfig, PreTrainedTokenizerFast
 
 # In this order: transformers' CLIP pools where <eos> is, except where that has number 2, which old checkpoints wrongly
 # say; then it pools at the highest number.
@@ -37,6 +39,8 @@ def word_tokenizer(captions: Iterable[str]) -> PreTrainedTokenizerFast:
     tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A <eos>", special_tokens=ends)
     longest = max((len(caption) for caption in words), default=0) + len(ends)
     length = -(-longest // MULTIPLE) * MULTIPLE
+    from transformers import PreTrainedTokenizerFast
+
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=length, **SPECIAL)
 
 
@@ -73,6 +77,8 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast, words: int, length: int)
 
 def text_config(tokenizer: PreTrainedTokenizerFast, width: int, depth: int, heads: int) -> CLIPTextConfig:
     """Of CLIP's text encoder, for this tokenizer's words."""
+    from transformers import CLIPTextConfig
+
     return CLIPTextConfig(
         vocab_size=len(tokenizer),
         max_position_embeddings=tokenizer.model_max_length,

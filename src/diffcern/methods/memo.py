@@ -12,7 +12,6 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torchvision.transforms.v2 import AugMix, Compose, RandomCrop, RandomHorizontalFlip, RandomResizedCrop
 
 from diffcern.memory import check_memory
 from diffcern.methods.base import Count, Method, Optimizer, Weights, call, descend, stop
@@ -106,6 +105,8 @@ def augmix(
     corruptions (rotate, shear, translate, posterize, solarize, autocontrast, equalize), on 8-bit images. torchvision
     draws from torch's global CPU generator, which is afterwards as it was before.
     """
+    from torchvision.transforms.v2 import AugMix, Compose, RandomCrop, RandomHorizontalFlip, RandomResizedCrop
+
     height, width = size or (image.shape[-2], image.shape[-1])
     before: dict[Crops, list[nn.Module]] = {
         "none": [],

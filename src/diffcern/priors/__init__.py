@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -16,11 +17,13 @@ from diffcern.priors.base import Prior
 from diffcern.priors.controlnet import parse_control
 from diffcern.priors.dit import told_frequencies
 from diffcern.priors.gaussian import GaussianMixturePrior
-from diffcern.priors.native import NativePrior
 from diffcern.priors.text import TextPrior
 from diffcern.quiet import quiet_reading
 from diffcern.texts import read_json
 from diffcern.weight_files import single_file
+
+if TYPE_CHECKING:
+    from diffcern.priors.native import NativePrior
 
 __all__ = ["GaussianMixturePrior", "NativePrior", "Prior", "TextPrior", "load_prior"]
 
@@ -102,4 +105,15 @@ def _own(folder: Path) -> Prior:
         from diffcern.priors.captioned import CaptionedPrior  # slow to import
 
         return CaptionedPrior.from_pretrained(folder)
+    from diffcern.priors.native import NativePrior
+
     return NativePrior.from_pretrained(folder)
+
+
+def __getattr__(name: str) -> Any:
+    """`NativePrior`, when it is asked for: with it comes diffusers, which takes seconds to import."""
+    if name == "NativePrior":
+        from diffcern.priors.native import NativePrior
+
+        return NativePrior
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,14 +12,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
 from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.priors.spatial import Maps
 from diffcern.texts import read_json
+
+if TYPE_CHECKING:
+    from diffusers import ControlNetModel, UNet2DConditionModel
 
 NAMED = re.compile(r"(?P<base>.*?)\+controlnet(?P<reads>-[^:]*)?:(?P<name>.*?)(?:\+palette:(?P<palette>.*))?")
 COLOUR = re.compile(r"#[0-9a-fA-F]{6}")

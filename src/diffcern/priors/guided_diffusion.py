@@ -11,15 +11,15 @@ from __future__ import annotations
 import pickle
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import UNet2DModel
-from diffusers.models.attention_processor import Attention
-from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor
 
 from diffcern.errors import DiffcernError, UsageError
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DModel
 
 # What `read_guided_diffusion` has to be told about each published file, from the project's README.
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -82,6 +82,9 @@ def read_guided_diffusion(
     Raises DiffcernError for a file that is not such a checkpoint (nothing in it is executed) and UsageError for
     arguments that do not fit it.
     """
+    from diffusers import UNet2DModel  # slow to import
+    from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+
     state = _load(path)
     options = _infer(path, state)
     _check_arguments(path, options, image_size, head_channels, heads, norm_groups)
@@ -196,6 +199,8 @@ def _check_arguments(
 
 def _set_heads(model: UNet2DModel, heads: int) -> None:
     """Gives every attention so many heads, whatever its channels; a diffusers config can only fix a head's channels."""
+    from diffusers.models.attention_processor import Attention
+
     for module in model.modules():
         if isinstance(module, Attention):
             module.heads = module.sliceable_head_dim = heads

@@ -8,7 +8,6 @@ from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from diffusers import ControlNetModel, DiffusionPipeline
 from torch import nn
 
 from diffcern import hub
@@ -49,6 +48,8 @@ def from_hub(name: str, *, control: Control | None = None, allow_pickle: bool = 
     known family, brings code along, lacks files or tensors or has tensors too many, or has its weights as pickles only
     (allow_pickle lets those through, read without running code).
     """
+    from diffusers import ControlNetModel, DiffusionPipeline  # slow to import
+
     name, wanted = told_frequencies(name)
     folder = hub.download(name, (INDEX,), INDEX)
     if not (folder / INDEX).is_file():

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from diffcern.errors import DiffcernError
@@ -40,6 +39,8 @@ class Autoencoder(nn.Module):
 
     def __init__(self, vae: Any, latent_size: int) -> None:
         super().__init__()
+        from diffusers import AutoencoderKL
+
         if not isinstance(vae, AutoencoderKL):
             raise DiffcernError(f"the prior's vae is a {type(vae).__name__}; latents are read from an AutoencoderKL")
         config = vae.config

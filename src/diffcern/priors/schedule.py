@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
 from torch import Tensor
 
 from diffcern.errors import DiffcernError
@@ -34,6 +33,8 @@ def schedule_of(scheduler: Any) -> Schedule:
 
     Raises DiffcernError for a prediction type or a noise schedule (EDM's, say) that no method here understands.
     """
+    from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
+
     if isinstance(scheduler, FlowMatchEulerDiscreteScheduler | FlowMatchHeunDiscreteScheduler):
         return _flow(scheduler.config.num_train_timesteps, scheduler.config.shift)
     kind = PREDICTION_KINDS.get(scheduler.config.get("prediction_type", "epsilon"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from diffusers.models.embeddings import LabelEmbedding
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,6 +30,8 @@ def soften_labels(denoiser: nn.Module) -> None:
 
     Parameter names stay, so weights load and save as before. Label dropout moves to whoever trains.
     """
+    from diffusers.models.embeddings import LabelEmbedding
+
     for module in denoiser.modules():
         if isinstance(module, LabelEmbedding):
             module.dropout_prob = 0.0

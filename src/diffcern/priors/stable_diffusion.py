@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import ControlNetModel
 from torch import Tensor, nn
 
 from diffcern.errors import UsageError
@@ -19,6 +18,9 @@ from diffcern.priors.spatial import Maps, with_maps
 from diffcern.priors.text import TextPrior
 from diffcern.types import Condition
 from diffcern.words import check_length
+
+if TYPE_CHECKING:
+    from diffusers import ControlNetModel
 
 
 class PromptEncoder:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from diffusers import DDPMScheduler
 from torch import Tensor
 
 from diffcern.errors import UsageError, unknown
@@ -73,4 +72,6 @@ def guided_diffusion_prior(path: Path) -> UNetPrior:
     curve = "squaredcos_cap_v2" if path.name.startswith("64x64") else "linear"
     count = unet.config.num_class_embeds
     names = imagenet_labels().names if count else ()
+    from diffusers import DDPMScheduler
+
     return UNetPrior(unet, DDPMScheduler(beta_schedule=curve), names)
