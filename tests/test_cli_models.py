@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,10 +12,12 @@ import torch
 from hub_checkpoints import dit, stable_diffusion
 from typer.testing import CliRunner
 
+import diffcern.data
 from diffcern.cli import app
-from diffcern.data import encode_png
+from diffcern.data import Pairs, encode_png
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.given import parse_labels
+from diffcern.tasks.matching import SCORES
 
 FAST = ["--set", "draws=4", "--json"]
 
@@ -62,6 +65,27 @@ def test_staged_elimination_and_half_precision(folder):
     stages = ["--set", "stop=", "--set", "keep=[2,1]", "--set", "samples=[2,6]", "--dtype", "bfloat16", "--json"]
     _, text = run("classify", folder / "images", "--prior", folder / "sd", "--labels", "cat,dog,fox,owl", *stages)
     assert json.loads(text)[0]["nfe_forward"] == 4 * 2 + 2 * 4  # 2 of the second stage's 6 are done
+
+
+def test_a_race_of_matches_costs_less_and_says_so(monkeypatch):
+    """At a z that nobody reaches, the scores and errors of every draw; at the usual one, fewer evaluations."""
+    command = ["match", "embedded:scenes", "--prior", "embedded:scenes-text", "--draws", "8", "--json"]
+    command += ["--strategy", "van-der-corput", "--device", "cpu"]
+    whole = diffcern.data.load_pairs("embedded:scenes")
+    monkeypatch.setattr(diffcern.data, "load_pairs", lambda *_, **__: Pairs(whole.name, whole.entries[:3]))
+    tables = {}
+    for name, stop in {"all": [], "never": ["--stop", "race", "--z", "1e6"], "race": ["--stop", "race"]}.items():
+        tables[name] = json.loads(run(*command, *stop)[1])["rows"]
+    for whole, never, race in zip(*tables.values(), strict=True):
+        assert np.allclose(never["errors"], whole["errors"], rtol=1e-4)
+        assert {k: never[k] for k in SCORES} == {k: whole[k] for k in SCORES}
+        assert never["nfe_forward"] == whole["nfe_forward"] == 8 * 6
+        assert race["nfe_forward"] <= 48
+    assert sum(row["nfe_forward"] for row in tables["race"]) < 3 * 48
+    with pytest.raises(UsageError, match=r"--z: only in a race"):
+        run(*command, "--z", "3")
+    with pytest.raises(UsageError, match="strategy is one of van-der-corput"):
+        run(*command, "--strategy", "stratified", "--stop", "race")
 
 
 def test_match(folder, tmp_path):

@@ -68,6 +68,10 @@ class Rule:
                 "start, or stop= to ask about every hypothesis"
             )
 
+    def more(self, seen: int) -> int:
+        """Draws between a look after `seen` of them and the next."""
+        return self.start if not seen else max(1, int(seen * GROWTH))
+
     def order(self, times: Int[Tensor, " draws"], num_timesteps: int) -> Int[Tensor, " draws"]:
         """Draws in the order in which they are asked about."""
         time = times.float() / num_timesteps
@@ -136,8 +140,7 @@ class Lane:
 
     def next(self, rule: Rule) -> range:
         """The draws that come before the next look."""
-        more = rule.start if not self.seen else max(1, int(self.seen * GROWTH))
-        return range(self.seen, min(self.seen + more, self.errors.shape[1]))
+        return range(self.seen, min(self.seen + rule.more(self.seen), self.errors.shape[1]))
 
     def look(self, rule: Rule) -> None:
         """Lets those leave that stand out; notes how far each rival is behind."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic.dataclasses import dataclass
 
@@ -15,7 +15,8 @@ from diffcern.jobs.base import CHECKED, Events, Row
 from diffcern.jobs.models import OnModels
 from diffcern.jobs.rows import RowsJob, Work
 
-OF_PRIORS = frozenset(("draws", "strategy", "weighting", "norm", "rows", "view", "dtype", "compile", "seed"))
+OF_RACES = frozenset(("z", "start"))
+OF_PRIORS = OF_RACES | {"draws", "strategy", "weighting", "norm", "rows", "view", "dtype", "compile", "seed", "stop"}
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -39,13 +40,16 @@ class Match(OnModels, RowsJob):
     strategy: Annotated[str, help_of("how times are drawn")] = "stratified"
     weighting: Annotated[str, help_of("of the error over time")] = "eps"
     norm: Annotated[str, help_of("l2 or l1")] = "l2"
+    stop: Annotated[Literal["", "race"], help_of("race: ask only about what comparisons need that are still open")] = ""
+    z: Annotated[float, help_of("standard errors by which a comparison stands out, in a race", gt=0)] = 2.0
+    start: Annotated[int, help_of("draws before the first look, in a race", ge=2)] = 4
     rows: Annotated[int, help_of("network rows at a time; fewer need less memory", ge=1)] = 64
     view: View = "centre"
     max_side: MaxSide = 4096
 
     def idle(self) -> tuple[frozenset[str], str]:
         if not self.predictor or self.prior:
-            return frozenset(), ""
+            return (frozenset(), "") if self.stop else (OF_RACES, "only in a race: give --stop race too")
         return OF_PRIORS, "only with --prior; a predictor is asked once, in float32"
 
     def load(self, out: Path | None, events: Events) -> Work:
@@ -55,6 +59,7 @@ class Match(OnModels, RowsJob):
         from diffcern.fingerprints import fingerprint
         from diffcern.likelihood import check_norm
         from diffcern.priors import TextPrior
+        from diffcern.racing import Rule
         from diffcern.run import columns
         from diffcern.run.digests import of_examples
         from diffcern.run.match import contrastive_rows, load_contrastive, match_rows
@@ -67,6 +72,9 @@ class Match(OnModels, RowsJob):
         check_norm(self.norm)
         check_draws(self.strategy, self.draws, (0.0, 1.0))
         weighting_named(self.weighting)
+        rule = Rule(self.z, self.start) if self.stop else None
+        if rule:
+            rule.check(self.strategy, self.draws)
         asked = {"prior": self.prior, "dtype": self.dtype, "compile": self.compile}
         named = parse_models(self.named(prior=self.prior)) if self.prior else None
         data = load_pairs(self.pairs, max_side=self.max_side)
@@ -84,7 +92,8 @@ class Match(OnModels, RowsJob):
                 raise UsageError(f"{self.prior} does not read captions: matching needs a text-to-image prior")
             options = {name: getattr(self, name) for name in ("draws", "strategy", "weighting", "norm", "view", "seed")}
             settings |= {**asked, **options, "fingerprints": models.fingerprints()}
-            matched = partial(match_rows, data, models.prior, **options, rows=self.rows)
+            settings |= {"stop": self.stop, "z": self.z, "start": self.start} if rule else {}
+            matched = partial(match_rows, data, models.prior, **options, rows=self.rows, rule=rule)
         tags = {tag for entry in data.entries for tag in entry.tags}
         schema = columns.matched(named is not None, tags)
         return Work("matching", settings, len(data), lambda done: matched(done=done), of_examples(data), schema=schema)

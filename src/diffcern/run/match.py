@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffcern.contests import Verdict, contest
 from diffcern.data.base import UnreadableImage, readable
 from diffcern.data.pairs import MatchingExample, Pairs
-from diffcern.draws import draw
+from diffcern.draws import Draws, draw
 from diffcern.errors import UsageError
-from diffcern.likelihood import score
+from diffcern.likelihood import errors_of, score
 from diffcern.predictors import Predictor, load_predictor
 from diffcern.predictors.clip import ZeroShot
 from diffcern.priors import TextPrior
+from diffcern.racing import Rule
 from diffcern.resizing import View, views_of
-from diffcern.tasks.matching import check_example, matches
+from diffcern.tasks.matching import check_example, comparisons, grouped, matches
 from diffcern.types import Condition
 
 
@@ -34,12 +36,15 @@ def match_rows(
     seed: int,
     done: set[str],
     rows: int = 64,
+    rule: Rule | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Rows with the errors of every image under every caption and under none, and what they get right.
 
     All captions and all images of an example meet the same draws, so that differences vary least. done: ids to leave
-    out. view: the part of each image that the prior is shown.
+    out. view: the part of each image that the prior is shown. rule: of a race; what no comparison needs any more is not
+    asked about, and an error is the mean over the draws that it was.
     """
+    how: dict[str, Any] = {"weighting": weighting, "norm": norm, "rows": rows}
     for example in readable(pairs, skip=done):
         if isinstance(example, UnreadableImage):
             yield {"id": example.name, "error": example.reason}
@@ -55,18 +60,40 @@ def match_rows(
         except UsageError as error:  # or a caption that is too long for the prior
             yield {"id": example.id, "error": str(error)}
             continue
-        errors = score(prior, latents, hypotheses, sample, weighting=weighting, norm=norm, rows=rows).mean.cpu()
+        if rule is None:
+            errors = score(prior, latents, hypotheses, sample, **how).mean.cpu()
+            right, evaluations = matches(errors[:, :-1], errors[:, -1]), errors.numel() * draws
+        else:
+            verdict = _raced(prior, latents, hypotheses, sample, rule, how)
+            errors, evaluations = verdict.errors.view(len(latents), -1), verdict.asked
+            right = grouped(verdict.right)
         yield {
             "id": example.id,
-            **matches(errors[:, :-1], errors[:, -1]),
+            **right,
             **example.tags,
             "captions": list(example.captions),
             "errors": _rounded(errors[:, :-1]),
             "unconditional": _rounded(errors[:, -1]),
-            "nfe_forward": errors.numel() * draws,
+            "nfe_forward": evaluations,
             "seconds": round(time.perf_counter() - begin, 4),
             "error": None,
         }
+
+
+def _raced(
+    prior: TextPrior, latents: Tensor, hypotheses: Condition, sample: Draws, rule: Rule, how: dict[str, Any]
+) -> Verdict:
+    """The scores of one example, whose images share their draws."""
+    said = len(hypotheses)
+    order = rule.order(sample.timesteps[0].cpu(), prior.num_timesteps)
+
+    def ask(entries: Sequence[int], coming: range) -> Tensor:
+        index = torch.tensor([(e // said, e % said, order[m]) for e in entries for m in coming], device=latents.device)
+        errors = errors_of(prior, latents, hypotheses, sample, tuple(index.T), **how)
+        return errors.view(len(entries), len(coming)).cpu()
+
+    asked = comparisons(len(latents), said - 1)
+    return contest(ask, asked, len(latents) * said, sample.count, rule)
 
 
 def load_contrastive(name: str, pairs: Pairs, *, allow_pickle: bool = False) -> Predictor:

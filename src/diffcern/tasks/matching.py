@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffcern.contests import Comparison
 from diffcern.data.pairs import TAGS
 from diffcern.errors import UsageError
 from diffcern.metrics import wilson
@@ -51,6 +52,29 @@ def matches(
         return scores
     corrected = _least_on_diagonal((errors - unconditional[:, None])[:, : len(errors)].T)
     return scores | {"image_corrected": corrected, "group_corrected": text and corrected}
+
+
+def comparisons(images: int, captions: int) -> dict[str, list[Comparison]]:
+    """What each of `SCORES` but the groups' rests on, over entries `i * (captions + 1) + k`: the error of image i under
+    caption k, or under none (the last k). Raises as `check_example`."""
+    check_example(images, captions)
+
+    def at(image: int, caption: int) -> int:
+        return image * (captions + 1) + caption
+
+    pairs = [(i, other) for i in range(images) for other in range(images) if other != i]
+    return {
+        "text": [Comparison((at(i, i),), (at(i, k),)) for i in range(images) for k in range(captions) if k != i],
+        "image": [Comparison((at(k, k),), (at(i, k),)) for k, i in pairs],
+        "image_corrected": [Comparison((at(k, k), at(i, captions)), (at(i, k), at(k, captions))) for k, i in pairs],
+    }
+
+
+def grouped(right: Mapping[str, bool]) -> dict[str, bool]:
+    """All of `SCORES` from those of `comparisons`."""
+    text, image, corrected = right["text"], right["image"], right["image_corrected"]
+    group = {"group": text and image, "image_corrected": corrected, "group_corrected": text and corrected}
+    return {"text": text, "image": image, **group}
 
 
 def scores(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -1,0 +1,76 @@
+"""Scores that rest on comparisons of errors, asked about until every comparison stands out (see `racing.py`).
+
+A comparison is right where one sum of errors is less than another, over draws that all of them share:
+
+    D_m = sum_{i in less} e_i,m - sum_{i in more} e_i,m,        settled when |mean_m D_m| > z s / sqrt(n)
+
+A score is right where all of its comparisons are: one that is settled as wrong decides it. What no open comparison
+needs is not asked about any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from diffcern.racing import Rule, standing
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Whether the entries `less` come to less than the entries `more`; a tie is wrong."""
+
+    less: tuple[int, ...]
+    more: tuple[int, ...]
+
+    @property
+    def entries(self) -> tuple[int, ...]:
+        return (*self.less, *self.more)
+
+    def differences(self, errors: Float32[Tensor, "entries draws"]) -> Float32[Tensor, " draws"]:
+        return errors[list(self.less)].sum(0) - errors[list(self.more)].sum(0)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """right: by the name of the score. errors: the mean of each entry over the draws that it was asked about. asked:
+    evaluations in all; draws: where the last comparison was settled."""
+
+    right: dict[str, bool]
+    errors: Float32[Tensor, " entries"]
+    asked: int
+    draws: int
+
+
+def contest(
+    ask: Callable[[Sequence[int], range], Float32[Tensor, "some few"]],
+    scores: Mapping[str, Sequence[Comparison]],
+    entries: int,
+    draws: int,
+    rule: Rule,
+) -> Verdict:
+    """ask: the errors of some entries at some draws."""
+    errors = torch.full((entries, draws), torch.nan)
+    unsettled = {comparison: 0.0 for comparisons in scores.values() for comparison in comparisons}
+    means: dict[Comparison, float] = {}
+    seen = asked = 0
+    while unsettled and seen < draws:
+        coming = range(seen, min(seen + rule.more(seen), draws))
+        needed = sorted({entry for comparison in unsettled for entry in comparison.entries})
+        errors[needed, coming.start : coming.stop] = ask(needed, coming)
+        asked, seen = asked + len(needed) * len(coming), coming.stop
+        differences = torch.stack([comparison.differences(errors[:, :seen]) for comparison in unsettled])
+        means |= dict(zip(unsettled, differences.mean(1).tolist(), strict=True))
+        clear = standing(differences).abs() > rule.z if seen > 1 else torch.zeros(len(differences), dtype=torch.bool)
+        lost = {c for c, settled in zip(unsettled, clear.tolist(), strict=True) if settled and means[c] >= 0}
+        won = {c for c, settled in zip(unsettled, clear.tolist(), strict=True) if settled and means[c] < 0}
+        decided = [name for name, comparisons in scores.items() if lost.intersection(comparisons)]
+        means |= dict.fromkeys(lost, torch.inf)
+        still = {c for name, comparisons in scores.items() if name not in decided for c in comparisons}
+        unsettled = {c: 0.0 for c in unsettled if c in still and c not in won and c not in lost}
+    right = {name: all(means[c] < 0 for c in comparisons) for name, comparisons in scores.items()}
+    return Verdict(right, errors.nanmean(1), asked, seen)
