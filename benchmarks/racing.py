@@ -28,8 +28,8 @@ DRAWS = 64
 
 def variants(classes: int) -> dict[str, dict[str, Any]]:
     """Options over those that all have; the first is what the others are held against."""
-    size = min(5, classes - 1)
-    shortlist = {"stop": "race", "shortlist": "gradient", "shortlist_size": size, "first": (0.4, 1.0)}
+    first = {"stop": "race", "first": (0.4, 1.0)}
+    lists = [(4, 5), (8, 5)] if classes < 20 else [(4, 5), (8, 5), (8, 10), (16, 10), (16, 20)]
     return {
         "exhaustive, 64 draws": {},
         "exhaustive, 16 draws": {"draws": 16},
@@ -39,8 +39,15 @@ def variants(classes: int) -> dict[str, dict[str, Any]]:
         "race, z 2, first 0.4 1": {"stop": "race", "first": (0.4, 1.0)},
         "race, z 1.5, first 0.4 1": {"stop": "race", "z": 1.5, "first": (0.4, 1.0)},
         "race, risk 0.05": {"stop": "race", "risk": 0.05, "first": (0.4, 1.0)},
-        f"gradient 4 draws to {size}, race z 2": {**shortlist, "shortlist_draws": 4},
-        f"gradient 8 draws to {size}, race z 2": {**shortlist, "shortlist_draws": 8},
+        **{
+            f"gradient {draws} draws to {size}, race z 2": {
+                **first,
+                "shortlist": "gradient",
+                "shortlist_size": size,
+                "shortlist_draws": draws,
+            }
+            for draws, size in lists
+        },
     }
 
 
