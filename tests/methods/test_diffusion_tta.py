@@ -7,7 +7,8 @@ from diffcern.draws import draw
 from diffcern.errors import UsageError
 from diffcern.likelihood import condition_gradient
 from diffcern.methods import build_method, diffusion_tta
-from diffcern.methods.diffusion_tta import DiffusionTTA, mask, rival_z
+from diffcern.methods.diffusion_tta import DiffusionTTA
+from diffcern.methods.gate import mask, rival_z
 from diffcern.predictors import Predictor
 from diffcern.priors.native import NativeConfig, native_prior
 from diffcern.types import Condition
