@@ -12,7 +12,7 @@ from diffcern.likelihood import score
 from diffcern.methods.diffusion_classifier import DiffusionClassifier
 from diffcern.priors import GaussianMixturePrior
 from diffcern.racing import Lane, Rule, log_e_value, race, standing
-from diffcern.shortlists import by_gradient, slopes
+from diffcern.shortlists import slopes
 from diffcern.tasks import Classification
 from diffcern.types import Condition, Inputs
 
@@ -175,7 +175,7 @@ def test_a_shortlist_costs_its_draws_and_is_all_that_is_asked(prior, inputs):
     answer, _ = method.step(None, inputs, 0)
     latents, draws = drawn(prior, inputs)
     some = draws.at(torch.arange(4)[None].expand(12, -1))
-    listed = by_gradient(prior, latents, prior.hypotheses(), some, 3)
+    listed = slopes(prior, latents, prior.hypotheses(), some).argsort(dim=1, stable=True)[:, :3]
     lanes = race(prior, latents, prior.hypotheses(), draws, Rule(), candidates=listed)
     for row, (chosen, lane) in enumerate(zip(listed.tolist(), lanes, strict=True)):
         assert answer.output[row].argmax().item() == lane.best in chosen
@@ -209,7 +209,7 @@ def test_a_prior_that_hears_nothing_has_no_shortlist(prior, inputs):
     deaf = Deaf(prior.means, class_names=NAMES)
     latents, draws = drawn(deaf, inputs, 4)
     with pytest.raises(DiffcernError, match="no gradient by the condition"):
-        by_gradient(deaf, latents, deaf.hypotheses(), draws, 2)
+        slopes(deaf, latents, deaf.hypotheses(), draws)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ can be told a mixture: class weights (best where it was trained on them), or emb
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float32, Int
+from jaxtyping import Float32
 from torch import Tensor
 
 from diffcern.draws import Draws
@@ -17,25 +17,6 @@ from diffcern.errors import DiffcernError
 from diffcern.likelihood import condition_gradient
 from diffcern.priors.base import Prior
 from diffcern.types import Condition, Latents
-
-
-def by_gradient(
-    prior: Prior,
-    latents: Latents,
-    hypotheses: Condition,
-    draws: Draws,
-    count: int,
-    *,
-    weighting: str = "eps",
-    norm: str = "l2",
-    rows: int = 256,
-) -> Int[Tensor, "batch count"]:
-    """The hypotheses of each image along which the error falls fastest, best first.
-
-    Raises DiffcernError where the error does not depend on what the prior is told.
-    """
-    slope = slopes(prior, latents, hypotheses, draws, weighting=weighting, norm=norm, rows=rows)
-    return slope.argsort(dim=1, stable=True)[:, :count]
 
 
 def slopes(
@@ -48,7 +29,10 @@ def slopes(
     norm: str = "l2",
     rows: int = 256,
 ) -> Float32[Tensor, "batch hypotheses"]:
-    """d L / d w_k of the condition sum_k w_k h_k at the even mixture. Raises as `by_gradient`."""
+    """d L / d w_k of the condition sum_k w_k h_k at the even mixture: the least belongs on a shortlist first.
+
+    Raises DiffcernError where the error does not depend on what the prior is told.
+    """
     even = hypotheses.map(lambda value: value.mean(0, keepdim=True).expand(len(latents), *value.shape[1:]))
     found = condition_gradient(prior, latents, even, draws, weighting=weighting, norm=norm, rows=rows)
     parts = found.gradient.parts

@@ -22,7 +22,7 @@ from diffcern.methods.base import Count, Method, frozen_view
 from diffcern.priors import Prior
 from diffcern.racing import Lane, Rule, race
 from diffcern.resizing import View, views_of
-from diffcern.shortlists import by_gradient
+from diffcern.shortlists import slopes
 from diffcern.tasks import Classification
 from diffcern.types import Cost, Inputs, Prediction
 from diffcern.weightings import weighting as weighting_named
@@ -149,7 +149,8 @@ class DiffusionClassifier(Method):
             size, spent = self.shortlist
             order = torch.stack([rule.order(times, self.prior.num_timesteps) for times in draws.timesteps.cpu()])
             some = draws.at(order[:, :spent].to(latents.device))
-            chosen = by_gradient(self.prior, latents, self.hypotheses, some, size, **asking)
+            slope = slopes(self.prior, latents, self.hypotheses, some, **asking)
+            chosen = slope.argsort(dim=1, stable=True)[:, :size]
         lanes = race(
             self.prior,
             latents,
