@@ -67,7 +67,7 @@ def test_staged_elimination_and_half_precision(folder):
     assert json.loads(text)[0]["nfe_forward"] == 4 * 2 + 2 * 4  # 2 of the second stage's 6 are done
 
 
-def test_a_race_of_matches_costs_less_and_says_so(monkeypatch):
+def test_a_race_of_matches_costs_less_and_says_so(monkeypatch, tmp_path):
     """At a z that nobody reaches, the scores and errors of every draw; at the usual one, fewer evaluations."""
     command = ["match", "embedded:scenes", "--prior", "embedded:scenes-text", "--draws", "8", "--json"]
     command += ["--strategy", "van-der-corput", "--device", "cpu"]
@@ -76,12 +76,18 @@ def test_a_race_of_matches_costs_less_and_says_so(monkeypatch):
     tables = {}
     for name, stop in {"all": [], "never": ["--stop", "race", "--z", "1e6"], "race": ["--stop", "race"]}.items():
         tables[name] = json.loads(run(*command, *stop)[1])["rows"]
-    for whole, never, race in zip(*tables.values(), strict=True):
-        assert np.allclose(never["errors"], whole["errors"], rtol=1e-4)
-        assert {k: never[k] for k in SCORES} == {k: whole[k] for k in SCORES}
-        assert never["nfe_forward"] == whole["nfe_forward"] == 8 * 6
+    for all_, never, race in zip(*tables.values(), strict=True):
+        assert np.allclose(never["errors"], all_["errors"], rtol=1e-4)
+        assert {k: never[k] for k in SCORES} == {k: all_[k] for k in SCORES}
+        assert never["nfe_forward"] == all_["nfe_forward"] == 8 * 6
         assert race["nfe_forward"] <= 48
     assert sum(row["nfe_forward"] for row in tables["race"]) < 3 * 48
+    rows = {"image": [encode_png(whole[0].images[0])], "caption": ["a red cone"], "negatives": [["a blue cone"]]}
+    pq.write_table(pa.table(rows), tmp_path / "one.parquet")
+    monkeypatch.undo()
+    row = json.loads(run("match", tmp_path / "one.parquet", *command[2:], "--stop", "race")[1])["rows"][0]
+    assert row["unconditional"] == [None]  # nothing is compared with it
+    assert row["nfe_forward"] <= 2 * 8
     with pytest.raises(UsageError, match=r"--z: only in a race"):
         run(*command, "--z", "3")
     with pytest.raises(UsageError, match="strategy is one of van-der-corput"):

@@ -150,5 +150,7 @@ def _hypotheses(prior: TextPrior, example: MatchingExample) -> Condition:
 
 
 def _rounded(errors: Tensor) -> Any:
-    """As nested lists, with the digits that fp32 has."""
-    return [_rounded(row) for row in errors] if errors.ndim else float(f"{errors.item():.7g}")
+    """As nested lists, with the digits that fp32 has; None for what nobody asked about."""
+    if errors.ndim:
+        return [_rounded(row) for row in errors]
+    return None if errors.isnan() else float(f"{errors.item():.7g}")
