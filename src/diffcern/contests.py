@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, compress
 
 import torch
 from jaxtyping import Float32
@@ -55,7 +56,7 @@ def contest(
 ) -> Verdict:
     """ask: the errors of some entries at some draws."""
     errors = torch.full((entries, draws), torch.nan)
-    unsettled = {comparison: 0.0 for comparisons in scores.values() for comparison in comparisons}
+    unsettled = list(dict.fromkeys(chain.from_iterable(scores.values())))
     means: dict[Comparison, float] = {}
     seen = asked = 0
     while unsettled and seen < draws:
@@ -66,11 +67,10 @@ def contest(
         differences = torch.stack([comparison.differences(errors[:, :seen]) for comparison in unsettled])
         means |= dict(zip(unsettled, differences.mean(1).tolist(), strict=True))
         clear = standing(differences).abs() > rule.z if seen > 1 else torch.zeros(len(differences), dtype=torch.bool)
-        lost = {c for c, settled in zip(unsettled, clear.tolist(), strict=True) if settled and means[c] >= 0}
-        won = {c for c, settled in zip(unsettled, clear.tolist(), strict=True) if settled and means[c] < 0}
-        decided = [name for name, comparisons in scores.items() if lost.intersection(comparisons)]
-        means |= dict.fromkeys(lost, torch.inf)
-        still = {c for name, comparisons in scores.items() if name not in decided for c in comparisons}
-        unsettled = {c: 0.0 for c in unsettled if c in still and c not in won and c not in lost}
+        settled = set(compress(unsettled, clear.tolist()))
+        lost = {comparison for comparison in settled if means[comparison] >= 0}
+        undecided = chain.from_iterable(all_ for all_ in scores.values() if not lost.intersection(all_))
+        still = set(undecided) - settled
+        unsettled = [comparison for comparison in unsettled if comparison in still]
     right = {name: all(means[c] < 0 for c in comparisons) for name, comparisons in scores.items()}
     return Verdict(right, errors.nanmean(1), asked, seen)

@@ -8,7 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from diffcern.errors import DiffcernError
+from diffcern.errors import DiffcernError, UsageError
+
+
+def check_apart(what: str, folder: Path, images: Path) -> None:
+    """Raises UsageError where results would be written among the images: many have one name, and the next command would
+    take them for images. what: the results, as a message calls them."""
+    if images.exists() and images.resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise UsageError(f"{what} would be written into {folder}, where the images are: give --out another name")
 
 
 def check_folder(folder: Path) -> None:

@@ -72,11 +72,11 @@ class Rule:
         """Draws between a look after `seen` of them and the next."""
         return self.start if not seen else max(1, int(seen * GROWTH))
 
-    def order(self, times: Int[Tensor, " draws"], num_timesteps: int) -> Int[Tensor, " draws"]:
-        """Draws in the order in which they are asked about."""
+    def order(self, times: Int[Tensor, "*batch draws"], num_timesteps: int) -> Int[Tensor, "*batch draws"]:
+        """Draws in the order in which they are asked about, of each image."""
         time = times.float() / num_timesteps
         later = (time < self.first[0]) | (time > self.first[1])
-        return later.long().argsort(stable=True)
+        return later.long().argsort(dim=-1, stable=True)
 
     def leave(self, differences: Float32[Tensor, "rivals draws"], rivals: int) -> Bool[Tensor, " rivals"]:
         """Which rivals are out, by their differences to the best, of which there were so many in the beginning."""
@@ -182,17 +182,16 @@ def race(
     everyone = torch.arange(len(hypotheses)).expand(len(latents), -1)
     chosen = everyone if candidates is None else candidates
     lanes = [Lane(torch.full((len(said), count), torch.nan), row.tolist(), said) for row in chosen.cpu()]
-    orders = [rule.order(times, prior.num_timesteps) for times in draws.timesteps.cpu()]
+    order = rule.order(draws.timesteps.cpu(), prior.num_timesteps)
     while running := [(b, lane) for b, lane in enumerate(lanes) if lane.open]:
         asks = [(b, k, m) for b, lane in running for k in lane.alive for m in lane.next(rule)]
         b, k, m = torch.tensor(asks).T
-        drawn = torch.stack([orders[image][draw] for image, _, draw in asks])
         errors = errors_of(
             prior,
             latents,
             hypotheses,
             draws,
-            (b.to(device), k.to(device), drawn.to(device)),
+            (b.to(device), k.to(device), order[b, m].to(device)),
             weighting=weighting,
             norm=norm,
             rows=rows,

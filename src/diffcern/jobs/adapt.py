@@ -45,10 +45,11 @@ class Adapt(OverImages):
     trust_remote_code: TrustRemoteCode = False
 
     def load(self, out: Path | None, events: Events) -> Work:
+        from diffcern.files import check_apart
         from diffcern.run import columns
         from diffcern.run.digests import of_images
         from diffcern.run.journal import begun
-        from diffcern.run.maps import adapt_maps, check_maps_folder, check_unused
+        from diffcern.run.maps import adapt_maps, check_unused
         from diffcern.run.order import shuffled, warned
         from diffcern.run.predict import adapt_rows, answers
         from diffcern.run.purify import file_names
@@ -73,7 +74,7 @@ class Adapt(OverImages):
         }
         maps = out.with_suffix("") if dense and out else None
         if maps:
-            check_maps_folder(maps, Path(self.images))
+            check_apart("the maps", maps, Path(self.images))
             if out and not begun(out):
                 check_unused(maps)
 

@@ -76,12 +76,13 @@ class Purify(OnModels):
         """overwrite: has no meaning here: images that are there are not made again."""
         from diffcern.data import load_dataset
         from diffcern.devices import device_named
+        from diffcern.files import check_apart
         from diffcern.methods import checked_options
         from diffcern.methods.presets import preset_options
         from diffcern.methods.purification import PURIFIERS, unused_predictor
         from diffcern.predictors import load_predictor
         from diffcern.run.models import load_models
-        from diffcern.run.purify import check_apart, check_settings, purified, write_sheet
+        from diffcern.run.purify import check_settings, purified, write_sheet
         from diffcern.run.spec import parse_models
 
         if out is None:
@@ -95,7 +96,7 @@ class Purify(OnModels):
         if twice := [name for name in own if name in self.options]:
             raise UsageError(f"{twice[0]} was given twice, by --{twice[0]} and by --set {twice[0]}=...: leave one out")
         options = {**preset_options(self.method, self.preset), **self.options, **own}
-        check_apart(out, Path(self.images))
+        check_apart("purified images", out, Path(self.images))
         device = device_named(self.device)
         dataset = load_dataset(self.images, max_side=self.max_side)
         prior = load_models(parse_models(self.named(prior=self.prior)), device).prior

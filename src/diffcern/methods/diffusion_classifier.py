@@ -147,8 +147,7 @@ class DiffusionClassifier(Method):
         chosen, spent = None, 0
         if self.shortlist:
             size, spent = self.shortlist
-            order = torch.stack([rule.order(times, self.prior.num_timesteps) for times in draws.timesteps.cpu()])
-            some = draws.at(order[:, :spent].to(latents.device))
+            some = draws.at(rule.order(draws.timesteps, self.prior.num_timesteps)[:, :spent])
             slope = slopes(self.prior, latents, self.hypotheses, some, **asking)
             chosen = slope.argsort(dim=1, stable=True)[:, :size]
         lanes = race(

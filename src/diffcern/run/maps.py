@@ -12,18 +12,12 @@ from torch import Tensor
 
 from diffcern.data import UnreadableImage, encode_png
 from diffcern.data.maps import DEEPEST, encode_depth, encode_mask, palette
-from diffcern.errors import DiffcernError, UsageError
+from diffcern.errors import DiffcernError
 from diffcern.files import write_whole
 from diffcern.predictors import Predictor
 from diffcern.run.predict import Answer, unreadable
 from diffcern.tasks import MAP_TASKS
 from diffcern.tasks.base import resized
-
-
-def check_maps_folder(folder: Path, images: Path) -> None:
-    """Raises UsageError where the maps would be written among the images: many have one name."""
-    if images.exists() and (folder.resolve() == images.resolve() or images.resolve() in folder.resolve().parents):
-        raise UsageError(f"the maps would be written into {folder}, where the images are: give --out another name")
 
 
 def check_unused(folder: Path) -> None:

@@ -16,7 +16,7 @@ from torchvision.utils import make_grid
 
 from diffcern.claims import changed, listed
 from diffcern.data import Dataset, Sample, UnreadableImage, decode, encode_png, readable
-from diffcern.errors import DiffcernError, UsageError
+from diffcern.errors import DiffcernError
 from diffcern.files import write_whole
 from diffcern.purifier import Purifier
 from diffcern.resizing import View, interpolate, views_of
@@ -39,12 +39,6 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
         raise DiffcernError(f"{folder} holds images that were purified otherwise ({known}: {what}): give another --out")
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(known, text.encode())
-
-
-def check_apart(folder: Path, images: Path) -> None:
-    """Raises UsageError where purified images would lie among the others, of which a next command would take them."""
-    if images.is_dir() and images.resolve() in (folder.resolve(), *folder.resolve().parents):
-        raise UsageError(f"purified images would be written into {folder}, where the images are: give another --out")
 
 
 class Sources:
