@@ -24,6 +24,11 @@ class Labels(NamedTuple):
     ids: tuple[str, ...] | None = None
 
 
+def numbered(count: int) -> Labels:
+    """Of outputs that are no classes."""
+    return Labels(tuple(str(index) for index in range(count)))
+
+
 def label_space(names: Sequence[str]) -> Labels:
     """The labels that a model lists, in its order.
 

@@ -35,7 +35,11 @@ DEFAULTS = {
     "diffusion-classifier": {
         "draws": 250, "strategy": "fixed-bank", "weighting": "eps", "norm": "l2", "keep": (), "samples": (),
         "temperature": 1.0, "span": (0.0, 1.0), "view": "centre", "stop": "", "z": 2.0, "start": 3, "risk": None,
-        "first": (0.0, 1.0), "shortlist": "", "shortlist_size": 5, "shortlist_draws": 8,
+        "first": (0.0, 1.0), "shortlist": "", "shortlist_size": 5, "shortlist_draws": 8, "generated": "",
+    },
+    "prototypes": {
+        "generated": "", "per_class": 64, "steps": 50, "solver": "ddim", "guidance_scale": 1.0, "encoder": "",
+        "covariance": "shared", "temperature": 1.0,
     },
     "dusa": {
         "timestep": 0.1, "top_k": 4, "random_k": 2, "others": "multinomial", "scale": 1.0, "optimizer": "adam",
@@ -101,6 +105,7 @@ def test_the_small_preset_is_what_was_chosen():
     chosen = {
         "diffusion-tta": {**feedback, "adapt_prior": False},
         "sda-tta": feedback,
+        "prototypes": {"per_class": 16, "steps": 10},
         "dusa": {"adapt_prior": False, "others": "uniform"},
         "memo": {"views": 32, "learning_rate": 1e-3, "crops": "none"},
         "diffpure": {"start": 199, "steps": 10, "solver": "ddpm", "clip": True},

@@ -19,6 +19,7 @@ OPTIONS = {
     "ttt-mae": {"steps": 2, "masks": 4},
     "diffusion-tta": {"steps": 2, "draws": 4, "optimizer": "sgd", "learning_rate": 0.05},
     "diffusion-classifier": {"draws": 8},
+    "prototypes": {"per_class": 4, "steps": 3},
     "dusa": {"top_k": 2, "random_k": 1},
     "diffpure": {"start": 300, "steps": 3},
     "dda": {"start": 300, "steps": 3, "weight": 0.3},

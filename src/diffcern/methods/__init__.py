@@ -15,6 +15,7 @@ from diffcern.methods.diffusion_tta import DiffusionTTA
 from diffcern.methods.dusa import Dusa
 from diffcern.methods.memo import Memo
 from diffcern.methods.options import checked
+from diffcern.methods.prototypes import Prototypes
 from diffcern.methods.purification import DDA, GDA, DiffPure
 from diffcern.methods.sda import SDA, SDAWithTTA
 from diffcern.methods.source import Source
@@ -33,6 +34,7 @@ METHODS: dict[str, type[Method]] = {
     "ttt-mae": TTTMAE,
     "diffusion-tta": DiffusionTTA,
     "diffusion-classifier": DiffusionClassifier,
+    "prototypes": Prototypes,
     "dusa": Dusa,
     "diffpure": DiffPure,
     "dda": DDA,
@@ -64,8 +66,9 @@ def _completed(found: type) -> type[Method]:
 
 
 def needs(name: str, model: str) -> bool:
-    """Whether the method takes that model: "predictor", "prior" or "task"."""
-    return model in inspect.signature(method_class(name)).parameters
+    """Whether the method cannot be built without that model: "predictor", "prior" or "task"."""
+    parameter = inspect.signature(method_class(name)).parameters.get(model)
+    return parameter is not None and parameter.default is parameter.empty
 
 
 def reads_batch(name: str, options: Mapping[str, Any]) -> bool:
@@ -89,10 +92,11 @@ def build_method(
     model that is missing, and for a prior that cannot be told what the method wants to tell it."""
     cls = method_class(name)
     models = {"predictor": predictor, "prior": prior, "task": task}
-    taken = {model: value for model, value in models.items() if needs(name, model)}
-    for model, value in taken.items():
-        if value is None:
+    for model, value in models.items():
+        if value is None and needs(name, model):
             raise DiffcernError(f"{name} needs a {model}: give one")
+    takes = inspect.signature(cls).parameters
+    taken = {model: value for model, value in models.items() if model in takes and value is not None}
     if task is not None and task.name not in cls.tasks:
         able = ", ".join(known for known, other in METHODS.items() if task.name in other.tasks)
         raise UsageError(f"{name} is not for {task.name}; these are: {able}")

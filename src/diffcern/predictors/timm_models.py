@@ -13,7 +13,7 @@ from torch import nn
 
 from diffcern.errors import DiffcernError, UsageError, first_line
 from diffcern.files import reading
-from diffcern.labels import Labels, imagenet_labels, label_space, unique
+from diffcern.labels import Labels, imagenet_labels, label_space, numbered, unique
 from diffcern.predictors.base import Predictor, without_background
 from diffcern.predictors.hub import fetch, stored
 from diffcern.predictors.probe import check_answer
@@ -24,9 +24,10 @@ WORDNET = re.compile(r"n\d{8}")
 FITS: dict[str, Fit] = {"center": "crop", "squash": "squeeze"}  # timm's crop_mode
 
 
-def timm_predictor(name: str, *, allow_pickle: bool = False) -> Predictor:
+def timm_predictor(name: str, *, allow_pickle: bool = False, backbone: bool = False) -> Predictor:
     """What timm calls "NAME[.TAG]", "hf-hub:OWNER/NAME" or "local-dir:FOLDER", with its weights.
 
+    backbone: without its classifier, if it has one: its outputs are features, and its classes their numbers.
     Raises UsageError for a name that timm does not know, DiffcernError for weights that cannot be had or do not fit.
     """
     import timm  # slow to import, and only needed here
@@ -35,7 +36,7 @@ def timm_predictor(name: str, *, allow_pickle: bool = False) -> Predictor:
     if source == "local-dir" and not Path(rest).expanduser().is_dir():
         raise UsageError(f"there is no folder {rest!r}")
     if source in ("hf-hub", "local-dir"):
-        return timm_folder(fetch(rest, allow_pickle=allow_pickle), rest, allow_pickle=allow_pickle)
+        return timm_folder(fetch(rest, allow_pickle=allow_pickle), rest, allow_pickle=allow_pickle, backbone=backbone)
     known = timm.list_pretrained()
     if name not in known and name not in {tagged.partition(".")[0] for tagged in known}:
         raise _unknown(name, known, "list_pretrained")
@@ -48,18 +49,19 @@ def timm_predictor(name: str, *, allow_pickle: bool = False) -> Predictor:
             f"timm has no safetensors weights for {name!r}. Pickled weights can run code when they are read: choose "
             "another tag, or pass allow_pickle=True if you trust where they come from"
         )
-    return _wrap(_create(name), name)
+    return _wrap(_create(name, backbone), name, backbone)
 
 
-def timm_folder(folder: Path, name: str, *, allow_pickle: bool = False) -> Predictor:
-    """The model in a folder with timm's config.json and model.safetensors; name: what messages call it.
+def timm_folder(folder: Path, name: str, *, allow_pickle: bool = False, backbone: bool = False) -> Predictor:
+    """The model in a folder with timm's config.json and model.safetensors; name: what messages call it. backbone: as in
+    `timm_predictor`.
 
     Raises DiffcernError when it has no label names or its weights do not fit.
     """
     weights = stored(folder, name, allow_pickle)
-    model = _create(f"local-dir:{folder}")
+    model = _create(f"local-dir:{folder}", backbone)
     check_network(f"of {name}", model, weights.files(folder, "transformers"))
-    return check_answer(_wrap(model, name), name)
+    return check_answer(_wrap(model, name, backbone), name)
 
 
 def timm_architecture(name: str, classes: int, size: int) -> nn.Module:
@@ -90,23 +92,24 @@ def _unknown(name: str, known: list[str], function: str) -> UsageError:
     )
 
 
-def _create(name: str) -> Any:
+def _create(name: str, backbone: bool) -> Any:
     import timm
 
     try:
-        return timm.create_model(name, pretrained=True)
+        return timm.create_model(name, pretrained=True, **({"num_classes": 0} if backbone else {}))
     except Exception as error:  # a key that is missing, a shape that differs, a download that broke
         lines = [line.strip() for line in str(error).splitlines()[:4]]
         raise DiffcernError(f"timm cannot load {name}: {' '.join(lines)[:600]}") from error
 
 
-def _wrap(model: Any, name: str) -> Predictor:
+def _wrap(model: Any, name: str, backbone: bool) -> Predictor:
     from timm.data import resolve_model_data_config
 
-    if model.num_classes != model.pretrained_cfg.get("num_classes", model.num_classes):  # timm then drops the head
+    stored_outputs = model.pretrained_cfg.get("num_classes", model.num_classes)
+    if not backbone and model.num_classes != stored_outputs:  # timm then drops the head
         raise DiffcernError(
-            f"the config.json of {name} asks for {model.num_classes} outputs of weights that have "
-            f"{model.pretrained_cfg['num_classes']}: its classifier would be random"
+            f"the config.json of {name} asks for {model.num_classes} outputs of weights that have {stored_outputs}: "
+            "its classifier would be random"
         )
     with reading(Path(name), "Its config.json is damaged"):
         config = resolve_model_data_config(model)
@@ -118,7 +121,7 @@ def _wrap(model: Any, name: str) -> Predictor:
             "diffcern.Predictor"
         )
     with reading(Path(name), "Its config.json is damaged"):
-        labels = _labels(model, name)
+        labels = numbered(model.num_features) if backbone else _labels(model, name)
     predictor = Predictor(
         model,
         labels.names,

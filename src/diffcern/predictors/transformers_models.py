@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from diffcern.errors import DiffcernError, UsageError, first_line
+from diffcern.files import reading
 from diffcern.kinds import KINDS, TaskName
-from diffcern.labels import Labels, Vocabulary, label_space
+from diffcern.labels import Labels, Vocabulary, label_space, numbered
 from diffcern.predictors.base import Output, Predictor, without_background
 from diffcern.predictors.clip import OPEN_VOCABULARY, text_tokenizer, zero_shot
 from diffcern.predictors.hub import stored
@@ -65,15 +66,7 @@ def _read(folder: Path, name: str, vocabulary: Vocabulary | None, weights: Store
     task = _task(config, name)
     if vocabulary is None and task is None:
         raise UsageError(f'{name} needs labels: load_predictor(..., labels=["cat", "dog"]) names what to tell apart')
-    if not any((folder / file).is_file() for file in PROCESSORS):
-        raise DiffcernError(
-            f"{name} has no {PROCESSORS[0]}, which says how its images are prepared: copy that of the model which it "
-            "was trained from"
-        )
-    for file in PROCESSORS:
-        if (folder / file).is_file() and not isinstance(read_json(folder / file, finite=False), dict):
-            raise DiffcernError(f"{folder / file} must be a JSON object, as transformers writes it")
-    processor = transformers.AutoImageProcessor.from_pretrained(folder, trust_remote_code=trust)
+    processor = _processor(folder, name, trust)
     options = preprocessing(processor, name)
     model, missing = _load(f"AutoModel{TASK_OF_CLASS[task] if task else ''}", folder, name, weights, trust)
     if task is not None:
@@ -95,6 +88,51 @@ def _read(folder: Path, name: str, vocabulary: Vocabulary | None, weights: Store
         check_fit(f"of {name}", missing)
     check_network(f"of {name}", model, weights.files(folder, "transformers"))
     return check_answer(predictor, name)
+
+
+def transformers_backbone(folder: Path, name: str) -> Predictor:
+    """A model of images without a head (AutoModel), as DINOv2, or the image tower of a CLIP or SigLIP: its outputs are
+    pooled features, and its classes their numbers. Raises DiffcernError as `transformers_predictor`."""
+    weights = stored(folder, name, False)
+    with reading(folder, "A model of images in transformers' format has config.json and weights"), quiet_reading():
+        processor = _processor(folder, name, False)
+        options = preprocessing(processor, name)
+        model, missing = _load("AutoModel", folder, name, weights, False)
+    check_fit(f"of {name}", missing)
+    network = Pooled(getattr(model, "vision_model", model))
+    count = network(Predictor(network, (), **options).prepare(torch.full((1, 3, 64, 64), 0.5))).shape[1]
+    predictor = Predictor(network, numbered(count).names, **options)
+    check_preprocessing(predictor, processor, name)
+    check_network(f"of {name}", model, weights.files(folder, "transformers"))
+    return check_answer(predictor, name)
+
+
+class Pooled(nn.Module):
+    """The pooled features of a model of transformers, `[B, D]`: its own pooler's, else those of the first token."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        output = self.model(images)
+        pooled = getattr(output, "pooler_output", None)
+        return (output.last_hidden_state[:, 0] if pooled is None else pooled).flatten(1)
+
+
+def _processor(folder: Path, name: str, trust: bool) -> Any:
+    """How the images of the model in that folder are prepared. Raises DiffcernError where nothing says so."""
+    import transformers
+
+    if not any((folder / file).is_file() for file in PROCESSORS):
+        raise DiffcernError(
+            f"{name} has no {PROCESSORS[0]}, which says how its images are prepared: copy that of the model which it "
+            "was trained from"
+        )
+    for file in PROCESSORS:
+        if (folder / file).is_file() and not isinstance(read_json(folder / file, finite=False), dict):
+            raise DiffcernError(f"{folder / file} must be a JSON object, as transformers writes it")
+    return transformers.AutoImageProcessor.from_pretrained(folder, trust_remote_code=trust)
 
 
 def _names(config: Any, name: str) -> list[str]:

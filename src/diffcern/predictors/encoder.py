@@ -1,0 +1,65 @@
+"""What a frozen network sees in an image, as a row of numbers: features before its classifier, or all of its answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float32
+from torch import Tensor, nn
+
+from diffcern.errors import UsageError
+from diffcern.predictors import load_predictor
+from diffcern.predictors.base import Predictor
+from diffcern.predictors.clip import ZeroShot
+from diffcern.predictors.hub import folder_of
+from diffcern.predictors.timm_models import timm_predictor
+from diffcern.predictors.transformers_models import TASK_OF_CLASS, transformers_backbone
+from diffcern.resizing import Images
+from diffcern.texts import read_json
+
+
+class Encoder(nn.Module):
+    """Features `[B, D]` of images in [0, 1] of any size, in fp32: what the last linear layer is given that sees one row
+    for each image; a CLIP's own; and the whole answer of a network without a classifier (backbone=True)."""
+
+    def __init__(self, predictor: Predictor, *, backbone: bool = False) -> None:
+        super().__init__()
+        self.predictor, self.backbone = predictor.eval().requires_grad_(False), backbone
+
+    @torch.no_grad()
+    def forward(self, images: Images) -> Float32[Tensor, "batch features"]:
+        """Raises UsageError for a network without such a layer."""
+        model = self.predictor.model
+        if isinstance(model, ZeroShot):
+            return model.features(self.predictor.prepare(images)).float()
+        if self.backbone:
+            return self.predictor(images).flatten(1).float()
+        given: list[Tensor] = []
+        layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+        handles = [layer.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0])) for layer in layers]
+        try:
+            self.predictor(images)
+        finally:
+            for handle in handles:
+                handle.remove()
+        rows = [value for value in given if value.ndim == 2 and len(value) == len(images)]
+        if not rows:
+            raise UsageError("the encoder's network has no linear layer over features of the whole image: give another")
+        return rows[-1].float()
+
+
+def load_encoder(name: str) -> Encoder:
+    """The encoder that a predictor's name stands for, see `load_predictor`; models without a classifier (of timm, or
+    backbones of transformers such as DINOv2) have a name too. Raises as `load_predictor`.
+    """
+    family, _, rest = name.partition(":")
+    if family == "timm":
+        return Encoder(timm_predictor(rest, backbone=True), backbone=True)
+    folder = Path() if family == "torchvision" else folder_of(name)
+    config = read_json(folder / "config.json", finite=False) if (folder / "config.json").is_file() else {}
+    if not isinstance(config, dict) or "model_type" not in config:
+        return Encoder(load_predictor(name))
+    if any(suffix in str(config.get("architectures")) for suffix in TASK_OF_CLASS.values()):
+        return Encoder(load_predictor(name))
+    return Encoder(transformers_backbone(folder, name), backbone=True)
