@@ -29,18 +29,18 @@ DRAWS = 64
 def variants(classes: int) -> dict[str, dict[str, Any]]:
     """Options over those that all have; the first is what the others are held against."""
     first = {"stop": "race", "first": (0.4, 1.0)}
-    lists = [(4, 5), (8, 5)] if classes < 20 else [(4, 5), (8, 5), (8, 10), (16, 10), (16, 20)]
+    lists = [(4, 4), (8, 5)] if classes < 20 else [(4, 5), (8, 5), (8, 10), (16, 10), (16, 20)]
     return {
         "exhaustive, 64 draws": {},
         "exhaustive, 16 draws": {"draws": 16},
         "staged, 4 1 of 4 16": {"keep": (4, 1), "samples": (4, 16)},
-        "race, z 1.5": {"stop": "race", "z": 1.5},
         "race, z 2": {"stop": "race"},
-        "race, z 2, first 0.4 1": {"stop": "race", "first": (0.4, 1.0)},
-        "race, z 1.5, first 0.4 1": {"stop": "race", "z": 1.5, "first": (0.4, 1.0)},
+        "race, z 1.5, first 0.4 1": {**first, "z": 1.5},
+        "race, z 2, first 0.4 1": first,
+        "race, z 2.5, first 0.4 1": {**first, "z": 2.5},
         "race, risk 0.05": {"stop": "race", "risk": 0.05, "first": (0.4, 1.0)},
         **{
-            f"gradient {draws} draws to {size}, race z 2": {
+            f"gradient {draws} draws to {size}, race": {
                 **first,
                 "shortlist": "gradient",
                 "shortlist_size": size,

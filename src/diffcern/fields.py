@@ -55,6 +55,11 @@ def parsed_names(value: Any) -> Any:
     return names_of(value) if isinstance(value, str) else value
 
 
+def parsed_numbers(value: Any) -> Any:
+    """ "0.4,1" as it is typed, split; what are no numbers is said by whoever validates them."""
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
 ARGUMENT = Spelling(argument=True)
 MODEL = "hf:OWNER/NAME, embedded:digits or a folder"
 

@@ -7,15 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from pydantic import BeforeValidator
 from pydantic.dataclasses import dataclass
 
 from diffcern.errors import UsageError
-from diffcern.fields import ARGUMENT, MaxSide, View, help_of
+from diffcern.fields import ARGUMENT, MaxSide, Spelling, View, help_of, parsed_numbers
 from diffcern.jobs.base import CHECKED, Events, Row
 from diffcern.jobs.models import OnModels
 from diffcern.jobs.rows import RowsJob, Work
 
-OF_RACES = frozenset(("z", "start"))
+OF_RACES = frozenset(("z", "start", "first"))
 OF_PRIORS = OF_RACES | {"draws", "strategy", "weighting", "norm", "rows", "view", "dtype", "compile", "seed", "stop"}
 
 
@@ -43,6 +44,12 @@ class Match(OnModels, RowsJob):
     stop: Annotated[Literal["", "race"], help_of("race: ask only about what comparisons need that are still open")] = ""
     z: Annotated[float, help_of("standard errors by which a comparison stands out, in a race", gt=0)] = 2.0
     start: Annotated[int, help_of("draws before the first look, in a race", ge=2)] = 4
+    first: Annotated[
+        tuple[float, float],
+        BeforeValidator(parsed_numbers),
+        help_of("the part of all times that a race asks about before the others: 0.4,1"),
+        Spelling(text=str),
+    ] = (0.0, 1.0)
     rows: Annotated[int, help_of("network rows at a time; fewer need less memory", ge=1)] = 64
     view: View = "centre"
     max_side: MaxSide = 4096
@@ -72,7 +79,7 @@ class Match(OnModels, RowsJob):
         check_norm(self.norm)
         check_draws(self.strategy, self.draws, (0.0, 1.0))
         weighting_named(self.weighting)
-        rule = Rule(self.z, self.start) if self.stop else None
+        rule = Rule(self.z, self.start, first=self.first) if self.stop else None
         if rule:
             rule.check(self.strategy, self.draws)
         asked = {"prior": self.prior, "dtype": self.dtype, "compile": self.compile}
@@ -92,7 +99,7 @@ class Match(OnModels, RowsJob):
                 raise UsageError(f"{self.prior} does not read captions: matching needs a text-to-image prior")
             options = {name: getattr(self, name) for name in ("draws", "strategy", "weighting", "norm", "view", "seed")}
             settings |= {**asked, **options, "fingerprints": models.fingerprints()}
-            settings |= {"stop": self.stop, "z": self.z, "start": self.start} if rule else {}
+            settings |= {"stop": self.stop, "z": self.z, "start": self.start, "first": self.first} if rule else {}
             matched = partial(match_rows, data, models.prior, **options, rows=self.rows, rule=rule)
         tags = {tag for entry in data.entries for tag in entry.tags}
         schema = columns.matched(named is not None, tags)
