@@ -2,7 +2,8 @@
 
 Published: for each of 12 micro-batches of 15 draws, predictor forward, prior forward, backward through both with
 gradients for the prior's weights too, fp32. Ours: the graph is cut at the condition, the predictor runs once per
-step, the prior is frozen, its chunks are large, and (last row) it runs in bf16.
+step, the prior is frozen, its chunks are large, it runs in bf16, its blocks are compiled, and (`cut`, off by default)
+the first quarter of them is left out of the backward pass.
 
     python benchmarks/tta_speed.py [--steps 5] [--draws 180] [--width 288 --depth 6] [--repeats 3]
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from functools import partial
 
 import timm
@@ -22,10 +24,17 @@ from diffcern.draws import Draws, draw
 from diffcern.likelihood import condition_gradient, denoising_error
 from diffcern.predictors import Predictor
 from diffcern.priors.base import Prior
+from diffcern.priors.blocks import compile_regions, cut_backward
 from diffcern.priors.native import NativeConfig, native_prior
 from diffcern.types import Condition
 
 MICRO_BATCH = 15  # 180 draws in 12 parts: 60 predictor passes in 5 steps
+CHANGES: dict[str, Callable[[Prior], object]] = {  # each on top of those before it
+    "cut graph, frozen prior": lambda prior: None,
+    "... and bf16": lambda prior: prior.bfloat16(),
+    "... and compiled blocks": lambda prior: compile_regions(prior.denoiser),
+    "... and cut = 0.25": lambda prior: cut_backward(prior.denoiser, 0.25),
+}
 
 
 def published_loop(predictor: Predictor, prior: Prior, image: Tensor, draws: list[Draws], theta: list[Tensor]) -> None:
@@ -113,13 +122,14 @@ def main() -> None:
     )
     print(f"{options.threads} CPU threads, median of {options.repeats}")
     baseline, reference = timed(published_loop, predictor, prior, image, draws, repeats=options.repeats)
-    rows = [("published schedule", baseline, reference)]
-    ours = partial(cut_graph, rows=options.rows)
-    rows.append(("cut graph, frozen prior", *timed(ours, predictor, prior, image, draws, repeats=options.repeats)))
-    prior.bfloat16()
-    rows.append(("... and bf16", *timed(ours, predictor, prior, image, draws, repeats=options.repeats)))
+    found = [("published schedule", baseline, reference)]
+    for name, change in CHANGES.items():
+        change(prior)
+        ours = partial(cut_graph, rows=options.rows)
+        ours(predictor, prior, image, draws[:1], [p.requires_grad_() for p in predictor.parameters()])  # compiles
+        found.append((name, *timed(ours, predictor, prior, image, draws, repeats=options.repeats)))
     print(f"{'':28}{'seconds':>9}{'ratio':>8}{'cosine of the updates':>24}")
-    for name, seconds, moved in rows:
+    for name, seconds, moved in found:
         cosine = torch.cosine_similarity(moved, reference, dim=0)
         print(f"{name:28}{seconds:9.2f}{baseline / seconds:8.2f}{cosine:24.6f}")
 

@@ -8,6 +8,8 @@ x0 weighting coarse content alone. A prior keeps the percentiles of e over clean
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,7 @@ from diffcern.draws import Draws, draw
 from diffcern.errors import UsageError
 from diffcern.likelihood import score
 from diffcern.priors.base import Prior
-from diffcern.types import Condition
+from diffcern.types import Condition, Latents
 from diffcern.weightings import ratio
 
 DRAWS = 16  # per image; stratified
@@ -26,6 +28,15 @@ def strangeness(prior: Prior, losses: Tensor, draws: Draws, weighting: str) -> T
     alpha, sigma = prior.alphas[draws.timesteps], prior.sigmas[draws.timesteps]
     time = draws.timesteps / prior.num_timesteps
     return (losses * ratio("min-snr", weighting, alpha, sigma, time)).mean(1)
+
+
+def asked_strangeness(
+    prior: Prior, latents: Latents, condition: Condition, ids: Sequence[str], seed: int, rows: int
+) -> Tensor:
+    """e of each image under its row of the condition, `[B]`, from `DRAWS` evaluations each, without gradient."""
+    draws = draw("stratified", DRAWS, latents, ids, seed=seed, num_timesteps=prior.num_timesteps)
+    own = torch.arange(len(latents), device=latents.device)[:, None]
+    return score(prior, latents, condition, draws, candidates=own, weighting="min-snr", rows=rows).mean[:, 0]
 
 
 def clean_errors(prior: Prior, images: Tensor, condition: Condition) -> Tensor:

@@ -30,7 +30,7 @@ DEFAULTS = {
     "diffusion-tta": {
         **FEEDBACK, "span": (0.0, 1.0), "resample": True, "optimizer": None, "learning_rate": None, "momentum": 0.9,
         "parameters": "all", "top_k": None, "adapt_prior": None, "prior_learning_rate": None, "gate": None,
-        "batch_statistics": False, "source_count": 0.0,
+        "batch_statistics": False, "source_count": 0.0, "cut": 0.0,
     },
     "diffusion-classifier": {
         "draws": 250, "strategy": "fixed-bank", "weighting": "eps", "norm": "l2", "keep": (), "samples": (),

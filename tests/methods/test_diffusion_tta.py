@@ -162,7 +162,6 @@ def test_the_best_rival_stands_out_by_its_own_standard_errors():
         ({"temperature": -1.0}, "above 0"),
         ({"gate": 1.0, "draws": 1}, "draws of at least 2"),
         ({"gate": 1.0, "adapt_prior": True}, "does not combine with adapt_prior"),
-        ({"familiar": 0.5, "span": (0.0, 0.5)}, "at all times"),
         ({"strategy": "antithetic", "draws": 3}, "even number"),
         ({"optimizer": "lion"}, "unknown optimizer"),
     ],

@@ -18,7 +18,7 @@ from diffcern.methods.diffusion_tta import DiffusionTTA, rival_z
 from diffcern.methods.parameters import choose_parameters
 from diffcern.methods.presets import PRESETS, preset_options
 from diffcern.predictors import Predictor
-from diffcern.types import Condition, Inputs
+from diffcern.types import Condition, Cost, Inputs
 
 
 def test_batch_statistics_are_training_mode_batchnorm(predictor, inputs):
@@ -227,15 +227,26 @@ def test_gate_leaves_a_certain_image_alone(predictor, prior, task, inputs, targe
 
 
 def test_a_familiar_image_is_left_to_the_predictor(predictor, prior, task, inputs):
-    """Below the threshold nothing moves, after one evaluation; above it the method is the plain one."""
-    options = {"steps": 2, "draws": 8, "strategy": "stratified", "optimizer": "sgd", "learning_rate": 0.5}
+    """Below the threshold nothing moves; above it the method is the plain one. Where the draws of a step are as those
+    of the clean errors, theirs are compared: others are asked for 16 more, and for no gradient."""
+    options = {"steps": 2, "draws": 16, "strategy": "stratified", "optimizer": "sgd", "learning_rate": 0.5}
     plain = build_method("diffusion-tta", predictor, prior, task, options)
     expected, _ = plain.step(plain.init(), inputs[:1], 0)
     prior.clean_errors = torch.tensor([0.0] + [1e9] * 100)
     trusting = build_method("diffusion-tta", predictor, prior, task, {**options, "familiar": 0.5})
     prediction, _ = trusting.step(trusting.init(), inputs[:1], 0)
     assert torch.equal(prediction.output, predictor(inputs.images[:1]))
-    assert prediction.costs[0].nfe_forward == 8
+    assert prediction.costs[0] == Cost(16, 16)
+    for few in ({"draws": 4}, {"span": (0.5, 1.0)}):
+        trusting = build_method("diffusion-tta", predictor, prior, task, {**options, **few, "familiar": 0.5})
+        prediction, _ = trusting.step(trusting.init(), inputs[:1], 0)
+        assert torch.equal(prediction.output, predictor(inputs.images[:1]))
+        assert prediction.costs[0] == Cost(16, 0)
+        wary = build_method("diffusion-tta", predictor, prior, task, {**options, **few, "familiar": 0.0})
+        plain = build_method("diffusion-tta", predictor, prior, task, {**options, **few})
+        answers = [method.step(method.init(), inputs[:1], 0)[0] for method in (wary, plain)]
+        assert torch.equal(answers[0].output, answers[1].output)
+        assert answers[0].costs[0] == answers[1].costs[0] + Cost(16, 0)
     wary = build_method("diffusion-tta", predictor, prior, task, {**options, "familiar": 0.0})
     assert torch.equal(wary.step(wary.init(), inputs[:1], 0)[0].output, expected.output)
 
@@ -264,9 +275,6 @@ def test_familiar_is_a_share_of_the_clean_images(predictor, prior, task, inputs)
     assert threshold(prior, 1.0) == pytest.approx(prior.clean_errors[100].item())
     with pytest.raises(UsageError, match="0 to 1"):
         threshold(prior, 97)
-    with pytest.raises(UsageError, match=r"at all times: span is \(0.2, 0.8\)"):  # its errors would be others
-        DiffusionTTA(predictor, prior, task, familiar=0.9, span=(0.2, 0.8))
-    DiffusionTTA(predictor, prior, task, familiar=0.9, span=[0, 1])
 
 
 def test_rival_z_is_the_paired_t_statistic():

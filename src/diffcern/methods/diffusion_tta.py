@@ -18,7 +18,7 @@ from torch import Tensor
 
 from diffcern.draws import Draws, check_draws, draw
 from diffcern.errors import UsageError
-from diffcern.familiarity import strangeness, threshold
+from diffcern.familiarity import DRAWS, asked_strangeness, strangeness, threshold
 from diffcern.kinds import DEPTH, KINDS, SEGMENTATION
 from diffcern.likelihood import condition_gradient
 from diffcern.methods.base import (
@@ -35,28 +35,13 @@ from diffcern.methods.base import (
 from diffcern.methods.batch_norm import check_batch_norm, with_batch_statistics
 from diffcern.methods.gate import mask, rival_z
 from diffcern.methods.parameters import adaptable_copy, choose_parameters
+from diffcern.methods.published_tta import PUBLISHED, RATES, reads
 from diffcern.predictors import Predictor
-from diffcern.priors import Prior, TextPrior
+from diffcern.priors import Prior
+from diffcern.priors.blocks import cut_backward
 from diffcern.tasks import Task
 from diffcern.types import Condition, Cost, Inputs, Prediction
 from diffcern.weightings import weighting as weighting_named
-
-
-@dataclass(frozen=True)
-class Published:
-    """What the published runs move, and how, by what their prior reads."""
-
-    optimizer: str
-    adapt_prior: bool
-
-
-PUBLISHED = {
-    "classes": Published("adam", True),  # ResNet-18 and ConvNeXt with DiT on ImageNet (ViT-B/32: "sgd")
-    "prompts": Published("sgd", False),  # CLIP with Stable Diffusion
-    "maps": Published("adamw", True),  # SegFormer with a latent diffusion model of ADE20K
-}
-RATES = {"adam": 1e-5, "sgd": 5e-3, "adamw": 8e-5}  # published beside each optimiser
-
 
 SMALL: dict[str, Any] = {
     "steps": 5,
@@ -96,8 +81,10 @@ class DiffusionTTA(Method):
     some rival would lower the loss by more than `gate` standard errors of the sampling noise (per-draw gradients
     give them for free), so that easy images stop after one evaluation, unchanged. familiar, a share (0.99, say); an
     image whose first error is within those of that share of the clean images looks like what the prior (and so the
-    predictor) was trained on, and is left to the predictor. batch_statistics: BatchNorm statistics of the batch
-    (source_count as in BN-adapt) under the diffusion gradient; needs a batch.
+    predictor) was trained on, and is left to the predictor. Where the draws of a step are fewer, or not of all times,
+    that error takes 16 evaluations more, without gradient. batch_statistics: BatchNorm statistics of the batch
+    (source_count as in BN-adapt) under the diffusion gradient; needs a batch. cut: this share of the prior's blocks,
+    the first ones, is left out of the backward pass, which saves time for a gradient that is a little off.
     """
 
     small: ClassVar[Mapping[str, Any]] = {**SMALL, "adapt_prior": False}
@@ -132,6 +119,7 @@ class DiffusionTTA(Method):
         familiar: float | None = None,
         batch_statistics: bool = False,
         source_count: float = 0.0,
+        cut: float = 0.0,
         rows: Count = 64,
     ) -> None:
         if steps < 1:
@@ -152,8 +140,6 @@ class DiffusionTTA(Method):
                 "gate needs draws of at least 2, and does not combine with adapt_prior, which is as published for "
                 "this prior: set adapt_prior=false"
             )
-        if familiar is not None and tuple(span) != (0.0, 1.0):
-            raise UsageError(f"familiar compares with the prior's errors on clean images at all times: span is {span}")
         if adapt_prior and prior.dtype.itemsize < 4:
             raise UsageError(
                 f"adapt_prior, as published for this prior, takes steps that {prior.dtype} is too coarse for: give "
@@ -167,9 +153,11 @@ class DiffusionTTA(Method):
         network = with_batch_statistics(predictor, source_count) if batch_statistics else predictor
         self.predictor = adaptable_copy(network, parameters)
         self.prior = frozen_view(prior)
+        if cut and adapt_prior:
+            raise UsageError("cut leaves weights of the prior without a gradient: set adapt_prior=false, or cut=0")
+        cut_backward(getattr(self.prior, "denoiser", self.prior), cut)
         self.task = task
         self.steps, self.draws, self.strategy, self.weighting = steps, draws, strategy, weighting
-        self.evaluations = steps * draws  # of an image, at most
         self.span, self.resample, self.parameters, self.top_k = (span[0], span[1]), resample, parameters, top_k
         if temperature <= 0:
             raise UsageError(f"temperature must be above 0, not {temperature}")
@@ -179,6 +167,8 @@ class DiffusionTTA(Method):
         self.prior_optimizer = Optimizer(optimizer, prior_rate, momentum) if adapt_prior else None
         self.gate, self.rows = gate, rows
         self.clean_error = None if familiar is None else threshold(prior, familiar)
+        self.extra = DRAWS if familiar is not None and (draws < DRAWS or self.span != (0.0, 1.0)) else 0
+        self.evaluations = self.extra + steps * draws  # of an image, at most
 
     def init(self) -> TTAState:
         prior = Weights(denoiser_weights(self.prior)) if self.prior_optimizer else None
@@ -199,6 +189,11 @@ class DiffusionTTA(Method):
                 if self.top_k is not None and keep is None:
                     keep = output.topk(self.top_k, -1).indices
                 condition = self.task.condition(output / self.temperature, keep)
+            if self.extra and self.clean_error is not None and update == 0:
+                first = condition.detach()
+                active &= asked_strangeness(self.prior, latents, first, inputs.ids, seed, self.rows) > self.clean_error
+                if not active.any():
+                    break
             index = active.nonzero().flatten()
             draws = self._draw(latents, [inputs.ids[i] for i in index.tolist()], update, seed)
             gradient = condition_gradient(
@@ -212,7 +207,7 @@ class DiffusionTTA(Method):
             )
             for i, loss in zip(index.tolist(), gradient.loss.tolist(), strict=True):
                 trace[i].append(loss)
-            if self.clean_error is not None and update == 0:
+            if self.clean_error is not None and update == 0 and not self.extra:
                 active[index] &= strangeness(self.prior, gradient.losses, draws, self.weighting) > self.clean_error
             if self.gate is not None:
                 active[index] &= rival_z(gradient.per_draw, condition[index].detach()) > self.gate
@@ -226,7 +221,8 @@ class DiffusionTTA(Method):
             output = call(self.predictor, leaves, inputs.images)
             if keep is not None:
                 output = torch.full_like(output, -torch.inf).scatter(-1, keep, output.gather(-1, keep))
-        costs = [Cost(self.draws * len(losses), self.draws * len(losses)) for losses in trace]
+        spent = [self.draws * len(losses) for losses in trace]
+        costs = [Cost(self.extra + count, count) for count in spent]
         after = TTAState(stop(leaves, optimizer), stop(prior_leaves, prior_optimizer) if prior_optimizer else None)
         return Prediction(output, costs, trace), after
 
@@ -260,10 +256,3 @@ class DiffusionTTA(Method):
                 allow_unused=True,
             )
         descend(leaves, optimizer, gradients)
-
-
-def reads(prior: Prior, task: Task) -> str:
-    """What the prior is told by this task: a key of `PUBLISHED`."""
-    if task.kind.dense:
-        return "maps"
-    return "prompts" if isinstance(prior, TextPrior) else "classes"

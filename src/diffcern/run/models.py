@@ -17,6 +17,7 @@ from diffcern.methods.base import Method
 from diffcern.predictors import Predictor, load_predictor
 from diffcern.predictors.clip import ZeroShot
 from diffcern.priors import Prior, TextPrior, load_prior
+from diffcern.priors.blocks import compile_regions
 from diffcern.run.spec import Models
 from diffcern.tasks import Classification, Task, task_of
 
@@ -89,7 +90,7 @@ def load_models(models: Models, device: torch.device, labels: Sequence[str] = ()
         if prior.maps is not None:
             prior.maps = replace(prior.maps, names=renamed(prior.maps.names, models.class_map))
         if models.compile:
-            prior.denoiser.compile()
+            compile_regions(prior.denoiser)
         names = names or prior.class_names
     if predictor is not None:
         return LoadedModels(predictor, prior, task_of(predictor, prior), device)

@@ -61,10 +61,11 @@ class Models:
     """The models by name, for one task; either may be left out where no method needs it.
 
     dtype: the precision of the prior's network; the predictor, the noise schedule and all reductions stay in fp32.
-    "auto" is bfloat16 on CUDA and float32 elsewhere. compile: the prior's network, with torch.compile. labels: what to
-    tell apart (default: the data set's classes, else the predictor's), or a table of the sentences that stand for each,
-    for models that read text. templates: the sentences around every label. class_map: the predictor's names for classes
-    that the data set or the prior call otherwise. allow_pickle, trust_remote_code: see `load_predictor`.
+    "auto" is bfloat16 on CUDA and float32 elsewhere. compile: what repeats in the prior's network, with torch.compile.
+    labels: what to tell apart (default: the data set's classes, else the predictor's), or a table of the sentences that
+    stand for each, for models that read text. templates: the sentences around every label. class_map: the predictor's
+    names for classes that the data set or the prior call otherwise. allow_pickle, trust_remote_code: see
+    `load_predictor`.
     """
 
     predictor: str | None = None

@@ -1,0 +1,48 @@
+"""The parts that a denoiser is stacked of: compiled one by one, and the first of them left out of the backward pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from diffcern.errors import UsageError
+
+
+def blocks_of(denoiser: Any) -> list[nn.Module]:
+    """In the order of the forward pass: a transformer's blocks, or a U-Net's levels; empty where it has neither."""
+    if hasattr(denoiser, "transformer_blocks"):
+        return list(denoiser.transformer_blocks)
+    if hasattr(denoiser, "down_blocks") and hasattr(denoiser, "up_blocks"):
+        middle = getattr(denoiser, "mid_block", None)
+        return [*denoiser.down_blocks, *([] if middle is None else [middle]), *denoiser.up_blocks]
+    return []
+
+
+def compile_regions(denoiser: nn.Module) -> None:
+    """torch.compile of what repeats (transformer blocks, in U-Nets too), in place; of the whole where nothing does.
+
+    Blocks of one kind share their code: it is compiled once for all of them, which takes seconds in the place of
+    minutes.
+    """
+    kinds = set(getattr(denoiser, "_repeated_blocks", None) or ())
+    kinds |= {type(block).__name__ for block in getattr(denoiser, "transformer_blocks", ())}
+    repeated = [module for module in denoiser.modules() if type(module).__name__ in kinds]
+    for module in repeated or [denoiser]:
+        module.compile()
+
+
+def cut_backward(denoiser: nn.Module, share: float) -> None:
+    """No gradient by the condition through the first `share` of the blocks, in place: they run without a graph.
+
+    What the condition does there is left out of the gradient. Raises UsageError for a share outside of [0, 1), and for
+    a network without blocks.
+    """
+    if not 0 <= share < 1:
+        raise UsageError(f"cut is a share of the blocks from 0 to below 1, not {share}")
+    blocks = blocks_of(denoiser)
+    if share and not blocks:
+        raise UsageError("this prior's network has no blocks to cut: leave cut at 0")
+    for block in blocks[: round(share * len(blocks))]:
+        block.forward = torch.no_grad()(block.forward)
