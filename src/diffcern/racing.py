@@ -32,6 +32,7 @@ from diffcern.types import Condition, Latents
 PREFIXES = ("van-der-corput", "uniform")  # strategies whose first draws are as good as any
 SHARED = 4  # draws' worth of belief that all rivals' differences vary alike
 EFFECT = 1.0  # g, the variance of an effect in units of the deviation
+SIDE_BY_SIDE = 2**26  # numbers of noise, of the images that race side by side on an accelerator
 GROWTH = 0.25  # each look comes after so many more draws, as a share
 
 
@@ -154,6 +155,11 @@ class Lane:
         self.gaps[best] = (0.0, 0.0)
         self.gaps |= dict(zip(rivals, zip(differences.mean(1).tolist(), deviation.tolist(), strict=True), strict=True))
         self.alive = [best, *(k for k, gone in zip(rivals, out, strict=True) if not gone)]
+
+
+def side_by_side(latents: Latents, draws: int) -> int:
+    """How many images race at a time. On a CPU one: their number would show in the last bit, and gains nothing."""
+    return 1 if latents.device.type == "cpu" else max(1, SIDE_BY_SIDE // (draws * latents[0].numel()))
 
 
 @torch.no_grad()

@@ -174,3 +174,46 @@ def test_the_ends_of_the_ranges_are_allowed(predictor, network, task, inputs):
 
 def test_a_prior_without_a_network_stays(predictor, prior, task):
     assert build_method("dusa", predictor, prior, task, {"random_k": 0}).init().prior is None
+
+
+def test_a_race_leaves_out_of_the_loss_whom_the_noises_tell_from_the_best(predictor, prior, task, inputs):
+    """The loss is over those that are left, and only they are differentiated or asked again."""
+    options = {**PLAIN, "timestep": 0.5, "adapt_prior": False}
+    plain = build_method("dusa", predictor, prior, task, options)
+    patient = build_method("dusa", predictor, prior, task, {**options, "stop": "race", "z": 1e6, "draws": 4})
+    whole, _ = plain.step(plain.init(), inputs, 0)
+    same, _ = patient.step(patient.init(), inputs, 0)
+    assert torch.equal(torch.tensor(same.trace), torch.tensor(whole.trace))  # nobody leaves
+    assert {cost.nfe_forward for cost in same.costs} == {4 + 4 * 4}
+    assert patient.evaluations == 4 + 4 * 4
+    raced = build_method("dusa", predictor, prior, task, {**options, "stop": "race", "draws": 16})
+    answer, _ = raced.step(raced.init(), inputs, 0)
+    assert sum(cost.nfe_forward for cost in answer.costs) < 12 * (4 + 4 * 8)
+    latents = prior.encode(inputs.images)
+    d = draw("uniform", 1, latents, inputs.ids, seed=0, num_timesteps=1000, span=(0.5, 0.5))
+    t, noise = d.timesteps[:, 0], d.noise[:, 0]
+    eps = [
+        prior(prior.add_noise(latents, t, noise), t, Condition(classes=torch.eye(4)[k].expand(12, -1))).eps
+        for k in range(4)
+    ]
+    alone = (noise[None] - torch.stack(eps)).square().flatten(2).mean(2)  # [4, 12]: one class is left of most
+    found = torch.tensor(answer.trace)[:, 0]
+    assert ((alone - found).abs() < 1e-5).any(0).sum() >= 6
+
+
+def test_a_race_among_candidates_is_the_image_s_own(predictor, prior, task, inputs):
+    method = build_method("dusa", predictor, prior, task, {**PLAIN, "adapt_prior": False, "stop": "race"})
+    together, _ = method.step(method.init(), inputs, 0)
+    for i in range(len(inputs)):
+        alone, _ = method.step(method.init(), inputs[i : i + 1], 0)
+        assert alone.costs[0] == together.costs[i]
+    with pytest.raises(UsageError, match="looks first after 3 draws, and there are 2"):
+        build_method("dusa", predictor, prior, task, {**PLAIN, "stop": "race", "draws": 2})
+
+
+def test_the_gradient_of_the_prior_passes_only_those_that_are_left(predictor, network, task, inputs):
+    method = build_method("dusa", predictor, network, task, {**PLAIN, "stop": "race", "timestep": 0.5, "z": 1.0})
+    answer, state = method.step(method.init(), inputs[:4], 0)
+    assert all(cost.nfe_backward <= 4 for cost in answer.costs)
+    assert any(cost.nfe_backward < 4 for cost in answer.costs)
+    assert any(not torch.equal(value, network.state_dict()[name]) for name, value in state.prior.parameters.items())

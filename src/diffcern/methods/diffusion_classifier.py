@@ -22,13 +22,11 @@ from diffcern.methods.base import Count, Method, frozen_view
 from diffcern.methods.rankings import Ranking, by_classes, by_gradient
 from diffcern.predictors import Predictor
 from diffcern.priors import Prior
-from diffcern.racing import Lane, Rule, race
+from diffcern.racing import Lane, Rule, race, side_by_side
 from diffcern.resizing import View, views_of
 from diffcern.tasks import Classification
 from diffcern.types import Cost, Inputs, Prediction
 from diffcern.weightings import weighting as weighting_named
-
-SIDE_BY_SIDE = 2**26  # numbers of noise, of the images that race side by side
 
 
 class DiffusionClassifier(Method):
@@ -135,9 +133,7 @@ class DiffusionClassifier(Method):
 
     def step(self, state: None, inputs: Inputs, seed: int) -> tuple[Prediction, None]:
         latents = self.prior.latents(views_of(inputs.images, self.view))
-        # side by side only in a race, where that is faster: on a CPU their number would show in the last bit
-        side_by_side = self.rule is not None and latents.device.type != "cpu"
-        group = max(1, SIDE_BY_SIDE // (self.draws * latents[0].numel())) if side_by_side else 1
+        group = side_by_side(latents, self.draws) if self.rule else 1
         answers = []
         for some in torch.arange(len(inputs)).split(group):
             these = inputs.at(some.tolist())

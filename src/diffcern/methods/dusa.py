@@ -7,7 +7,7 @@ The denoiser is evaluated once per chosen class: the top-k and some others. As p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -31,6 +31,7 @@ from diffcern.methods.base import (
 from diffcern.methods.parameters import adaptable_copy, choose_parameters
 from diffcern.predictors import Predictor
 from diffcern.priors import Prior
+from diffcern.racing import Rule, race, side_by_side
 from diffcern.rng import generator
 from diffcern.tasks import Classification
 from diffcern.types import Condition, Cost, Inputs, Prediction
@@ -51,8 +52,10 @@ class Dusa(Method):
     published, of logits that are not normalised: the fifth class is mostly among them) or "uniform". adapt_prior: train
     the prior's network by the same loss, with the same optimiser at prior_learning_rate (None: the same rate), as
     published; false leaves out the backward pass through the denoiser, and with it most of the cost and memory. scale
-    multiplies the normalised logits (1: as published). The answer is the logits from before the step, as in TENT: every
-    image is predicted once.
+    multiplies the normalised logits (1: as published). stop "race": before the loss the chosen classes are compared at
+    up to `draws` other noises of the same timestep, and those that are behind by z standard errors are left out of it
+    (see `racing.py`; no paper): more classes can be chosen for the backward passes of a few. The answer is the logits
+    from before the step, as in TENT: every image is predicted once.
     """
 
     small: ClassVar[Mapping[str, Any]] = {"adapt_prior": False, "others": "uniform"}
@@ -74,6 +77,9 @@ class Dusa(Method):
         parameters: str = "all",
         adapt_prior: bool = True,
         prior_learning_rate: float | None = None,
+        stop: Literal["", "race"] = "",
+        z: float = 2.0,
+        draws: Count = 8,
         rows: Count = 256,
     ) -> None:
         if not 0 <= timestep <= 1:
@@ -82,7 +88,10 @@ class Dusa(Method):
             raise UsageError(f"top_k + random_k must fit the {len(task.class_names)} classes, top_k at least 1")
         self.predictor, self.prior, self.task = adaptable_copy(predictor, parameters), frozen_view(prior), task
         self.timestep, self.top_k, self.random_k, self.others = timestep, top_k, random_k, others
-        self.scale, self.evaluations = scale, top_k + random_k
+        self.rule, self.draws = Rule(z) if stop else None, draws if stop else 0
+        if self.rule:
+            self.rule.check("uniform", draws)
+        self.scale, self.evaluations = scale, (1 + self.draws) * (top_k + random_k)
         self.optimizer = Optimizer(optimizer, learning_rate, momentum)
         self.parameters, self.rows = parameters, rows
         rate = learning_rate if prior_learning_rate is None else prior_learning_rate
@@ -107,27 +116,22 @@ class Dusa(Method):
         with torch.enable_grad():
             logits = call(self.predictor, leaves, inputs.images)
             chosen = self._choose(logits.detach(), inputs, seed)
+            kept, raced = self._race(latents, chosen, inputs, seed)
             normal = self.scale * logits.float() / logits.float().norm(dim=-1, keepdim=True)
-            p = torch.softmax(normal.gather(-1, chosen), -1)  # [B, k]
-        draws = draw(
-            "uniform",
-            1,
-            latents,
-            inputs.ids,
-            seed=seed,
-            num_timesteps=self.prior.num_timesteps,
-            span=(self.timestep, self.timestep),
-        )
+            p = torch.softmax(normal.gather(-1, chosen).masked_fill(~kept, -torch.inf), -1)  # [B, k]
+        draws = self._draws(1, latents, inputs.ids, seed)
         noise = draws.noise[:, 0].flatten(1).float()
-        estimates, prior_gradients = self._noise_estimates(latents, chosen, draws, p.detach(), prior_leaves)
+        estimates, prior_gradients = self._noise_estimates(latents, chosen, kept, draws, p.detach(), prior_leaves)
         with torch.enable_grad():
             losses = (noise - mixture(p, estimates)).square().mean(1)
             gradients = torch.autograd.grad(losses.mean(), list(leaves.values()), allow_unused=True)
         descend(leaves, optimizer, gradients)
         if prior_optimizer is not None:
             descend(prior_leaves, prior_optimizer, prior_gradients)
-        asked = chosen.shape[1]
-        costs = [Cost(asked, asked if prior_optimizer else 0)] * len(inputs)
+        costs = [
+            Cost(before + asked, asked if prior_optimizer else 0)
+            for before, asked in zip(raced, kept.sum(1).tolist(), strict=True)
+        ]
         after = DusaState(stop(leaves, optimizer), stop(prior_leaves, prior_optimizer) if prior_optimizer else None)
         return Prediction(logits.detach(), costs, losses.detach()[:, None].tolist()), after
 
@@ -145,23 +149,42 @@ class Dusa(Method):
         ]
         return torch.cat([top, rest.gather(-1, torch.stack(picks).to(order.device))], -1)
 
+    def _draws(self, count: int, latents: Tensor, ids: Sequence[str], seed: int, update: int = 0) -> Draws:
+        """Noises, all at the one timestep."""
+        steps, span = self.prior.num_timesteps, (self.timestep, self.timestep)
+        return draw("uniform", count, latents, ids, seed=seed, num_timesteps=steps, update=update, span=span)
+
+    def _race(self, latents: Tensor, chosen: Tensor, inputs: Inputs, seed: int) -> tuple[Tensor, list[int]]:
+        """Which of the chosen classes are in the loss, `[B, k]` bool, and how often each image was asked about that."""
+        if self.rule is None:
+            return torch.ones_like(chosen, dtype=torch.bool), [0] * len(inputs)
+        hypotheses, lanes = self.task.hypotheses(latents.device), []
+        for some in torch.arange(len(inputs)).split(side_by_side(latents, self.draws)):
+            draws = self._draws(self.draws, latents[some], inputs.at(some.tolist()).ids, seed, update=1)
+            shown = latents[some], hypotheses, draws, self.rule
+            lanes += race(self.prior, *shown, candidates=chosen[some], rows=self.rows)
+        left = [[k in lane.alive for k in row] for row, lane in zip(chosen.tolist(), lanes, strict=True)]
+        return torch.tensor(left, device=chosen.device), [lane.asked for lane in lanes]
+
     def _noise_estimates(
-        self, latents: Tensor, chosen: Tensor, draws: Draws, p: Tensor, weights: dict[str, Tensor]
+        self, latents: Tensor, chosen: Tensor, kept: Tensor, draws: Draws, p: Tensor, weights: dict[str, Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        """eps_phi(z_t, t, c_k) of every image and chosen class, `[B, k, D]`, and d L / d each of the prior's weights.
+        """eps_phi(z_t, t, c_k) of every image and chosen class, `[B, k, D]` (0 of one that is not kept), and d L / d
+        each of the prior's weights.
 
         Whole images at a time, so that the loss of a chunk is known with it. Raises DiffcernError where an estimate is
         NaN or infinite.
         """
-        (batch, kept), hypotheses = chosen.shape, self.task.hypotheses(latents.device)
+        (batch, width), hypotheses = chosen.shape, self.task.hypotheses(latents.device)
         timesteps, noise = draws.timesteps[:, 0], draws.noise[:, 0]
         x_t = self.prior.add_noise(latents, timesteps, noise)
         pieces, totals = [], [torch.zeros_like(value) for value in weights.values()]
-        for b in torch.arange(batch, device=latents.device).split(max(1, self.rows // kept)):
-            each = b.repeat_interleave(kept)
+        for b in torch.arange(batch, device=latents.device).split(max(1, self.rows // width)):
+            row, place = kept[b].nonzero(as_tuple=True)
+            each = b[row]
             with torch.set_grad_enabled(bool(weights)):
-                estimates = self._eps(weights, x_t[each], timesteps[each], hypotheses[chosen[b].flatten()])
-                estimates = estimates.unflatten(0, (len(b), kept))
+                eps = self._eps(weights, x_t[each], timesteps[each], hypotheses[chosen[each, place]])
+                estimates = eps.new_zeros(len(b), width, eps.shape[1]).index_put((row, place), eps)
                 if weights:
                     residual = noise[b].flatten(1).float() - mixture(p[b], estimates)
                     loss = residual.square().mean(1).sum() / batch
