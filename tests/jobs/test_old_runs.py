@@ -15,8 +15,13 @@ DIGITS = ("--predictor", "embedded:digits", "--prior", "embedded:digits")
 SCENES = ("--prior", "embedded:scenes-text", "--generator", "embedded:scenes-text", "--count", 2)
 MASKS = ("--predictor", "embedded:scenes-segmentation", "--prior", "embedded:scenes-segmentation")
 TABLES = {
-    "adapted.csv": ("adapt", "images", *DIGITS, "--set", "steps=1", "--set", "draws=2"),
-    "classified.json": (  # the options of the preset "small" of then
+    # with the options of the preset "small" of then
+    "adapted.csv": (
+        *("adapt", "images", *DIGITS, "--preset", "paper", "--set", "steps=1", "--set", "draws=2"),
+        *("--set", "strategy=stratified", "--set", "weighting=x0", "--set", "optimizer=sgd"),
+        *("--set", "learning_rate=0.05", "--set", "temperature=2.0", "--set", "adapt_prior=false"),
+    ),
+    "classified.json": (
         *("classify", "images", "--prior", "embedded:digits", "--labels", "3,4,0,1"),
         *("--preset", "paper", "--set", "draws=2", "--set", "weighting=x0"),
     ),

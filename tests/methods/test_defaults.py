@@ -81,8 +81,9 @@ def test_published_feedback():
 def test_a_preset_is_the_methods_and_over_it_the_tasks():
     """Options by task stand over those of the preset, one by one; "paper" is the constructors' own."""
     feedback = preset_options("diffusion-tta", "small")
-    assert feedback["draws"] == 16
-    assert preset_options("diffusion-tta", "small", "segmentation") == {**feedback, "learning_rate": 0.2}
+    assert (feedback["draws"], feedback["span"]) == (4, [0.4, 1.0])
+    maps = {**feedback, "learning_rate": 0.2, "draws": 16, "span": [0.0, 1.0]}
+    assert preset_options("diffusion-tta", "small", "segmentation") == maps
     depth = {"optimizer": "adam", "learning_rate": 1e-4, "temperature": 1.0}
     assert preset_options("sda-tta", "small", "depth") == {**preset_options("sda-tta", "small"), **depth}
     gentle = {**preset_options("dda", "small"), "start": 199, "weight": 0.4}
@@ -104,7 +105,7 @@ def test_the_small_preset_is_what_was_chosen():
         "learning_rate": 0.05, "temperature": 2.0,
     }  # fmt: skip
     chosen = {
-        "diffusion-tta": {**feedback, "adapt_prior": False},
+        "diffusion-tta": {**feedback, "draws": 4, "span": [0.4, 1.0], "adapt_prior": False},
         "sda-tta": feedback,
         "prototypes": {"per_class": 16, "steps": 10},
         "dusa": {"adapt_prior": False, "others": "uniform"},

@@ -56,6 +56,7 @@ SMALL_FOR: dict[str, dict[str, Any]] = {
     SEGMENTATION.name: {"learning_rate": 0.2},
     DEPTH.name: {"optimizer": "adam", "learning_rate": 1e-4, "temperature": 1.0},
 }
+EVERYWHERE = {"draws": SMALL["draws"], "span": [0.0, 1.0]}  # maps are told at all times
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,10 @@ class DiffusionTTA(Method):
     the first ones, is left out of the backward pass, which saves time for a gradient that is a little off.
     """
 
-    small: ClassVar[Mapping[str, Any]] = {**SMALL, "adapt_prior": False}
-    small_for: ClassVar[Mapping[str, Mapping[str, Any]]] = SMALL_FOR
+    small: ClassVar[Mapping[str, Any]] = {**SMALL, "draws": 4, "span": [0.4, 1.0], "adapt_prior": False}
+    small_for: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        task: {**options, **EVERYWHERE} for task, options in SMALL_FOR.items()
+    }
     tasks = tuple(KINDS)
 
     @classmethod
