@@ -121,3 +121,10 @@ def test_the_small_preset_is_what_was_chosen():
         },
     }  # fmt: skip
     assert chosen == {name: dict(method.small) for name, method in METHODS.items() if method.small}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_was_added_is_an_option_at_a_value_that_is_its_default(name):
+    fields = options_of(METHODS[name]).model_fields
+    for option, value in METHODS[name].added.items():
+        assert fields[option].default == value

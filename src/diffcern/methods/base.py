@@ -34,13 +34,15 @@ class Method(ABC):
     one image depends on the others; one that mixes them with the source's has a source_count above 0, and can answer
     for one image alone. evaluations: how often it asks the denoiser for an image, at most, for whoever waits. loaded:
     the fingerprint of what it loaded itself. small: the options of that preset, see `presets.py`; small_for: those that
-    a task has over these.
+    a task has over these. added: options that older versions lacked, each with the value that changes nothing: with
+    these, runs that began without them go on.
     """
 
     tasks: tuple[str, ...] = (CLASSIFICATION.name,)
     needs_batch: bool = False
     small: ClassVar[Mapping[str, Any]] = {}
     small_for: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    added: ClassVar[Mapping[str, Any]] = {}
     source_count: float = 0.0
     evaluations: int = 0
     loaded: str = ""

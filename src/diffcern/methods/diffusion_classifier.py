@@ -55,6 +55,7 @@ class DiffusionClassifier(Method):
         "stop": "race",
         "first": [0.4, 1.0],
     }
+    added: ClassVar[Mapping[str, Any]] = {"generated": ""}
 
     def __init__(
         self,

@@ -93,6 +93,7 @@ class DiffusionTTA(Method):
         task: {**options, **EVERYWHERE} for task, options in SMALL_FOR.items()
     }
     tasks = tuple(KINDS)
+    added: ClassVar[Mapping[str, Any]] = {"cut": 0.0}
 
     @classmethod
     def reads_batch(cls, options: Mapping[str, Any]) -> bool:

@@ -59,6 +59,7 @@ class Dusa(Method):
     """
 
     small: ClassVar[Mapping[str, Any]] = {"adapt_prior": False, "others": "uniform"}
+    added: ClassVar[Mapping[str, Any]] = {"stop": "", "z": 2.0, "draws": 8}
 
     def __init__(
         self,

@@ -224,10 +224,13 @@ def images_of(spec: Spec) -> Dataset:
 
 
 def _resolved(entry: Entry) -> dict[str, Any]:
-    """The options of an entry as its method takes them: those given, else the constructor's defaults."""
-    parameters = inspect.signature(method_class(entry.method)).parameters
+    """The options of an entry as its method takes them: those given, else the constructor's defaults; but for those
+    that were added since, where they change nothing."""
+    cls = method_class(entry.method)
+    parameters = inspect.signature(cls).parameters
     defaults = {name: parameter.default for name, parameter in parameters.items() if name not in MODELS}
-    return {**defaults, **checked_options(entry.method, entry.options)}
+    resolved = {**defaults, **checked_options(entry.method, entry.options)}
+    return {name: value for name, value in resolved.items() if name not in cls.added or value != cls.added[name]}
 
 
 def _check_renditions(dataset: Dataset, spec: Spec) -> None:
