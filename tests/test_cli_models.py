@@ -178,7 +178,7 @@ def test_labels_that_are_long_or_a_file_that_is_not_there(folder):
 
 
 @pytest.mark.parametrize("command", ["classify", "adapt", "match", "purify", "align"])
-def test_compile_is_of_the_priors_network(command, folder, tmp_path, monkeypatch):
+def test_compile_is_of_the_priors_blocks(command, folder, tmp_path, monkeypatch):
     compiled = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
     pair = {"image": [encode_png(torch.rand(3, 8, 8))], "caption": ["a"], "negatives": [["b"]]}
@@ -195,8 +195,7 @@ def test_compile_is_of_the_priors_network(command, folder, tmp_path, monkeypatch
     if command == "align":
         arguments += ["--generator-steps", 2, "--set", "steps=2", "--epochs", 1]
     assert run(command, *arguments, "--device", "cpu", "--compile")[0] == 0
-    expected = "DiTTransformer2DModel" if command in ("adapt", "align") else "UNet2DConditionModel"
-    assert set(compiled) == {expected}
+    assert set(compiled) == {"BasicTransformerBlock"}  # what repeats in either
 
 
 def test_a_map_from_the_priors_names(folder, tmp_path):
@@ -219,3 +218,37 @@ def test_a_compiled_network_stays_compiled_in_a_method():
     module = torch.nn.Sequential(torch.nn.Linear(2, 2))
     module[0].compile()
     assert frozen_view(module)[0]._compiled_call_impl is not None
+
+
+def test_a_shortlist_of_captions(monkeypatch, tmp_path):
+    """Among twelve captions an image's own is compared with those that the gradient ranks first, and with no other."""
+    whole = diffcern.data.load_pairs("embedded:scenes")
+    captions = [whole[number].captions[0] for number in range(0, 24, 2)]
+    rows = {
+        "image": [encode_png(whole[2 * number].images[0]) for number in range(3)],
+        "caption": captions[:3],
+        "negatives": [[other for other in captions if other != captions[number]] for number in range(3)],
+    }
+    pq.write_table(pa.table(rows), tmp_path / "many.parquet")
+    command = ["match", tmp_path / "many.parquet", "--prior", "embedded:scenes-text", "--draws", "8", "--json"]
+    command += ["--strategy", "van-der-corput", "--device", "cpu", "--stop", "race", "--z", "1e6"]
+    every = json.loads(run(*command)[1])["rows"]
+    some = json.loads(run(*command, "--shortlist", "4", "--shortlist-draws", "2")[1])["rows"]
+    few = json.loads(run(*command, "--shortlist", "12")[1])["rows"]
+    for all_, listed, unlisted in zip(every, some, few, strict=True):
+        asked = [k for k, error in enumerate(listed["errors"][0]) if error is not None]
+        assert len(asked) == 4 if 0 in asked else not asked
+        assert np.allclose([listed["errors"][0][k] for k in asked], [all_["errors"][0][k] for k in asked], rtol=1e-4)
+        best = int(np.argmin(all_["errors"][0]))
+        if best in asked:
+            assert listed["text"] == all_["text"] == (best == 0)
+        if not asked:
+            assert not listed["text"]
+        assert (listed["nfe_forward"], listed["nfe_backward"]) == (2 + 8 * len(asked), 2)
+        assert "nfe_backward" not in all_
+        assert (unlisted["errors"], unlisted["nfe_backward"]) == (all_["errors"], 0)
+    assert any(row["nfe_forward"] == 2 + 32 for row in some)
+    with pytest.raises(UsageError, match=r"--shortlist: only in a race"):
+        run(*command[:-4], "--shortlist", "4")
+    with pytest.raises(UsageError, match="are some of 8 draws, not 9"):
+        run(*command, "--shortlist", "4", "--shortlist-draws", "9")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +17,7 @@ from diffcern.jobs.base import CHECKED, Events, Row
 from diffcern.jobs.models import OnModels
 from diffcern.jobs.rows import RowsJob, Work
 
-OF_RACES = frozenset(("z", "start", "first"))
+OF_RACES = frozenset(("z", "start", "first", "shortlist", "shortlist_draws"))
 OF_PRIORS = OF_RACES | {"draws", "strategy", "weighting", "norm", "rows", "view", "dtype", "compile", "seed", "stop"}
 
 
@@ -50,6 +51,10 @@ class Match(OnModels, RowsJob):
         help_of("the part of all times that a race asks about before the others: 0.4,1"),
         Spelling(text=str),
     ] = (0.0, 1.0)
+    shortlist: Annotated[
+        int | None, help_of("captions that each image's own is compared with, of more: the first by the gradient", ge=2)
+    ] = None
+    shortlist_draws: Annotated[int, help_of("differentiated, which rank all captions for the shortlist", ge=1)] = 8
     rows: Annotated[int, help_of("network rows at a time; fewer need less memory", ge=1)] = 64
     view: View = "centre"
     max_side: MaxSide = 4096
@@ -69,7 +74,7 @@ class Match(OnModels, RowsJob):
         from diffcern.racing import Rule
         from diffcern.run import columns
         from diffcern.run.digests import of_examples
-        from diffcern.run.match import contrastive_rows, load_contrastive, match_rows
+        from diffcern.run.match import Shortlist, contrastive_rows, load_contrastive, match_rows
         from diffcern.run.models import load_models
         from diffcern.run.spec import parse_models
         from diffcern.weightings import weighting as weighting_named
@@ -82,6 +87,9 @@ class Match(OnModels, RowsJob):
         rule = Rule(self.z, self.start, first=self.first) if self.stop else None
         if rule:
             rule.check(self.strategy, self.draws)
+        shortlist = Shortlist(self.shortlist, self.shortlist_draws) if self.shortlist else None
+        if shortlist and shortlist.draws > self.draws:
+            raise UsageError(f"--shortlist-draws are some of {self.draws} draws, not {shortlist.draws}")
         asked = {"prior": self.prior, "dtype": self.dtype, "compile": self.compile}
         named = parse_models(self.named(prior=self.prior)) if self.prior else None
         data = load_pairs(self.pairs, max_side=self.max_side)
@@ -100,9 +108,11 @@ class Match(OnModels, RowsJob):
             options = {name: getattr(self, name) for name in ("draws", "strategy", "weighting", "norm", "view", "seed")}
             settings |= {**asked, **options, "fingerprints": models.fingerprints()}
             settings |= {"stop": self.stop, "z": self.z, "start": self.start, "first": self.first} if rule else {}
-            matched = partial(match_rows, data, models.prior, **options, rows=self.rows, rule=rule)
+            settings |= {"shortlist": asdict(shortlist)} if shortlist else {}
+            how: dict[str, Any] = {"rows": self.rows, "rule": rule, "shortlist": shortlist}
+            matched = partial(match_rows, data, models.prior, **options, **how)
         tags = {tag for entry in data.entries for tag in entry.tags}
-        schema = columns.matched(named is not None, tags)
+        schema = columns.matched(named is not None, tags, shortlist is not None)
         return Work("matching", settings, len(data), lambda done: matched(done=done), of_examples(data), schema=schema)
 
     @staticmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,8 +21,17 @@ from diffcern.predictors.clip import ZeroShot
 from diffcern.priors import TextPrior
 from diffcern.racing import Rule
 from diffcern.resizing import View, views_of
+from diffcern.shortlists import slopes
 from diffcern.tasks.matching import check_example, comparisons, grouped, matches
 from diffcern.types import Condition
+
+
+@dataclass(frozen=True)
+class Shortlist:
+    """size: captions that each image's own is compared with; draws: differentiated ones that rank them all."""
+
+    size: int
+    draws: int
 
 
 def match_rows(
@@ -37,12 +47,14 @@ def match_rows(
     done: set[str],
     rows: int = 64,
     rule: Rule | None = None,
+    shortlist: Shortlist | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Rows with the errors of every image under every caption and under none, and what they get right.
 
     All captions and all images of an example meet the same draws, so that differences vary least. done: ids to leave
     out. view: the part of each image that the prior is shown. rule: of a race; what no comparison needs any more is not
-    asked about, and an error is the mean over the draws that it was.
+    asked about, and an error is the mean over the draws that it was. shortlist: of a race, for examples of more
+    captions: the first by the gradient at their mean are compared, and nfe_backward says what that took.
     """
     how: dict[str, Any] = {"weighting": weighting, "norm": norm, "rows": rows}
     for example in readable(pairs, skip=done):
@@ -64,8 +76,8 @@ def match_rows(
             errors = score(prior, latents, hypotheses, sample, **how).mean.cpu()
             right, evaluations = matches(errors[:, :-1], errors[:, -1]), errors.numel() * draws
         else:
-            verdict = _raced(prior, latents, hypotheses, sample, rule, how)
-            errors, evaluations = verdict.errors.view(len(latents), -1), verdict.asked
+            verdict, spent = _raced(prior, latents, hypotheses, sample, rule, shortlist, how)
+            errors, evaluations = verdict.errors.view(len(latents), -1), verdict.asked + spent
             right = grouped(verdict.right)
         yield {
             "id": example.id,
@@ -75,25 +87,41 @@ def match_rows(
             "errors": _rounded(errors[:, :-1]),
             "unconditional": _rounded(errors[:, -1]),
             "nfe_forward": evaluations,
+            **({"nfe_backward": spent} if shortlist else {}),
             "seconds": round(time.perf_counter() - begin, 4),
             "error": None,
         }
 
 
 def _raced(
-    prior: TextPrior, latents: Tensor, hypotheses: Condition, sample: Draws, rule: Rule, how: dict[str, Any]
-) -> Verdict:
-    """The scores of one example, whose images share their draws."""
+    prior: TextPrior,
+    latents: Tensor,
+    hypotheses: Condition,
+    sample: Draws,
+    rule: Rule,
+    shortlist: Shortlist | None,
+    how: dict[str, Any],
+) -> tuple[Verdict, int]:
+    """The scores of one example, whose images share their draws, and the evaluations that its shortlists took."""
     said = len(hypotheses)
     order = rule.order(sample.timesteps[0].cpu(), prior.num_timesteps)
+    listed, spent = None, 0
+    if shortlist and said - 1 > shortlist.size:
+        first = sample[order[: shortlist.draws].to(latents.device)]
+        slope = slopes(prior, latents, hypotheses[: said - 1], first, **how)
+        listed = slope.argsort(dim=1, stable=True)[:, : shortlist.size].tolist()
+        spent = len(latents) * shortlist.draws
 
     def ask(entries: Sequence[int], coming: range) -> Tensor:
         index = torch.tensor([(e // said, e % said, order[m]) for e in entries for m in coming], device=latents.device)
         errors = errors_of(prior, latents, hypotheses, sample, tuple(index.T), **how)
         return errors.view(len(entries), len(coming)).cpu()
 
-    asked = comparisons(len(latents), said - 1)
-    return contest(ask, asked, len(latents) * said, sample.count, rule)
+    asked = comparisons(len(latents), said - 1, listed)
+    verdict = contest(ask, asked, len(latents) * said, sample.count, rule)
+    if not asked["text"]:  # an image's own caption is on no shortlist
+        verdict = replace(verdict, right={**verdict.right, "text": False})
+    return verdict, spent
 
 
 def load_contrastive(name: str, pairs: Pairs, *, allow_pickle: bool = False) -> Predictor:

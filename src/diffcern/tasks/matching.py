@@ -11,7 +11,7 @@ The correction (DiffusionITM, Krojer et al. 2023, arXiv 2305.16397) takes away h
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -54,17 +54,26 @@ def matches(
     return scores | {"image_corrected": corrected, "group_corrected": text and corrected}
 
 
-def comparisons(images: int, captions: int) -> dict[str, list[Comparison]]:
+def comparisons(
+    images: int, captions: int, listed: Sequence[Collection[int]] | None = None
+) -> dict[str, list[Comparison]]:
     """What each of `SCORES` but the groups' rests on, over entries `i * (captions + 1) + k`: the error of image i under
-    caption k, or under none (the last k). Raises as `check_example`."""
+    caption k, or under none (the last k).
+
+    listed: the captions that an image's own is compared with, of each image; where its own is not among them, the text
+    score is lost before any comparison, and has none. Raises as `check_example`.
+    """
     check_example(images, captions)
+    rivals = [range(captions)] * images if listed is None else listed
 
     def at(image: int, caption: int) -> int:
         return image * (captions + 1) + caption
 
     pairs = [(i, other) for i in range(images) for other in range(images) if other != i]
+    found = all(i in own for i, own in enumerate(rivals))
+    text = [Comparison((at(i, i),), (at(i, k),)) for i, own in enumerate(rivals) for k in sorted(own) if k != i]
     return {
-        "text": [Comparison((at(i, i),), (at(i, k),)) for i in range(images) for k in range(captions) if k != i],
+        "text": text if found else [],
         "image": [Comparison((at(k, k),), (at(i, k),)) for k, i in pairs],
         "image_corrected": [Comparison((at(k, k), at(i, captions)), (at(i, k), at(k, captions))) for k, i in pairs],
     }
