@@ -14,7 +14,6 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float32, Float64, Int
-from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
 from diffcern.errors import DiffcernError, UsageError
@@ -75,6 +74,8 @@ def check_features(features: Float32[Tensor, "images features"]) -> None:
 
 def _whitening(residuals: Float64[Tensor, "images features"]) -> Float64[Tensor, "features features"]:
     """W with W W^T = S^-1. A share of the mean variance keeps directions in which nothing varies from being certain."""
+    from sklearn.covariance import LedoitWolf  # slow to import, and only needed here
+
     covariance = torch.from_numpy(LedoitWolf(assume_centered=True).fit(residuals.numpy()).covariance_)
     floor = 1e-6 * covariance.diagonal().mean().clamp(min=1e-300)
     inverse = torch.linalg.inv(covariance + floor * torch.eye(len(covariance), dtype=covariance.dtype))
