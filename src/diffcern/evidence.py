@@ -1,0 +1,134 @@
+"""How likely an image is to a prior, in nats: the evidence lower bound of the prior's own noise schedule.
+
+    log p(x | c) >= - 1/2 int_{t0}^{1} (- d lambda / dt)  E_eps || eps - eps_hat(x_t, t, c) ||^2 dt
+                    - KL(q(x_1 | x), N(0, I))  -  D / 2 (1 + log 2 pi - lambda(t0)),        lambda = log SNR
+
+(Kingma et al. 2021, arXiv 2107.00630, eq. 15, with a Gaussian decoder at t0: x is read off x_t0 as x_t0 / alpha with
+its noise.) Squares are sums over all D numbers of the latent. With times drawn evenly in lambda the integral is their
+range times the mean error. What two images share cancels in a difference; a transformation g adds log |det J_g|, or
+the flattest picture wins.
+
+Is it a likelihood? Of the latent, in units of the latent: a bound, whatever the network is. Of the pixels where latents
+are pixels (up to D log 2 for 2 x - 1). Where they are an autoencoder's, the encoder's own Jacobian is missing: there
+compare conditions of one image, or images under the same noise with low well above 0, and call it no likelihood.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float64, Int
+from torch import Tensor
+
+from diffcern.draws import Draws, check_draws, draw
+from diffcern.errors import UsageError
+from diffcern.likelihood import score
+from diffcern.priors.base import Prior, check_rows
+from diffcern.types import Condition, Latents
+
+FINE = 2**20  # steps of [0, 1), in which draws are made before they are mapped to times
+FLOOR = 1e-6  # of the SNR, where a schedule ends in pure noise
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """per_draw: what each draw says of the bound; nats: their mean. timesteps: at which each was made."""
+
+    per_draw: Float64[Tensor, "batch draws"]
+    timesteps: Int[Tensor, "batch draws"]
+
+    @property
+    def nats(self) -> Float64[Tensor, " batch"]:
+        return self.per_draw.mean(1)
+
+    @property
+    def standard_error(self) -> Float64[Tensor, " batch"]:
+        """Draws cover the times evenly, so that only what differs between neighbours is noise: from successive
+        differences (von Neumann 1941; of systematic samples Wolter 2007, chapter 8)."""
+        steps = self.per_draw.gather(1, self.timesteps.argsort(dim=1, stable=True)).diff(dim=1)
+        count = self.per_draw.shape[1]
+        return (steps.square().sum(1) / (2 * (count - 1) * count)).sqrt()
+
+    def over(self, other: Evidence) -> Evidence:
+        """By how much more likely, draw by draw: both of the same ids, seed and low."""
+        return Evidence(self.per_draw - other.per_draw, self.timesteps)
+
+
+def evidence(
+    prior: Prior,
+    latents: Latents,
+    ids: Sequence[str],
+    *,
+    condition: Condition | None = None,
+    draws: int = 32,
+    low: float = 0.0,
+    strategy: str = "stratified",
+    seed: int = 0,
+    rows: int = 256,
+) -> Evidence:
+    """The bound of each latent, in nats of the latent's own units.
+
+    low: t0 as a part of [0, 1]; detail finer than its noise is not looked at. condition: a row for each latent; none is
+    the unconditional prior. Draws are keyed by (seed, id): candidates that stand for one image get its id, and meet the
+    same noise. Raises UsageError for a low outside of [0, 1) or without two timesteps above it, and for fewer than two
+    draws.
+    """
+    if not 0 <= low < 1 or prior.num_timesteps - int(low * prior.num_timesteps) < 2:
+        raise UsageError(f"low is a part of the times, from 0 to below 1, with two timesteps above it, not {low}")
+    if draws < 2:
+        raise UsageError(f"evidence is of two draws or more, not {draws}: one has no standard error")
+    check_draws(strategy, draws, (0.0, 1.0), latents[0].numel())
+    told = Condition() if condition is None else condition
+    check_rows(told, len(latents))
+    first, size = int(low * prior.num_timesteps), latents[0].numel()
+    log_snr = _log_snr(prior)[first:]
+    fine = draw(strategy, draws, latents, ids, seed=seed, num_timesteps=FINE)
+    timesteps = first + _evenly(log_snr, (fine.timesteps.cpu().double() + 0.5) / FINE)
+    chosen = Draws(timesteps.to(latents.device), fine.noise)
+    own = torch.arange(len(latents), device=latents.device)[:, None] * bool(told.parts)  # rows of the condition
+    errors = score(prior, latents, told, chosen, candidates=own, weighting="eps", rows=rows).errors[:, 0]
+    errors = _steadied(errors.cpu().double(), fine.noise.flatten(2).double().square().mean(2).cpu(), timesteps)
+    reach = float(log_snr[0] - log_snr[-1])
+    return Evidence(-reach / 2 * size * errors - _ends(prior, latents, float(log_snr[0])), timesteps)
+
+
+def _log_snr(prior: Prior) -> Float64[Tensor, " timesteps"]:
+    ratio = prior.alphas.double().cpu() / prior.sigmas.double().cpu()
+    return ratio.square().clamp(min=FLOOR).log()
+
+
+def _evenly(log_snr: Float64[Tensor, " levels"], u: Float64[Tensor, "batch draws"]) -> Int[Tensor, "batch draws"]:
+    """The timestep, counted from the first level, whose log SNR is nearest to the point u of its range."""
+    wanted = log_snr[0] + u * (log_snr[-1] - log_snr[0])
+    between = (log_snr[:-1] + log_snr[1:]) / 2  # falling
+    return torch.searchsorted(-between.contiguous(), -wanted)
+
+
+def _steadied(
+    errors: Float64[Tensor, "batch draws"],
+    squares: Float64[Tensor, "batch draws"],
+    timesteps: Int[Tensor, "batch draws"],
+) -> Float64[Tensor, "batch draws"]:
+    """The errors without what the noise's own length adds to them, whose mean is known to be 1 (a control variate).
+
+    Of detail that no denoiser can tell the error is the noise's square itself, elsewhere a share of it: as much as the
+    mean of the two neighbours in time, which know nothing of this noise, so that the mean stays what it is.
+    """
+    order = timesteps.argsort(dim=1, stable=True)
+    sorted_errors = errors.gather(1, order)
+    before, after = sorted_errors.roll(1, 1), sorted_errors.roll(-1, 1)
+    before[:, 0], after[:, -1] = after[:, 0], before[:, -1]
+    share = torch.empty_like(errors).scatter(1, order, (before + after) / 2)
+    return errors - share * (squares - 1)
+
+
+def _ends(prior: Prior, latents: Latents, log_snr: float) -> Float64[Tensor, "batch 1"]:
+    """What is lost at the two ends of the chain: reading x off x_t0, and x_1 being not quite pure noise."""
+    alpha, sigma = prior.alphas[-1].double().item(), prior.sigmas[-1].double().item()
+    square = latents.flatten(1).double().square().sum(1, keepdim=True).cpu()
+    size = latents[0].numel()
+    last = (alpha**2 * square + size * (sigma**2 - 1 - 2 * math.log(sigma))) / 2
+    return last + size / 2 * (1 + math.log(2 * math.pi) - log_snr)
