@@ -61,11 +61,15 @@ def dit(names: tuple[str, ...], *, heads: int, head: int, layers: int, sample: i
     return DiTPrior(transformer, autoencoder(vae), DDIMScheduler(), names)
 
 
-def stable_diffusion(names: tuple[str, ...]) -> Prior:
-    """2.1-base, but for its text encoder: prompts cost nothing per image, random embeddings stand for them."""
-    unet = UNet2DConditionModel(
+def unet_of_sd() -> UNet2DConditionModel:
+    """That of 2.1-base."""
+    return UNet2DConditionModel(
         sample_size=64, cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20), use_linear_projection=True
     )
+
+
+def stable_diffusion(names: tuple[str, ...]) -> Prior:
+    """2.1-base, but for its text encoder: prompts cost nothing per image, random embeddings stand for them."""
 
     def encode_prompt(prompt: list[str], **_: Any) -> tuple[torch.Tensor, None]:
         return torch.randn(len(prompt), 77, 1024), None
@@ -74,7 +78,7 @@ def stable_diffusion(names: tuple[str, ...]) -> Prior:
     pipeline = SimpleNamespace(
         vae=autoencoder(), scheduler=DDIMScheduler(**LATENT), encode_prompt=encode_prompt, text_encoder=text
     )
-    return StableDiffusionPrior(pipeline, unet).with_labels(vocabulary_of(names, None))
+    return StableDiffusionPrior(pipeline, unet_of_sd()).with_labels(vocabulary_of(names, None))
 
 
 PRIORS: dict[str, Callable[[tuple[str, ...]], Prior]] = {

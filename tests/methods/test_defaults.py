@@ -41,6 +41,10 @@ DEFAULTS = {
         "generated": "", "per_class": 64, "steps": 50, "solver": "ddim", "guidance_scale": 1.0, "encoder": "",
         "covariance": "shared", "temperature": 1.0,
     },
+    "canonical": {
+        "views": ("light", "turn"), "draws": 16, "low": 0.1, "margin": 10.0, "z": 2.0, "rounds": 2, "then": "source",
+        "then_preset": "paper",
+    },
     "dusa": {
         "timestep": 0.1, "top_k": 4, "random_k": 2, "others": "multinomial", "scale": 1.0, "optimizer": "adam",
         "learning_rate": 1e-5, "momentum": 0.9, "parameters": "all", "adapt_prior": True, "prior_learning_rate": None,
@@ -108,6 +112,7 @@ def test_the_small_preset_is_what_was_chosen():
         "diffusion-tta": {**feedback, "draws": 4, "span": [0.4, 1.0], "adapt_prior": False},
         "sda-tta": feedback,
         "prototypes": {"per_class": 16, "steps": 10},
+        "canonical": {"then_preset": "small"},
         "dusa": {"adapt_prior": False, "others": "uniform"},
         "memo": {"views": 32, "learning_rate": 1e-3, "crops": "none"},
         "diffpure": {"start": 199, "steps": 10, "solver": "ddpm", "clip": True},

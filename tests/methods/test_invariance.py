@@ -20,6 +20,7 @@ OPTIONS = {
     "diffusion-tta": {"steps": 2, "draws": 4, "optimizer": "sgd", "learning_rate": 0.05},
     "diffusion-classifier": {"draws": 8},
     "prototypes": {"per_class": 4, "steps": 3},
+    "canonical": {"draws": 4, "rounds": 1, "margin": 0.0},
     "dusa": {"top_k": 2, "random_k": 1},
     "diffpure": {"start": 300, "steps": 3},
     "dda": {"start": 300, "steps": 3, "weight": 0.3},
@@ -171,6 +172,9 @@ def test_costs_are_one_per_image(build, inputs, name):
         "sda": (3, 3),
         "sda-tta": (8 + 3 + 8, 8 + 3 + 8),
     }.get(name, (0, 0))
+    if name == "canonical":  # as many as its search took
+        expected = (prediction.costs[0].nfe_forward, 0)
+        assert 0 < expected[0] <= method.evaluations
     assert (prediction.costs[0].nfe_forward, prediction.costs[0].nfe_backward) == expected
     assert len(concatenate([prediction, prediction]).costs) == 2 * len(inputs)
 

@@ -10,6 +10,7 @@ from typing import Any
 from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.methods.base import Method
 from diffcern.methods.batch_norm import BatchNormAdapt
+from diffcern.methods.canonical import Canonical
 from diffcern.methods.diffusion_classifier import DiffusionClassifier
 from diffcern.methods.diffusion_tta import DiffusionTTA
 from diffcern.methods.dusa import Dusa
@@ -35,6 +36,7 @@ METHODS: dict[str, type[Method]] = {
     "diffusion-tta": DiffusionTTA,
     "diffusion-classifier": DiffusionClassifier,
     "prototypes": Prototypes,
+    "canonical": Canonical,
     "dusa": Dusa,
     "diffpure": DiffPure,
     "dda": DDA,

@@ -1,0 +1,113 @@
+"""Canonical views: the predictor is shown the transformation of the image that the prior finds likeliest.
+
+    g* = argmax_g  log p(g(x)) + log |det J_g|        answer = f(g*(x)), maps brought back by g*^-1
+
+FOCAL (arXiv 2507.10375) without the Jacobian's term prefers the flattest picture. No weight moves, one image is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from diffcern.canonical import FAMILIES, Search, canonical_view
+from diffcern.errors import UsageError
+from diffcern.kinds import KINDS
+from diffcern.methods.base import Count, Method, State, frozen_view
+from diffcern.methods.source import Source
+from diffcern.predictors import Predictor
+from diffcern.priors import Prior
+from diffcern.tasks import Task
+from diffcern.transformations import IDENTITY, Transformation
+from diffcern.types import Cost, Inputs, Prediction, concatenate
+
+Then = Literal["source", "diffusion-tta", "diffusion-classifier", "diffpure", "dda"]
+
+
+@dataclass(frozen=True)
+class CanonicalState:
+    """known: the view of the image before, where a stream goes on; then: the state of the method on the view."""
+
+    known: Transformation
+    then: State
+
+
+class Canonical(Method):
+    """views: families of transformations, in order (`canonical.FAMILIES`). draws, low, margin, z, rounds: of the
+    search, see `canonical.Search`. then: the method that answers on the view, with its options of the preset
+    `then_preset`.
+
+    Online the view of the image before is one of the candidates: a camera does not change between frames. Needs a prior
+    of pixels (an autoencoder's latents have no likelihood of images), which is asked without a condition.
+    """
+
+    tasks = tuple(KINDS)
+    small: ClassVar[Mapping[str, Any]] = {"then_preset": "small"}
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        prior: Prior,
+        task: Task,
+        *,
+        views: tuple[str, ...] = tuple(FAMILIES),
+        draws: Count = 16,
+        low: float = 0.1,
+        margin: float = 10.0,
+        z: float = 2.0,
+        rounds: int = 2,
+        then: Then = "source",
+        then_preset: Literal["paper", "small"] = "paper",
+    ) -> None:
+        self.search = Search(tuple(views), draws, low, margin, z, rounds)
+        self.predictor, self.prior, self.task = frozen_view(predictor), frozen_view(prior), task
+        if prior.latent_shape[0] not in (1, 3):
+            raise UsageError(
+                "canonical views need a prior of pixels: an autoencoder's latents have no likelihood of images"
+            )
+        self.then = _method(then, then_preset, predictor, prior, task)
+        self.evaluations = self.search.evaluations + self.then.evaluations
+
+    def init(self) -> CanonicalState:
+        return CanonicalState(IDENTITY, self.then.init())
+
+    def step(self, state: CanonicalState, inputs: Inputs, seed: int) -> tuple[Prediction, CanonicalState]:
+        answers = []
+        for number in range(len(inputs)):
+            one = inputs.at([number])
+            image = one.images[0][None]
+            with torch.no_grad():
+                shown = self.prior.decode(self.prior.latents(self.predictor.view(image)))
+                view = canonical_view(self.prior, shown, one.ids[0], self.search, seed=seed, known=state.known)
+            chosen = view.transformation
+            seen = chosen.apply(image).clamp(0, 1) if chosen != IDENTITY else image
+            answer, after = self.then.step(state.then, Inputs(seen, one.ids), seed)
+            state = CanonicalState(chosen, after)
+            costs = [Cost(view.evaluations) + cost for cost in answer.costs]
+            notes = [{"view_nats": view.nats, **_numbers(chosen)}]
+            answers.append(Prediction(self._back(chosen, answer.output), costs, answer.trace or [[]], notes))
+        return concatenate(answers), state
+
+    def _back(self, view: Transformation, output: Tensor) -> Tensor:
+        """The answer to the image from that to its view."""
+        if not self.task.kind.dense or not view.moves:
+            return output
+        return view.back(output) if self.task.kind.classes else view.back(output[:, None])[:, 0]
+
+
+def _method(name: Then, preset: str, predictor: Predictor, prior: Prior, task: Task) -> Method:
+    from diffcern.methods import build_method  # which knows this method too
+    from diffcern.methods.presets import preset_options
+
+    if name == "source":
+        return Source(predictor)
+    return build_method(name, predictor, prior, task, preset_options(name, preset, task.name))
+
+
+def _numbers(view: Transformation) -> dict[str, float]:
+    """What the view is, for a record: mean gain and offset, and the turn in degrees."""
+    return {"view_gain": sum(view.gain) / 3, "view_offset": sum(view.offset) / 3, "view_turn": view.turn}

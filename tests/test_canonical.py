@@ -1,0 +1,120 @@
+"""The canonical view of one image, found by the shipped prior of digits."""
+
+import pytest
+import torch
+
+from diffcern.canonical import Search, canonical_view, noise_time
+from diffcern.data import load_dataset
+from diffcern.data.shifts import shift
+from diffcern.errors import UsageError
+from diffcern.methods.canonical import Canonical
+from diffcern.predictors import load_predictor
+from diffcern.priors import load_prior
+from diffcern.tasks import TASKS, Classification
+from diffcern.transformations import IDENTITY, Transformation
+from diffcern.types import Inputs
+
+COUNT = 6
+
+
+@pytest.fixture(scope="module")
+def world():
+    data = load_dataset("embedded:digits/validation")
+    return load_prior("embedded:digits"), [data[k] for k in range(0, 10 * COUNT, 10)]
+
+
+def views(world, what, search, severity=4):
+    prior, samples = world
+    images = [shift(s.image, what, severity, 0, s.id)[None] if severity else s.image[None] for s in samples]
+    return [
+        canonical_view(prior, prior.decode(prior.encode(image)), s.id, search)
+        for s, image in zip(samples, images, strict=True)
+    ]
+
+
+def test_light_is_found_and_familiar_images_are_left_alone(world):
+    search = Search(families=("light",))
+    for view in views(world, "contrast", search):
+        assert min(view.transformation.gain) > 1.5
+        assert view.nats > 10
+        assert 0 < view.evaluations <= search.evaluations
+    assert sum(view.transformation == IDENTITY for view in views(world, "clean", search, 0)) >= COUNT - 1
+
+
+def test_turns_are_found(world):
+    prior, samples = world
+    search = Search(families=("turn",))
+    turned = Transformation(turn=-35.0)
+    found = [
+        canonical_view(prior, turned.apply(prior.decode(prior.encode(s.image[None]))), s.id, search) for s in samples
+    ]
+    assert sum(abs(view.transformation.turn - 35) < 20 for view in found) >= COUNT - 2
+
+
+def test_pure_noise_keeps_its_pose(world):
+    """A turn that smooths noise would make it likelier."""
+    prior, _ = world
+    search = Search(families=("turn",))
+    for seed in range(6):
+        noise = (0.5 + 0.2 * torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(seed))).clamp(0, 1)
+        assert canonical_view(prior, noise, f"noise-{seed}", search).transformation == IDENTITY
+
+
+def test_noise_is_told_from_the_latent():
+    prior = load_prior("embedded:digits")
+    rng = torch.Generator().manual_seed(0)
+    for sigma in (0.1, 0.4, 1.0):
+        found = noise_time(prior, sigma * torch.randn(1, 1, 16, 16, generator=rng))
+        at = int(found * prior.num_timesteps)
+        assert (prior.sigmas / prior.alphas)[at].item() == pytest.approx(sigma, rel=0.4)
+    assert noise_time(prior, torch.zeros(1, 1, 16, 16)) == 0
+
+
+def test_the_method_answers_on_the_view_and_says_what_it_is(world):
+    prior, samples = world
+    predictor = load_predictor("embedded:digits")
+    task = Classification(predictor.class_names, prior.class_names)
+    method = Canonical(predictor, prior, task, views=("light",))
+    images = torch.stack([shift(s.image, "background", 4, 0, s.id) for s in samples])
+    answer, state = method.step(method.init(), Inputs(images, [s.id for s in samples]), 0)
+    targets = torch.tensor([s.target for s in samples])
+    assert (predictor(images).argmax(1) == targets).sum() <= COUNT // 2
+    assert (answer.output.argmax(1) == targets).sum() >= COUNT - 1
+    assert all(note.keys() == {"view_nats", "view_gain", "view_offset", "view_turn"} for note in answer.notes)
+    assert all(0 < cost.nfe_forward <= method.evaluations for cost in answer.costs)
+    assert state.known != IDENTITY  # where the next frame of a stream begins
+    feedback = Canonical(predictor, prior, task, views=("light",), then="diffusion-tta", then_preset="small")
+    assert feedback.evaluations == method.evaluations + feedback.then.evaluations
+    one = Inputs(images[:1], [samples[0].id])
+    spent = feedback.step(feedback.init(), one, 0)[0].costs[0]
+    assert spent.nfe_backward == 20
+    assert spent.nfe_forward == 20 + answer.costs[0].nfe_forward
+
+
+def test_maps_are_brought_back():
+    predictor, prior = load_predictor("embedded:scenes-segmentation"), load_prior("embedded:scenes-segmentation")
+    method = Canonical(predictor, prior, TASKS["segmentation"].joining(predictor, prior), views=("turn",))
+    image = load_dataset("embedded:scenes/validation")[0].image[None]
+    view = Transformation(turn=20.0)
+    inner = (..., slice(20, 44), slice(20, 44))
+    straight = predictor(image)
+    turned = Transformation(turn=20.0)._placed(straight, view._matrix(straight.shape[-2:]))
+    assert (turned.argmax(1)[inner] == straight.argmax(1)[inner]).float().mean() < 0.9
+    assert (method._back(view, turned).argmax(1)[inner] == straight.argmax(1)[inner]).float().mean() > 0.95
+    answer, _ = method.step(method.init(), Inputs(image, ["scene"]), 0)
+    assert answer.output.shape == predictor(image).shape
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"families": ()}, "some of light, turn, not none"),
+        ({"families": ("colour",)}, "not colour"),
+        ({"draws": 3}, "draws are 4 or more"),
+        ({"margin": -1.0}, "at least 0"),
+        ({"low": 1.0}, r"low in \[0, 1\)"),
+    ],
+)
+def test_what_a_search_refuses(options, message):
+    with pytest.raises(UsageError, match=message):
+        Search(**options)
