@@ -1,5 +1,6 @@
 """The canonical view of one image, found by the shipped prior of digits."""
 
+import hub_checkpoints
 import pytest
 import torch
 
@@ -26,10 +27,7 @@ def world():
 def views(world, what, search, severity=4):
     prior, samples = world
     images = [shift(s.image, what, severity, 0, s.id)[None] if severity else s.image[None] for s in samples]
-    return [
-        canonical_view(prior, prior.decode(prior.encode(image)), s.id, search)
-        for s, image in zip(samples, images, strict=True)
-    ]
+    return [canonical_view(prior, image, s.id, search) for s, image in zip(samples, images, strict=True)]
 
 
 def test_light_is_found_and_familiar_images_are_left_alone(world):
@@ -43,11 +41,9 @@ def test_light_is_found_and_familiar_images_are_left_alone(world):
 
 def test_turns_are_found(world):
     prior, samples = world
-    search = Search(families=("turn",))
+    search = Search(families=("turn",), margin=5.0)
     turned = Transformation(turn=-35.0)
-    found = [
-        canonical_view(prior, turned.apply(prior.decode(prior.encode(s.image[None]))), s.id, search) for s in samples
-    ]
+    found = [canonical_view(prior, turned.apply(s.image[None]), s.id, search) for s in samples]
     assert sum(abs(view.transformation.turn - 35) < 20 for view in found) >= COUNT - 2
 
 
@@ -89,6 +85,31 @@ def test_the_method_answers_on_the_view_and_says_what_it_is(world):
     spent = feedback.step(feedback.init(), one, 0)[0].costs[0]
     assert spent.nfe_backward == 20
     assert spent.nfe_forward == 20 + answer.costs[0].nfe_forward
+
+
+def test_the_notes_of_the_method_on_the_view_stay(world):
+    prior, samples = world
+    predictor = load_predictor("embedded:digits")
+    task = Classification(predictor.class_names, prior.class_names)
+    method = Canonical(predictor, prior, task, views=("light",), then="diffusion-classifier", then_preset="small")
+    answer, _ = method.step(method.init(), Inputs(samples[0].image[None], [samples[0].id]), 0)
+    assert {"margin", "stopped_after", "view_nats"} <= answer.notes[0].keys()
+
+
+def test_an_autoencoder_s_latents_are_refused(tmp_path):
+    prior = load_prior(str(hub_checkpoints.dit(tmp_path / "dit")))
+    predictor = load_predictor("embedded:digits")
+    with pytest.raises(UsageError, match="a prior of pixels"):
+        Canonical(predictor, prior, Classification(prior.class_names, prior.class_names))
+
+
+def test_what_is_scored_is_what_is_answered_on(world):
+    """A wide picture: light is judged on all channels of it, and a view that clips one of them is none."""
+    prior, _ = world
+    red = torch.zeros(1, 3, 16, 32)
+    red[:, 0, 4:12, 8:24] = 0.9  # grey 0.3 to the prior
+    view = canonical_view(prior, red, "red", Search(families=("light",), margin=0.0, z=0.0))
+    assert all(view.transformation.fits(red))
 
 
 def test_maps_are_brought_back():

@@ -176,7 +176,7 @@ def test_a_shortlist_costs_its_draws_and_is_all_that_is_asked(prior, inputs):
     latents, draws = drawn(prior, inputs)
     some = draws.at(torch.arange(4)[None].expand(12, -1))
     listed = slopes(prior, latents, prior.hypotheses(), some).argsort(dim=1, stable=True)[:, :3]
-    lanes = race(prior, latents, prior.hypotheses(), draws, Rule(), candidates=listed)
+    lanes = race(prior, latents, prior.hypotheses(), draws, Rule(), candidates=listed.tolist())
     for row, (chosen, lane) in enumerate(zip(listed.tolist(), lanes, strict=True)):
         assert answer.output[row].argmax().item() == lane.best in chosen
         assert (answer.costs[row].nfe_forward, answer.costs[row].nfe_backward) == (lane.asked + 4, 4)
@@ -223,8 +223,8 @@ def test_a_prior_that_hears_nothing_has_no_shortlist(prior, inputs):
         ({"strategy": "stratified"}, "strategy is one of van-der-corput, uniform"),
         ({"keep": (2, 1), "samples": (2, 8)}, "a race has no stages"),
         ({"stop": "", "shortlist": "gradient"}, "a shortlist is raced among"),
-        ({"shortlist": "gradient", "shortlist_size": 6}, "2 or more of 6 hypotheses, not 6"),
-        ({"shortlist": "gradient", "shortlist_size": 1}, "2 or more of 6 hypotheses, not 1"),
+        ({"shortlist": "gradient", "shortlist_size": 6}, "2 or more of 6 classes, not 6"),
+        ({"shortlist": "gradient", "shortlist_size": 1}, "2 or more of 6 classes, not 1"),
         ({"shortlist": "gradient", "shortlist_draws": 33}, "some of 32 draws, not 33"),
     ],
 )

@@ -21,6 +21,7 @@ from torch import Tensor
 from diffcern.errors import UsageError
 from diffcern.evidence import Evidence, evidence
 from diffcern.priors.base import Prior
+from diffcern.resizing import Images
 from diffcern.transformations import IDENTITY, Three, Transformation
 
 GAINS, FLOORS = (1.5, 2.2, 3.3), (0.0, 0.2, 0.4, 0.6)  # a floor is the brightness that becomes black
@@ -113,25 +114,40 @@ class View:
     evaluations: int
 
 
-def canonical_view(
-    prior: Prior, image: Tensor, id: str, search: Search, *, seed: int = 0, known: Transformation = IDENTITY
-) -> View:
-    """Of one image `[1, 3, h, w]` in [0, 1] at the prior's resolution. known: of the image before, in a stream; a
-    candidate beside the grids. Raises UsageError for a prior whose latents are no pixels: see `evidence.py`."""
-    if not prior.pixels and prior.latent_shape[-2:] != image.shape[-2:]:
+def check_pixels(prior: Prior) -> None:
+    """Raises UsageError for a prior whose latents are an autoencoder's, see `evidence.py`."""
+    if hasattr(prior, "autoencoder"):
         raise UsageError(
             "views are compared by a prior of pixels: an autoencoder's latents have no likelihood of images"
         )
-    quiet = noise_time(prior, prior.encode(image))
+
+
+def canonical_view(
+    prior: Prior,
+    image: Tensor,
+    id: str,
+    search: Search,
+    *,
+    looked_at: Callable[[Tensor], Images] = lambda image: image,
+    seed: int = 0,
+    known: Transformation = IDENTITY,
+) -> View:
+    """Of one image `[1, 3, H, W]` in [0, 1]. looked_at: the part of an image that is shown to the prior
+    (`Predictor.view`). known: of the image before, in a stream; a candidate beside the grids. Raises as
+    `check_pixels`."""
+    check_pixels(prior)
+    own = prior.latents(looked_at(image))
+    share = own.numel() / image.numel()  # of the image's numbers, each of which is stretched, that the prior counts
+    quiet = noise_time(prior, own)
     best, total, spent = IDENTITY, 0.0, 0
 
-    def weighed(candidates: Sequence[Transformation], draws: int, low: float) -> Evidence:
+    def weighed(candidates: Sequence[Transformation], draws: int, low: float, key: str = "") -> Evidence:
         nonlocal spent
         spent += len(candidates) * draws
-        latents = prior.encode(torch.cat([candidate.apply(image, "nearest") for candidate in candidates]))
+        seen = [prior.latents(looked_at(candidate.apply(image, "nearest"))) for candidate in candidates]
         how: dict[str, Any] = {"draws": draws, "low": low, "strategy": "van-der-corput", "seed": seed}
-        found = evidence(prior, latents, [id] * len(candidates), **how)
-        gains = torch.cat([candidate.log_det(image) for candidate in candidates]) * prior.latent_shape[0] / 3
+        found = evidence(prior, torch.cat(seen), [id + key] * len(candidates), **how)
+        gains = share * torch.cat([candidate.log_det(image) for candidate in candidates])
         return Evidence(found.per_draw + gains[:, None], found.timesteps)
 
     def best_of(candidates: Sequence[Transformation], low: float) -> Transformation:
@@ -148,7 +164,7 @@ def canonical_view(
             best = best_of([best, *family.around(best, 0.5**number)], low)
         if best == before:
             continue
-        both = weighed([best, before], CHECKED * search.draws, low)
+        both = weighed([best, before], CHECKED * search.draws, low, "/check")  # draws that it was not chosen by
         gain = Evidence(both.per_draw[:1], both.timesteps[:1]).over(Evidence(both.per_draw[1:], both.timesteps[1:]))
         if gain.nats.item() > search.margin + search.z * gain.standard_error.item():
             total += gain.nats.item()

@@ -170,7 +170,7 @@ def race(
     draws: Draws,
     rule: Rule,
     *,
-    candidates: Int[Tensor, "batch candidates"] | None = None,
+    candidates: Sequence[Sequence[int]] | None = None,
     owners: Sequence[int] | None = None,
     weighting: str = "eps",
     norm: str = "l2",
@@ -185,9 +185,8 @@ def race(
     check_draws_of(latents, draws)
     device, count = latents.device, draws.count
     said = list(range(len(hypotheses))) if owners is None else list(owners)
-    everyone = torch.arange(len(hypotheses)).expand(len(latents), -1)
-    chosen = everyone if candidates is None else candidates
-    lanes = [Lane(torch.full((len(said), count), torch.nan), row.tolist(), said) for row in chosen.cpu()]
+    chosen = [range(len(hypotheses))] * len(latents) if candidates is None else candidates
+    lanes = [Lane(torch.full((len(said), count), torch.nan), list(row), said) for row in chosen]
     order = rule.order(draws.timesteps.cpu(), prior.num_timesteps)
     while running := [(b, lane) for b, lane in enumerate(lanes) if lane.open]:
         asks = [(b, k, m) for b, lane in running for k in lane.alive for m in lane.next(rule)]

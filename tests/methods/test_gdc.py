@@ -1,16 +1,23 @@
 """Prototypes of what the prior makes: as a method, and as the shortlist of a race."""
 
+import hub_checkpoints
 import pytest
 import torch
 from torch import nn
 
+from diffcern.adapted import AdaptedModel
 from diffcern.alignment import Alignment
 from diffcern.data import encode_png
+from diffcern.draws import draw
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.methods import build_method, needs
+from diffcern.methods.diffusion_classifier import DiffusionClassifier
 from diffcern.methods.prototypes import Prototypes
+from diffcern.moving import networks_in
 from diffcern.predictors import Predictor
+from diffcern.priors import load_prior
 from diffcern.sampling import sample
+from diffcern.tasks import Classification
 from diffcern.types import Inputs
 
 FEW = {"per_class": 8, "steps": 5}
@@ -131,3 +138,39 @@ def test_a_shortlist_by_a_predictor_needs_one(prior, task):
             build_method("diffusion-classifier", None, prior, task, {**RACE, "shortlist": which})
     with pytest.raises(UsageError, match="what prototypes are of"):
         build_method("diffusion-classifier", None, prior, task, {**RACE, "shortlist": "gradient", "generated": "x"})
+
+
+def test_a_shortlist_is_of_classes_and_all_that_they_are_called(predictor, task, inputs, tmp_path):
+    """Five sentences of one class are one class."""
+    names = ("cat", "dog", "fox")
+    prior = load_prior(
+        str(hub_checkpoints.stable_diffusion(tmp_path / "sd")), labels=names, templates=["a {}", "one {}", "some {}"]
+    )
+    chosen = Classification(names, prior.class_names)
+    method = DiffusionClassifier(prior, chosen, **RACE | {"shortlist": "gradient", "shortlist_draws": 2, "draws": 4})
+    assert method.evaluations == 2 * 3 * 4 + 2
+    seen = Inputs(inputs.images[:2], inputs.ids[:2])
+    answer, _ = method.step(None, seen, 0)
+    latents = prior.latents(seen.images)
+    draws = draw("van-der-corput", 4, latents, seen.ids, seed=0, num_timesteps=prior.num_timesteps)
+    listed = method.ranking(seen, latents, draws)
+    assert listed.shape == (2, 3)
+    assert all(answer.output[i].argmax() in listed[i].topk(2).indices for i in range(2))
+    with pytest.raises(UsageError, match="2 or more of 3 classes, not 3"):
+        DiffusionClassifier(prior, chosen, **RACE | {"shortlist": "gradient", "shortlist_size": 3})
+
+
+@pytest.mark.parametrize("which", ["gradient", "predictor", "prototypes"])
+def test_a_shortlist_moves_with_its_method(predictor, prior, task, which):
+    method = build_method("diffusion-classifier", predictor, prior, task, {**RACE, "shortlist": which})
+    model = AdaptedModel(method).to("meta")
+    found = networks_in(model.method.ranking)
+    assert found
+    for module in found:
+        assert {tensor.device.type for tensor in (*module.parameters(), *module.buffers())} == {"meta"}
+
+
+def test_what_prototypes_were_of_is_part_of_what_a_run_remembers(predictor, prior, task, generated):
+    options = {**RACE, "shortlist": "prototypes", "generated": str(generated)}
+    method = build_method("diffusion-classifier", predictor, prior, task, options)
+    assert method.loaded == Prototypes(predictor, prior, task, generated=str(generated)).loaded != ""

@@ -1,10 +1,12 @@
 """Features of every kind of network."""
 
+import pytest
 import timm
 import torch
 import transformers
 from timm.models import save_for_hf
 
+from diffcern.errors import UsageError
 from diffcern.predictors import load_predictor
 from diffcern.predictors.encoder import Encoder, load_encoder
 
@@ -56,3 +58,18 @@ def test_of_clip_the_image_tower():
     pixels = clip.prepare(IMAGES)
     assert torch.allclose(load_encoder("embedded:scenes-clip")(IMAGES), clip.model.tower(pixels).pooler_output)
     assert torch.allclose(Encoder(clip)(IMAGES), clip.model.features(pixels))
+
+
+def test_a_width_that_is_not_the_number_of_features(tmp_path):
+    """A layer before the classifier of MobileNet v3 makes other features of those."""
+    model = loud(timm.create_model("mobilenetv3_small_050")).eval()
+    save_for_hf(model, str(tmp_path), model_config={"num_classes": 1000}, safe_serialization=True)
+    features = load_encoder(f"timm:local-dir:{tmp_path}")(IMAGES)
+    assert features.shape == (2, model.head_hidden_size)
+
+
+def test_a_name_of_torchvision_is_no_folder(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text("{damaged")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="torchvision"):
+        load_encoder("torchvision:no_such_model/WEIGHTS")

@@ -12,7 +12,7 @@ from diffcern.methods.diffusion_tta import DiffusionTTA
 from diffcern.predictors import load_predictor
 from diffcern.priors import load_prior
 from diffcern.priors.blocks import blocks_of, compile_regions, cut_backward
-from diffcern.tasks import Classification
+from diffcern.tasks import TASKS, Classification
 from diffcern.types import Condition, Inputs
 
 IDS = ["a", "b"]
@@ -36,6 +36,8 @@ def test_a_cut_changes_no_loss_and_little_of_the_gradient():
     assert (cosine[0] > 0.7).all()
     assert (cosine[0] > cosine[1]).all()
     assert torch.equal(gradients(prior, 0.0)[1], whole[1])  # the prior itself was not changed
+    assert torch.equal(gradients(prior, 0.01)[1], quarter[1])  # one block at least
+    assert gradients(prior, 0.99)[1].any()  # and never all
 
 
 def test_blocks_of_every_kind(tmp_path):
@@ -81,6 +83,9 @@ def test_feedback_with_a_cut(inputs, prior):
         DiffusionTTA(predictor, shipped, task, **{**options, "adapt_prior": True}, cut=0.25)
     with pytest.raises(UsageError, match="from 0 to below 1, not 1"):
         DiffusionTTA(predictor, shipped, task, **options, cut=1.0)
+    segmenting = load_predictor("embedded:scenes-segmentation"), load_prior("embedded:scenes-segmentation")
+    with pytest.raises(UsageError, match="maps enter a prior before its first block"):
+        DiffusionTTA(*segmenting, TASKS["segmentation"].joining(*segmenting), **options, cut=0.25)
     with pytest.raises(UsageError, match="no blocks to cut"):
         DiffusionTTA(predictor, prior, Classification(prior.class_names, prior.class_names), **options, cut=0.5)
 

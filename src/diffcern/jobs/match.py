@@ -107,7 +107,8 @@ class Match(OnModels, RowsJob):
                 raise UsageError(f"{self.prior} does not read captions: matching needs a text-to-image prior")
             options = {name: getattr(self, name) for name in ("draws", "strategy", "weighting", "norm", "view", "seed")}
             settings |= {**asked, **options, "fingerprints": models.fingerprints()}
-            settings |= {"stop": self.stop, "z": self.z, "start": self.start, "first": self.first} if rule else {}
+            settings |= {"stop": self.stop, "z": self.z, "start": self.start} if rule else {}
+            settings |= {"first": self.first} if rule and rule.first != (0.0, 1.0) else {}  # which races once lacked
             settings |= {"shortlist": asdict(shortlist)} if shortlist else {}
             how: dict[str, Any] = {"rows": self.rows, "rule": rule, "shortlist": shortlist}
             matched = partial(match_rows, data, models.prior, **options, **how)

@@ -14,8 +14,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from diffcern.canonical import FAMILIES, Search, canonical_view
-from diffcern.errors import UsageError
+from diffcern.canonical import FAMILIES, Search, canonical_view, check_pixels
 from diffcern.kinds import KINDS
 from diffcern.methods.base import Count, Method, State, frozen_view
 from diffcern.methods.source import Source
@@ -65,10 +64,7 @@ class Canonical(Method):
     ) -> None:
         self.search = Search(tuple(views), draws, low, margin, z, rounds)
         self.predictor, self.prior, self.task = frozen_view(predictor), frozen_view(prior), task
-        if prior.latent_shape[0] not in (1, 3):
-            raise UsageError(
-                "canonical views need a prior of pixels: an autoencoder's latents have no likelihood of images"
-            )
+        check_pixels(prior)
         self.then = _method(then, then_preset, predictor, prior, task)
         self.evaluations = self.search.evaluations + self.then.evaluations
 
@@ -81,14 +77,14 @@ class Canonical(Method):
             one = inputs.at([number])
             image = one.images[0][None]
             with torch.no_grad():
-                shown = self.prior.decode(self.prior.latents(self.predictor.view(image)))
-                view = canonical_view(self.prior, shown, one.ids[0], self.search, seed=seed, known=state.known)
+                how: dict[str, Any] = {"looked_at": self.predictor.view, "seed": seed, "known": state.known}
+                view = canonical_view(self.prior, image, one.ids[0], self.search, **how)
             chosen = view.transformation
             seen = chosen.apply(image).clamp(0, 1) if chosen != IDENTITY else image
             answer, after = self.then.step(state.then, Inputs(seen, one.ids), seed)
             state = CanonicalState(chosen, after)
             costs = [Cost(view.evaluations) + cost for cost in answer.costs]
-            notes = [{"view_nats": view.nats, **_numbers(chosen)}]
+            notes = [{**(answer.notes[0] if answer.notes else {}), "view_nats": view.nats, **_numbers(chosen)}]
             answers.append(Prediction(self._back(chosen, answer.output), costs, answer.trace or [[]], notes))
         return concatenate(answers), state
 

@@ -157,6 +157,10 @@ class DiffusionTTA(Method):
         network = with_batch_statistics(predictor, source_count) if batch_statistics else predictor
         self.predictor = adaptable_copy(network, parameters)
         self.prior = frozen_view(prior)
+        if cut and task.kind.dense:
+            raise UsageError(
+                "maps enter a prior before its first block, and cut would end their gradient: leave it at 0"
+            )
         if cut and adapt_prior:
             raise UsageError("cut leaves weights of the prior without a gradient: set adapt_prior=false, or cut=0")
         cut_backward(getattr(self.prior, "denoiser", self.prior), cut)
@@ -172,6 +176,7 @@ class DiffusionTTA(Method):
         self.gate, self.rows = gate, rows
         self.clean_error = None if familiar is None else threshold(prior, familiar)
         self.extra = DRAWS if familiar is not None and (draws < DRAWS or self.span != (0.0, 1.0)) else 0
+        self.loaded = f"familiar by {DRAWS} draws of its own" if self.extra else ""  # for runs from before it had them
         self.evaluations = self.extra + steps * draws  # of an image, at most
 
     def init(self) -> TTAState:

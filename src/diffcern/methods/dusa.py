@@ -89,14 +89,17 @@ class Dusa(Method):
             raise UsageError(f"top_k + random_k must fit the {len(task.class_names)} classes, top_k at least 1")
         self.predictor, self.prior, self.task = adaptable_copy(predictor, parameters), frozen_view(prior), task
         self.timestep, self.top_k, self.random_k, self.others = timestep, top_k, random_k, others
-        self.rule, self.draws = Rule(z) if stop else None, draws if stop else 0
-        if self.rule:
-            self.rule.check("uniform", draws)
-        self.scale, self.evaluations = scale, (1 + self.draws) * (top_k + random_k)
+        self.scale = scale
         self.optimizer = Optimizer(optimizer, learning_rate, momentum)
         self.parameters, self.rows = parameters, rows
         rate = learning_rate if prior_learning_rate is None else prior_learning_rate
         moves = adapt_prior and bool(denoiser_weights(prior))
+        self.rule, self.draws = Rule(z) if stop else None, draws if stop else 0
+        if self.rule:
+            self.rule.check("uniform", draws)
+            if moves:
+                raise UsageError("a race asks the prior as it was given, and adapt_prior moves it: set one of them off")
+        self.evaluations = (1 + self.draws) * (top_k + random_k)
         self.prior_optimizer = Optimizer(optimizer, rate, momentum) if moves else None
         if moves and prior.dtype.itemsize < 4:
             raise UsageError(
@@ -163,7 +166,7 @@ class Dusa(Method):
         for some in torch.arange(len(inputs)).split(side_by_side(latents, self.draws)):
             draws = self._draws(self.draws, latents[some], inputs.at(some.tolist()).ids, seed, update=1)
             shown = latents[some], hypotheses, draws, self.rule
-            lanes += race(self.prior, *shown, candidates=chosen[some], rows=self.rows)
+            lanes += race(self.prior, *shown, candidates=chosen[some].tolist(), rows=self.rows)
         left = [[k in lane.alive for k in row] for row, lane in zip(chosen.tolist(), lanes, strict=True)]
         return torch.tensor(left, device=chosen.device), [lane.asked for lane in lanes]
 

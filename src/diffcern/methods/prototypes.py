@@ -26,16 +26,16 @@ from diffcern.predictors.encoder import Encoder, load_encoder
 from diffcern.priors import Prior
 from diffcern.prototypes import FEWEST, Covariance
 from diffcern.prototypes import Prototypes as Gaussians
+from diffcern.resizing import Images
 from diffcern.sampling import sample
 from diffcern.tasks import Classification
 from diffcern.types import Cost, Inputs, Prediction
 
-SAMPLES = ("per_class", "steps", "solver", "guidance_scale")  # options of what is sampled, where no folder is given
-
 
 class Prototypes(Method):
     """per_class images of each class, sampled from the prior in `steps` steps of `solver` when the method is built; or,
-    with generated, those in the folder of `diffcern align`, which are not made again. What is sampled takes
+    with generated, those in the folder of `diffcern align`, which are not made again (then how they are sampled is of
+    no effect). What is sampled takes
     classes x per_class x steps evaluations, once.
 
     encoder: "" is the predictor itself (what its last linear layer is given), else the name of any predictor or
@@ -92,7 +92,15 @@ class Prototypes(Method):
         seen = self.predictor.view(inputs.images)
         if self.prior.pixels:
             seen = self.prior.decode(self.prior.latents(seen))
-        return self.gaussians.log_likelihood(self.encoder(seen))
+        return self.gaussians.log_likelihood(self._features(seen))
+
+    def _features(self, images: Images) -> Tensor:
+        """Of pictures of what is looked at: the encoder cuts nothing more off."""
+        of_view = self.encoder.predictor.of_view
+        whole = images if isinstance(images, Tensor) else None
+        if whole is not None:
+            return self.encoder(of_view(whole))
+        return torch.cat([self.encoder(of_view(image[None])) for image in images])
 
     @torch.no_grad()
     def _sampled(
@@ -108,7 +116,7 @@ class Prototypes(Method):
             condition = hypotheses[classes[part].to(device)]
             how: dict[str, Any] = {"steps": steps, "solver": solver, "guidance_scale": guidance_scale}
             latents = sample(self.prior, chosen, condition, **how, rows=self.rows)
-            pieces.append(self.encoder(self.prior.decode(latents)))
+            pieces.append(self._features(self.prior.decode(latents)))
         return torch.cat(pieces), classes.to(device)
 
     @torch.no_grad()
@@ -127,7 +135,7 @@ class Prototypes(Method):
         for index in range(len(images)):
             image = images[index]
             if (name := alignment.classes[image.target]) in names:
-                pieces.append(self.encoder(image.image[None].to(self.prior.device)))
+                pieces.append(self._features(image.image[None].to(self.prior.device)))
                 classes.append(names.index(name))
         if not pieces:
             raise DiffcernError(f"{folder / GENERATED} holds no image of these classes")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
@@ -56,7 +54,9 @@ def load_encoder(name: str) -> Encoder:
     family, _, rest = name.partition(":")
     if family == "timm":
         return Encoder(timm_predictor(rest, backbone=True), backbone=True)
-    folder = Path() if family == "torchvision" else folder_of(name)
+    if family == "torchvision":
+        return Encoder(load_predictor(name))
+    folder = folder_of(name)
     config = read_json(folder / "config.json", finite=False) if (folder / "config.json").is_file() else {}
     if not isinstance(config, dict) or "model_type" not in config:
         return Encoder(load_predictor(name))

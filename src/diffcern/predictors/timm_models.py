@@ -121,7 +121,7 @@ def _wrap(model: Any, name: str, backbone: bool) -> Predictor:
             "diffcern.Predictor"
         )
     with reading(Path(name), "Its config.json is damaged"):
-        labels = numbered(model.num_features) if backbone else _labels(model, name)
+        labels = numbered(_width(model, (height, width))) if backbone else _labels(model, name)
     predictor = Predictor(
         model,
         labels.names,
@@ -134,6 +134,12 @@ def _wrap(model: Any, name: str, backbone: bool) -> Predictor:
         class_ids=labels.ids,
     )
     return without_background(predictor)
+
+
+@torch.no_grad()
+def _width(model: Any, shape: tuple[int, int]) -> int:
+    """How many features a model without its classifier answers with: num_features, or those of a layer before it."""
+    return int(model.eval()(torch.zeros(1, 3, *shape)).shape[1])
 
 
 def _labels(model: Any, name: str) -> Labels:

@@ -34,7 +34,8 @@ def compile_regions(denoiser: nn.Module) -> None:
 
 
 def cut_backward(denoiser: nn.Module, share: float) -> None:
-    """No gradient by the condition through the first `share` of the blocks, in place: they run without a graph.
+    """No gradient by the condition through the first `share` of the blocks (one at least, never all), in place: they
+    run without a graph.
 
     What the condition does there is left out of the gradient. Raises UsageError for a share outside of [0, 1), and for
     a network without blocks.
@@ -44,5 +45,6 @@ def cut_backward(denoiser: nn.Module, share: float) -> None:
     blocks = blocks_of(denoiser)
     if share and not blocks:
         raise UsageError("this prior's network has no blocks to cut: leave cut at 0")
-    for block in blocks[: round(share * len(blocks))]:
+    count = min(len(blocks) - 1, max(1, round(share * len(blocks)))) if share else 0
+    for block in blocks[:count]:
         block.forward = torch.no_grad()(block.forward)
