@@ -122,6 +122,8 @@ def test_maps_are_brought_back():
     turned = Transformation(turn=20.0)._placed(straight, view._matrix(straight.shape[-2:]))
     assert (turned.argmax(1)[inner] == straight.argmax(1)[inner]).float().mean() < 0.9
     assert (method._back(view, turned).argmax(1)[inner] == straight.argmax(1)[inner]).float().mean() > 0.95
+    with pytest.raises(UsageError, match="not for segmentation; these are: source, diffusion-tta, diffpure, dda"):
+        Canonical(predictor, prior, method.task, then="diffusion-classifier")
     answer, _ = method.step(method.init(), Inputs(image, ["scene"]), 0)
     assert answer.output.shape == predictor(image).shape
 

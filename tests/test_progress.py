@@ -104,7 +104,7 @@ def test_commands_show_it(cli, tmp_path, monkeypatch):
     monkeypatch.setattr(Counter, "__init__", remember)
     models = ["--predictor", "embedded:digits", "--prior", "embedded:digits"]
     assert cli("adapt", tmp_path / "7.png", *models, "--out", tmp_path / "a.csv")[0] == 0
-    assert (counters[-1].expected, counters[-1].evaluations, counters[-1].images) == (80, 80, 1)
+    assert (counters[-1].expected, counters[-1].evaluations, counters[-1].images) == (20, 20, 1)
     assert cli("classify", tmp_path / "7.png", "--prior", "embedded:digits")[0] == 0
     assert counters[-1].expected == 640  # at most: a race ends earlier
     assert 30 <= counters[-1].evaluations < 640

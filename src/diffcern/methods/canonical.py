@@ -7,6 +7,7 @@ FOCAL (arXiv 2507.10375) without the Jacobian's term prefers the flattest pictur
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -15,8 +16,12 @@ import torch
 from torch import Tensor
 
 from diffcern.canonical import FAMILIES, Search, canonical_view, check_pixels
+from diffcern.errors import UsageError
 from diffcern.kinds import KINDS
 from diffcern.methods.base import Count, Method, State, frozen_view
+from diffcern.methods.diffusion_classifier import DiffusionClassifier
+from diffcern.methods.diffusion_tta import DiffusionTTA
+from diffcern.methods.purification import DDA, DiffPure
 from diffcern.methods.source import Source
 from diffcern.predictors import Predictor
 from diffcern.priors import Prior
@@ -25,6 +30,13 @@ from diffcern.transformations import IDENTITY, Transformation
 from diffcern.types import Cost, Inputs, Prediction, concatenate
 
 Then = Literal["source", "diffusion-tta", "diffusion-classifier", "diffpure", "dda"]
+THEN: dict[str, type[Method]] = {
+    "source": Source,
+    "diffusion-tta": DiffusionTTA,
+    "diffusion-classifier": DiffusionClassifier,
+    "diffpure": DiffPure,
+    "dda": DDA,
+}
 
 
 @dataclass(frozen=True)
@@ -96,12 +108,14 @@ class Canonical(Method):
 
 
 def _method(name: Then, preset: str, predictor: Predictor, prior: Prior, task: Task) -> Method:
-    from diffcern.methods import build_method  # which knows this method too
-    from diffcern.methods.presets import preset_options
-
-    if name == "source":
-        return Source(predictor)
-    return build_method(name, predictor, prior, task, preset_options(name, preset, task.name))
+    """Raises UsageError for a method that is not for the task."""
+    cls = THEN[name]
+    if task.name not in cls.tasks:
+        able = ", ".join(known for known, other in THEN.items() if task.name in other.tasks)
+        raise UsageError(f"then = {name} is not for {task.name}; these are: {able}")
+    options = {**cls.small, **cls.small_for.get(task.name, {})} if preset == "small" else {}
+    models = {"predictor": predictor, "prior": prior, "task": task}
+    return cls(**{model: models[model] for model in inspect.signature(cls).parameters if model in models}, **options)
 
 
 def _numbers(view: Transformation) -> dict[str, float]:
