@@ -17,9 +17,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from wording import share
 
 from diffcern.data import encode_png, load_pairs
-from diffcern.metrics import wilson
 
 
 def main() -> None:
@@ -53,11 +53,6 @@ def compare(files: list[Path]) -> None:
 
 def right(rows: dict[str, Any]) -> int:
     return sum(row["text"] for row in rows.values())
-
-
-def share(count: int, total: int) -> str:
-    low, high = wilson(count, total)
-    return f"{100 * count / total:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from wording import share
 
 from diffcern.data import load_dataset, subset
 from diffcern.data.shifts import shift
@@ -30,7 +31,6 @@ from diffcern.likelihood import condition_gradient
 from diffcern.methods.base import Optimizer, Weights, call, descend
 from diffcern.methods.diffusion_tta import SMALL
 from diffcern.methods.parameters import adaptable_copy, choose_parameters
-from diffcern.metrics import wilson
 from diffcern.predictors import load_predictor
 from diffcern.priors import load_prior
 from diffcern.tasks import Classification
@@ -158,9 +158,7 @@ def main() -> None:
             answers = [(world.answer(image, id, row), target) for image, id, target in world.images]
             right = sum(found == target for (found, _), target in answers)
             cost = 3 * sum(spent for (_, spent), _ in answers) / total
-            low, high = wilson(right, total)
-            told = f"{100 * right / total:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-            print(f"{row!s:32}{cost:12.1f}{told:>22}", flush=True)
+            print(f"{row!s:32}{cost:12.1f}{share(right, total):>22}", flush=True)
             kind = "falling" if row.falling else "stands out" if row.z else f"t from {row.low:g}"
             axes.plot(cost, 100 * right / total, MARKS[kind], label=kind if kind not in named else None)
             named.add(kind)

@@ -21,6 +21,7 @@ import torch
 from matplotlib.figure import Figure
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from wording import share_of
 
 from diffcern.data import load_dataset, subset
 from diffcern.data.shifts import shift
@@ -29,7 +30,6 @@ from diffcern.likelihood import score
 from diffcern.methods import build_method
 from diffcern.methods.diffusion_classifier import DiffusionClassifier
 from diffcern.methods.presets import preset_options
-from diffcern.metrics import wilson
 from diffcern.predictors import load_predictor
 from diffcern.priors import load_prior
 from diffcern.tasks import Classification
@@ -158,17 +158,11 @@ def main() -> None:
         for row, make in rows(world).items():
             made = make()
             found.setdefault(row, {})[classes] = made
-            same, right = share(made.answers == found[ALL][classes].answers), share(made.answers == world.targets)
-            listed = "" if made.listed is None else share(made.listed)
+            same, right = share_of(made.answers == found[ALL][classes].answers), share_of(made.answers == world.targets)
+            listed = "" if made.listed is None else share_of(made.listed)
             print(f"{row:24}{made.cost:12,.1f}{same:>22}{right:>22}{listed:>22}", flush=True)
     if options.figure:
         draw_costs(found, options.figure)
-
-
-def share(hits: Tensor) -> str:
-    """In per cent, with Wilson's 95 % interval."""
-    low, high = wilson(int(hits.sum()), len(hits))
-    return f"{100 * hits.float().mean():.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def draw_costs(found: dict[str, dict[int, Row]], file: Path) -> None:

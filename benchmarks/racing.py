@@ -13,11 +13,11 @@ import time
 from typing import Any
 
 import torch
+from wording import share_of
 
 from diffcern.data import load_dataset, subset
 from diffcern.data.shifts import shift
 from diffcern.methods.diffusion_classifier import DiffusionClassifier
-from diffcern.metrics import wilson
 from diffcern.priors import load_prior
 from diffcern.tasks import Classification
 from diffcern.types import Inputs
@@ -82,7 +82,7 @@ def main() -> None:
         found = torch.cat([answer.output.argmax(-1) for answer in answers])
         reference = reference or (found, seconds)
         costs = [cost.nfe_forward + 2 * cost.nfe_backward for answer in answers for cost in answer.costs]
-        same, right = share(found == reference[0]), share(found == targets)
+        same, right = share_of(found == reference[0]), share_of(found == targets)
         mean = sum(costs) / len(costs)
         print(f"{name:36}{mean:12.1f}{same:>22}{right:>22}{seconds:9.1f}{reference[1] / seconds:7.1f}", flush=True)
 
@@ -91,12 +91,6 @@ def inputs_of(data: Any, name: str, severity: int) -> Inputs:
     samples = [data[i] for i in range(len(data))]
     images = [shift(s.image, name, 0 if name == "clean" else severity, 0, s.id) for s in samples]
     return Inputs(torch.stack(images), [s.id for s in samples])
-
-
-def share(hits: torch.Tensor) -> str:
-    """In per cent, with Wilson's 95 % interval."""
-    low, high = wilson(int(hits.sum()), len(hits))
-    return f"{100 * hits.float().mean():.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 if __name__ == "__main__":

@@ -34,11 +34,12 @@ CHECKED = 4  # times the draws, before an image is not left alone
 @dataclass(frozen=True)
 class Family:
     """Candidates that are alike. grid: coarse ones over the best so far, around: its neighbours at a step of 1, 1/2 ...
-    low: times below are not looked at. A turned picture of pixels has steps in it that no photo has: turns are compared
-    where noise covers these."""
+    like: the best so far with what the family did to another image. low: times below are not looked at. A turned
+    picture of pixels has steps in it that no photo has: turns are compared where noise covers these."""
 
     grid: Callable[[Transformation], list[Transformation]]
     around: Callable[[Transformation, float], list[Transformation]]
+    like: Callable[[Transformation, Transformation], Transformation]
     low: float
 
 
@@ -59,10 +60,13 @@ def _each(values: Three, factor: float, move: float = 0.0) -> Three:
 
 
 FAMILIES = {
-    "light": Family(_lights, _lights_around, 0.1),
+    "light": Family(
+        _lights, _lights_around, lambda best, other: replace(best, gain=other.gain, offset=other.offset), 0.1
+    ),
     "turn": Family(
         lambda best: [replace(best, turn=angle) for angle in TURNS],
         lambda best, step: [replace(best, turn=best.turn + move) for move in (8 * step, -8 * step)],
+        lambda best, other: replace(best, turn=other.turn),
         0.3,
     ),
 }
@@ -159,13 +163,13 @@ def canonical_view(
 
     for family in (FAMILIES[name] for name in search.families):
         low, before = max(search.low, family.low, quiet), best
-        best = best_of([before, _as_known(before, known, family), *family.grid(before)], low)
+        best = best_of([before, family.like(before, known), *family.grid(before)], low)
         for number in range(search.rounds):
             best = best_of([best, *family.around(best, 0.5**number)], low)
         if best == before:
             continue
         both = weighed([best, before], CHECKED * search.draws, low, "/check")  # draws that it was not chosen by
-        gain = Evidence(both.per_draw[:1], both.timesteps[:1]).over(Evidence(both.per_draw[1:], both.timesteps[1:]))
+        gain = both[:1].over(both[1:])
         if gain.nats.item() > search.margin + search.z * gain.standard_error.item():
             total += gain.nats.item()
         else:
@@ -184,13 +188,6 @@ def noise_time(prior: Prior, latent: Tensor) -> float:
     sigma = detail.abs().median().item() / 0.6745
     softer = prior.sigmas / prior.alphas.clamp(min=1e-6) < sigma
     return min(0.8, softer.double().mean().item())
-
-
-def _as_known(best: Transformation, known: Transformation, family: Family) -> Transformation:
-    """What the family would do as it did to the image before."""
-    if family is FAMILIES["light"]:
-        return replace(best, gain=known.gain, offset=known.offset)
-    return replace(best, turn=known.turn)
 
 
 def _kept(count: int) -> int:

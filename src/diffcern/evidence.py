@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float64, Int
 from torch import Tensor
 
-from diffcern.draws import Draws, check_draws, draw
+from diffcern.draws import Draws, draw
 from diffcern.errors import UsageError
 from diffcern.likelihood import score
 from diffcern.priors.base import Prior, check_rows
@@ -51,6 +51,10 @@ class Evidence:
         steps = self.per_draw.gather(1, self.timesteps.argsort(dim=1, stable=True)).diff(dim=1)
         count = self.per_draw.shape[1]
         return (steps.square().sum(1) / (2 * (count - 1) * count)).sqrt()
+
+    def __getitem__(self, rows: slice) -> Evidence:
+        """Of these latents."""
+        return Evidence(self.per_draw[rows], self.timesteps[rows])
 
     def over(self, other: Evidence) -> Evidence:
         """By how much more likely, draw by draw: both of the same ids, seed and low."""
@@ -80,7 +84,6 @@ def evidence(
         raise UsageError(f"low is a part of the times, from 0 to below 1, with two timesteps above it, not {low}")
     if draws < 2:
         raise UsageError(f"evidence is of two draws or more, not {draws}: one has no standard error")
-    check_draws(strategy, draws, (0.0, 1.0), latents[0].numel())
     told = Condition() if condition is None else condition
     check_rows(told, len(latents))
     first, size = int(low * prior.num_timesteps), latents[0].numel()

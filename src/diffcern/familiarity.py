@@ -31,7 +31,7 @@ def strangeness(prior: Prior, losses: Tensor, draws: Draws, weighting: str) -> T
 
 
 def asked_strangeness(
-    prior: Prior, latents: Latents, condition: Condition, ids: Sequence[str], seed: int, rows: int
+    prior: Prior, latents: Latents, condition: Condition, ids: Sequence[str], seed: int = 0, rows: int = 256
 ) -> Tensor:
     """e of each image under its row of the condition, `[B]`, from `DRAWS` evaluations each, without gradient."""
     draws = draw("stratified", DRAWS, latents, ids, seed=seed, num_timesteps=prior.num_timesteps)
@@ -46,10 +46,8 @@ def clean_errors(prior: Prior, images: Tensor, condition: Condition) -> Tensor:
     """
     latents = prior.encode(images.to(prior.device))
     ids = [str(number) for number in range(len(images))]
-    draws = draw("stratified", DRAWS, latents, ids, seed=0, num_timesteps=prior.num_timesteps)
-    own = torch.arange(len(images), device=prior.device)[:, None]
-    errors = score(prior, latents, condition, draws, candidates=own, weighting="min-snr").errors
-    return errors.mean((1, 2)).cpu().quantile(torch.linspace(0, 1, 101))
+    errors = asked_strangeness(prior, latents, condition, ids)
+    return errors.cpu().quantile(torch.linspace(0, 1, 101))
 
 
 def threshold(prior: Prior, share: float) -> float:

@@ -56,7 +56,7 @@ def parsed_names(value: Any) -> Any:
 
 
 def parsed_numbers(value: Any) -> Any:
-    """ "0.4,1" as it is typed, split; what are no numbers is said by whoever validates them."""
+    """Numbers as they are typed, 0.4,1: split; whoever validates them says which are none."""
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 

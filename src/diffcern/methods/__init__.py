@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from diffcern.errors import DiffcernError, UsageError, unknown
+from diffcern.errors import UsageError, unknown
 from diffcern.methods.base import Method
 from diffcern.methods.batch_norm import BatchNormAdapt
+from diffcern.methods.building import build, needed
 from diffcern.methods.canonical import Canonical
 from diffcern.methods.diffusion_classifier import DiffusionClassifier
 from diffcern.methods.diffusion_tta import DiffusionTTA
@@ -69,8 +69,7 @@ def _completed(found: type) -> type[Method]:
 
 def needs(name: str, model: str) -> bool:
     """Whether the method cannot be built without that model: "predictor", "prior" or "task"."""
-    parameter = inspect.signature(method_class(name)).parameters.get(model)
-    return parameter is not None and parameter.default is parameter.empty
+    return needed(method_class(name), model)
 
 
 def reads_batch(name: str, options: Mapping[str, Any]) -> bool:
@@ -92,16 +91,4 @@ def build_method(
 ) -> Method:
     """A method over the models it needs. Raises UsageError for unknown names or options, DiffcernError for a
     model that is missing, and for a prior that cannot be told what the method wants to tell it."""
-    cls = method_class(name)
-    models = {"predictor": predictor, "prior": prior, "task": task}
-    for model, value in models.items():
-        if value is None and needs(name, model):
-            raise DiffcernError(f"{name} needs a {model}: give one")
-    takes = inspect.signature(cls).parameters
-    taken = {model: value for model, value in models.items() if model in takes and value is not None}
-    if task is not None and task.name not in cls.tasks:
-        able = ", ".join(known for known, other in METHODS.items() if task.name in other.tasks)
-        raise UsageError(f"{name} is not for {task.name}; these are: {able}")
-    if {"prior", "task"} <= taken.keys() and prior is not None and task is not None:
-        task.check(prior)
-    return cls(**taken, **checked_options(name, options))
+    return build(method_class(name), name, METHODS, predictor, prior, task, options)

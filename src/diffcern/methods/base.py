@@ -60,6 +60,11 @@ class Method(ABC):
         """Whether it needs a batch under these options, as far as they tell (its predictor may have no statistics)."""
         return cls.needs_batch
 
+    @classmethod
+    def small_options(cls, task: str) -> dict[str, Any]:
+        """Those of the preset `small` for a task."""
+        return {**cls.small, **cls.small_for.get(task, {})}
+
     @property
     def answers_alone(self) -> bool:
         """Whether a batch of one image has an answer."""

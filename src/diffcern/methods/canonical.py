@@ -7,7 +7,6 @@ FOCAL (arXiv 2507.10375) without the Jacobian's term prefers the flattest pictur
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -16,9 +15,9 @@ import torch
 from torch import Tensor
 
 from diffcern.canonical import FAMILIES, Search, canonical_view, check_pixels
-from diffcern.errors import UsageError
 from diffcern.kinds import KINDS
 from diffcern.methods.base import Count, Method, State, frozen_view
+from diffcern.methods.building import build
 from diffcern.methods.diffusion_classifier import DiffusionClassifier
 from diffcern.methods.diffusion_tta import DiffusionTTA
 from diffcern.methods.purification import DDA, DiffPure
@@ -77,7 +76,9 @@ class Canonical(Method):
         self.search = Search(tuple(views), draws, low, margin, z, rounds)
         self.predictor, self.prior, self.task = frozen_view(predictor), frozen_view(prior), task
         check_pixels(prior)
-        self.then = _method(then, then_preset, predictor, prior, task)
+        inner = THEN[then]
+        options = inner.small_options(task.name) if then_preset == "small" else {}
+        self.then = build(inner, f"then = {then}", THEN, predictor, prior, task, options)
         self.evaluations = self.search.evaluations + self.then.evaluations
 
     def init(self) -> CanonicalState:
@@ -105,17 +106,6 @@ class Canonical(Method):
         if not self.task.kind.dense or not view.moves:
             return output
         return view.back(output) if self.task.kind.classes else view.back(output[:, None])[:, 0]
-
-
-def _method(name: Then, preset: str, predictor: Predictor, prior: Prior, task: Task) -> Method:
-    """Raises UsageError for a method that is not for the task."""
-    cls = THEN[name]
-    if task.name not in cls.tasks:
-        able = ", ".join(known for known, other in THEN.items() if task.name in other.tasks)
-        raise UsageError(f"then = {name} is not for {task.name}; these are: {able}")
-    options = {**cls.small, **cls.small_for.get(task.name, {})} if preset == "small" else {}
-    models = {"predictor": predictor, "prior": prior, "task": task}
-    return cls(**{model: models[model] for model in inspect.signature(cls).parameters if model in models}, **options)
 
 
 def _numbers(view: Transformation) -> dict[str, float]:

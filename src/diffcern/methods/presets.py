@@ -28,4 +28,4 @@ def preset_options(method: str, preset: str, task: str = "classification") -> di
         cls = method_class(method)
     except UsageError:  # said where the method is built
         return {}
-    return {**cls.small, **cls.small_for.get(task, {})}
+    return cls.small_options(task)

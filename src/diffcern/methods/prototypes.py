@@ -35,8 +35,7 @@ from diffcern.types import Cost, Inputs, Prediction
 class Prototypes(Method):
     """per_class images of each class, sampled from the prior in `steps` steps of `solver` when the method is built; or,
     with generated, those in the folder of `diffcern align`, which are not made again (then how they are sampled is of
-    no effect). What is sampled takes
-    classes x per_class x steps evaluations, once.
+    no effect). What is sampled takes classes x per_class x steps evaluations, once.
 
     encoder: "" is the predictor itself (what its last linear layer is given), else the name of any predictor or
     backbone ("timm:vit_small_patch14_dinov2.lvd142m", "hf:facebook/dinov2-small"). covariance: "shared" by all classes
@@ -96,11 +95,9 @@ class Prototypes(Method):
 
     def _features(self, images: Images) -> Tensor:
         """Of pictures of what is looked at: the encoder cuts nothing more off."""
-        of_view = self.encoder.predictor.of_view
-        whole = images if isinstance(images, Tensor) else None
-        if whole is not None:
-            return self.encoder(of_view(whole))
-        return torch.cat([self.encoder(of_view(image[None])) for image in images])
+        if isinstance(images, Tensor):
+            return self.encoder(self.encoder.predictor.of_view(images))
+        return torch.cat([self._features(image[None]) for image in images])
 
     @torch.no_grad()
     def _sampled(

@@ -12,7 +12,7 @@ from diffcern.predictors.base import Predictor
 from diffcern.predictors.clip import ZeroShot
 from diffcern.predictors.hub import folder_of
 from diffcern.predictors.timm_models import timm_predictor
-from diffcern.predictors.transformers_models import TASK_OF_CLASS, transformers_backbone
+from diffcern.predictors.transformers_models import task_of_classes, transformers_backbone
 from diffcern.resizing import Images
 from diffcern.texts import read_json
 
@@ -58,8 +58,7 @@ def load_encoder(name: str) -> Encoder:
         return Encoder(load_predictor(name))
     folder = folder_of(name)
     config = read_json(folder / "config.json", finite=False) if (folder / "config.json").is_file() else {}
-    if not isinstance(config, dict) or "model_type" not in config:
-        return Encoder(load_predictor(name))
-    if any(suffix in str(config.get("architectures")) for suffix in TASK_OF_CLASS.values()):
+    ours = not isinstance(config, dict) or "model_type" not in config  # or timm's, or damaged
+    if ours or task_of_classes(config.get("architectures") or []):
         return Encoder(load_predictor(name))
     return Encoder(transformers_backbone(folder, name), backbone=True)

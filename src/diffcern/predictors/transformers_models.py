@@ -3,7 +3,7 @@ CLIP and SigLIP for labels of your own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -174,9 +174,8 @@ def _check_size(predictor: Predictor, config: Any, name: str) -> None:
 def _task(config: Any, name: str) -> TaskName | None:
     """None for an open vocabulary. Raises DiffcernError for a model that is no predictor."""
     architectures = config.architectures or []
-    for task, suffix in TASK_OF_CLASS.items():
-        if any(suffix in architecture for architecture in architectures):
-            return task
+    if task := task_of_classes(architectures):
+        return task
     if config.model_type in OPEN_VOCABULARY:
         return None
     if config.model_type == "siglip2":
@@ -188,6 +187,12 @@ def _task(config: Any, name: str) -> TaskName | None:
         f"{name} is a {' or '.join(architectures) or config.model_type}; predictors are image classification, semantic "
         "segmentation and depth estimation models, CLIP and SigLIP"
     )
+
+
+def task_of_classes(architectures: Sequence[str]) -> TaskName | None:
+    """What the head of a model is for, by the names of its classes; None for one without such a head."""
+    suffixes = TASK_OF_CLASS.items()
+    return next((task for task, suffix in suffixes if any(suffix in name for name in architectures)), None)
 
 
 def _metric(config: Any) -> bool:
