@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 from wording import share
@@ -40,6 +41,7 @@ SHIFTS = {
     "cifar10": ("clean", "noise", "pepper", "blur", "contrast", "occlusion"),
     "digit-triples": ("clean", "noise", "pepper", "contrast", "clutter", "occlusion"),
 }
+TICKS = (15, 30, 60, 120, 240)
 MARKS = {"t from 0": "oC7", "t from 0.4": "sC0", "stands out": "^C2", "falling": "vC3"}
 RATES = {"digits": 0.05, "cifar10": 0.01, "digit-triples": 0.05}
 
@@ -153,20 +155,30 @@ def main() -> None:
             source = sum(int(world.predictor(image).argmax()) == target for image, _, target in world.images)
         print(f"\n{name}, {options.split}, {', '.join(SHIFTS[name])}: N = {total}; source {100 * source / total:.1f} %")
         print(f"{'steps x draws':32}{'evaluations':>12}{'right, %':>22}")
-        named: set[str] = set()
+        points: list[tuple[Row, float, float]] = []
         for row in ROWS:
             answers = [(world.answer(image, id, row), target) for image, id, target in world.images]
             right = sum(found == target for (found, _), target in answers)
             cost = 3 * sum(spent for (_, spent), _ in answers) / total
             print(f"{row!s:32}{cost:12.1f}{share(right, total):>22}", flush=True)
-            kind = "falling" if row.falling else "stands out" if row.z else f"t from {row.low:g}"
-            axes.plot(cost, 100 * right / total, MARKS[kind], label=kind if kind not in named else None)
-            named.add(kind)
-        axes.axhline(100 * source / total, color="0.6", linestyle=":", label="source")
-        axes.set(xscale="log", title=name, xlabel="forward evaluations", ylabel="right, %")
-    panels[0].legend(fontsize=7)
+            points.append((row, cost, 100 * right / total))
+        draw_points(axes, name, 100 * source / total, points)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
     if options.figure:
         figure.savefig(options.figure)
+
+
+def draw_points(axes: Axes, name: str, source: float, points: list[tuple[Row, float, float]]) -> None:
+    """points: rows, what they cost, and how many answers are right, in per cent."""
+    named: set[str] = set()
+    for row, cost, right in points:
+        kind = "falling" if row.falling else "stands out" if row.z else f"t from {row.low:g}"
+        axes.plot(cost, right, MARKS[kind], label=None if kind in named else kind)
+        named.add(kind)
+    axes.axhline(source, color="0.6", linestyle=":", label="source")
+    axes.set(xscale="log", title=name, xlabel="forward evaluations", ylabel="right, %")
+    axes.set_xticks(TICKS, map(str, TICKS))
+    axes.minorticks_off()
 
 
 if __name__ == "__main__":

@@ -84,6 +84,21 @@ def timed(function, predictor: nn.Module, *arguments, repeats: int) -> tuple[flo
     return statistics.median(seconds), moved
 
 
+def profile(prior: Prior, latents: Tensor, draws: Draws, rows: int) -> None:
+    """Operators of one gradient by the condition, by their own time."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiled
+
+    even = Condition(classes=torch.full((1, 10), 0.1))
+    condition_gradient(prior, latents, even, draws, rows=rows)
+    with profiled(activities=[ProfilerActivity.CPU]) as found:
+        condition_gradient(prior, latents, even, draws, rows=rows)
+    operators = sorted(found.key_averages(), key=lambda each: -each.self_cpu_time_total)
+    print(f"in all {sum(each.self_cpu_time_total for each in operators) / 1e3:.0f} ms")
+    for each in operators[:14]:
+        print(f"{each.key:32}{each.self_cpu_time_total / 1e3:9.1f} ms {each.count:6} calls")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in {
@@ -96,6 +111,7 @@ def main() -> None:
         "rows": 64,
     }.items():
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--profile", action="store_true", help="where one step of ours in bf16 spends its time")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -115,6 +131,8 @@ def main() -> None:
         draw("uniform", options.draws, prior.encode(image), ["x"], seed=0, num_timesteps=1000, update=i)
         for i in range(options.steps)
     ]
+    if options.profile:
+        return profile(prior.bfloat16(), prior.encode(image), draws[0], options.rows)
     size = sum(p.numel() for p in prior.parameters()) / 1e6
     print(
         f"DiT {size:.1f} M parameters at 32 px, ResNet-18 at 224 px, {options.steps} steps x {options.draws} draws, ",
