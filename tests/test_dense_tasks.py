@@ -83,7 +83,10 @@ def test_a_prior_that_cannot_be_told():
 def test_methods_for_classes_alone_say_so():
     predictor, prior = predictor_of("segmentation"), prior_of(SEGMENTING)
     task = task_of(predictor, prior)
-    with pytest.raises(UsageError, match="memo is not for segmentation; these are: source, bn-adapt, tent, diff"):
+    with pytest.raises(
+        UsageError,
+        match="memo is not for segmentation; these are: source, bn-adapt, tent, auto-contrast, grey-world, diff",
+    ):
         build_method("memo", predictor, prior, task, {})
     with pytest.raises(UsageError, match="top_k and gate compare classes of an image"):
         build_method("diffusion-tta", predictor, prior, task, {"gate": 1.0})

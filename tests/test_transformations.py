@@ -13,7 +13,8 @@ LIGHTS = {
     "gain and offset": Transformation(gain=(2.0, 2.0, 2.0), offset=(-0.3, -0.3, -0.3)),
     "each channel": Transformation(gain=(0.5, 1.5, 3.0), offset=(0.1, 0.0, -0.2)),
     "gamma": Transformation(gamma=1.8),
-    "all": Transformation(gain=(1.2, 0.8, 1.1), offset=(0.05, 0.0, 0.1), gamma=0.7),
+    "undone blur": Transformation(sharpen=0.2),
+    "all": Transformation(gain=(1.2, 0.8, 1.1), offset=(0.05, 0.0, 0.1), gamma=0.7, sharpen=0.1),
 }
 
 
@@ -74,6 +75,18 @@ def test_what_would_be_clipped_is_no_view():
     assert Transformation(turn=30.0).fits(images) == [True, True]
 
 
+def test_a_blur_is_undone_as_far_as_it_left_anything():
+    """The k-th cosine is left exp(-(pi sigma k)^2 / 2) of, and comes back; the finest is made 8 times louder."""
+    rows, sigma = 32, 0.05
+    x = (torch.arange(rows, dtype=torch.float64) + 0.5) / rows
+    wave = torch.cos(math.pi * 6 * x).expand(1, 3, rows, rows)
+    left = math.exp(-((math.pi * sigma * 6) ** 2) / 2)
+    assert torch.allclose(Transformation(sharpen=sigma).apply(left * wave), wave, atol=1e-6)
+    finest = torch.cos(math.pi * 31 * x).expand(1, 3, rows, rows)
+    assert torch.allclose(Transformation(sharpen=sigma).apply(0.1 * finest), 0.8 * finest, atol=1e-6)
+    assert torch.allclose(Transformation(sharpen=sigma).apply(torch.full((1, 3, 9, 7), 0.3)), torch.tensor(0.3))
+
+
 def test_nearest_leaves_noise_as_loud_as_it_is():
     noise = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     view = Transformation(turn=25.0)
@@ -81,7 +94,9 @@ def test_nearest_leaves_noise_as_loud_as_it_is():
     assert view.apply(noise).std().item() < 0.8
 
 
-@pytest.mark.parametrize("options", [{"gain": (1.0, 0.0, 1.0)}, {"gamma": -1.0}, {"scale": math.nan}])
+@pytest.mark.parametrize(
+    "options", [{"gain": (1.0, 0.0, 1.0)}, {"gamma": -1.0}, {"scale": math.nan}, {"sharpen": -0.1}]
+)
 def test_what_is_no_transformation(options):
-    with pytest.raises(UsageError, match="are above 0"):
+    with pytest.raises(UsageError, match=r"are above 0|0 or more"):
         Transformation(**options)

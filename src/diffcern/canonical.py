@@ -3,109 +3,74 @@ with the term that it lacks).
 
     g* = argmax_g  log p(g(x)) + log |det J_g|        log p: the evidence lower bound (`evidence.py`)
 
-No weight moves and no batch is needed. Families of candidates come one after the other, light and then turns: a coarse
-grid, of which those that fall behind at a few draws leave, ever smaller steps around the best, and a check: it must be
-better than no transformation of the family by a margin and its own uncertainty. Familiar images are left alone.
+No weight moves and no batch is needed. Families of candidates (`views.py`) come one after the other: a race of the
+coarse grid, in which who falls behind leaves (`racing.py`), races of ever smaller steps around the best, and a check
+by draws that chose nothing: the view must be likelier than none of the family, by a margin and by its own uncertainty.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
+from diffcern.draws import Draws
 from diffcern.errors import UsageError
-from diffcern.evidence import Evidence, evidence
+from diffcern.evidence import Evidence, draws_of_levels, evidence_at
+from diffcern.noise_levels import LOUDER, noise_level, time_of
 from diffcern.priors.base import Prior
-from diffcern.resizing import Images
-from diffcern.transformations import IDENTITY, Three, Transformation
+from diffcern.racing import Lane, Rule
+from diffcern.resizing import Images, interpolate
+from diffcern.transformations import IDENTITY, Transformation
+from diffcern.views import FAMILIES
 
-GAINS, FLOORS = (1.5, 2.2, 3.3), (0.0, 0.2, 0.4, 0.6)  # a floor is the brightness that becomes black
-TURNS = (-45.0, -30.0, -15.0, 15.0, 30.0, 45.0)
-FIRST = 4  # draws of a first look
-KEPT = 4  # of so many candidates one stays after it, and three at least
-CHECKED = 4  # times the draws, before an image is not left alone
-
-
-@dataclass(frozen=True)
-class Family:
-    """Candidates that are alike. grid: coarse ones over the best so far, around: its neighbours at a step of 1, 1/2 ...
-    like: the best so far with what the family did to another image. low: times below are not looked at. A turned
-    picture of pixels has steps in it that no photo has: turns are compared where noise covers these."""
-
-    grid: Callable[[Transformation], list[Transformation]]
-    around: Callable[[Transformation, float], list[Transformation]]
-    like: Callable[[Transformation, Transformation], Transformation]
-    low: float
-
-
-def _lights(best: Transformation) -> list[Transformation]:
-    return [replace(best, gain=(g,) * 3, offset=(-g * floor,) * 3) for g in GAINS for floor in FLOORS]
-
-
-def _lights_around(best: Transformation, step: float) -> list[Transformation]:
-    """Gains apart by a quarter of the step, floors by 0.08 of it."""
-    factors, moves = (1 + 0.25 * step, 1 / (1 + 0.25 * step)), (0.08 * step, -0.08 * step)
-    scaled = [replace(best, gain=_each(best.gain, by), offset=_each(best.offset, by)) for by in factors]
-    return scaled + [replace(best, offset=_each(best.offset, 1.0, move)) for move in moves]
-
-
-def _each(values: Three, factor: float, move: float = 0.0) -> Three:
-    first, second, third = (factor * value + move for value in values)
-    return first, second, third
-
-
-FAMILIES = {
-    "light": Family(
-        _lights, _lights_around, lambda best, other: replace(best, gain=other.gain, offset=other.offset), 0.1
-    ),
-    "turn": Family(
-        lambda best: [replace(best, turn=angle) for angle in TURNS],
-        lambda best, step: [replace(best, turn=best.turn + move) for move in (8 * step, -8 * step)],
-        lambda best, other: replace(best, turn=other.turn),
-        0.3,
-    ),
-}
+LEAVES = 1.0  # standard errors behind the best
+START = 4  # draws before the first look at a race
+CHECKED = 4  # times the draws of a race, before a view is given up that is not likelier for sure
+FIRST = 4  # draws before the first look at a check
+RESERVED = 2 * FIRST  # evaluations that races leave for it
+EMPTY = 0.5  # of an image's deviation: a view with less shows less of it
+NOTICED = 0.03  # what changes no number of an image by as much is no candidate
+USUAL = ("light", "turn")
 
 
 @dataclass(frozen=True)
 class Search:
-    """families: of `FAMILIES`, in order. draws: of a comparison. low: at least, beside the families' own, and never
-    less than where the schedule's noise is louder than the image's. margin: nats, and z: standard errors, by which a
-    view must be better than none. rounds: of refinement.
+    """families: of `views.FAMILIES`, in order. budget: evaluations of the denoiser for an image, at most. draws: of a
+    race, at most. low: at least, beside the families' own, and never less than where the schedule's noise is louder
+    than the image's. margin: nats, and z: standard errors, by which a view must be better than none. rounds: of
+    refinement. jacobian: false leaves log |det J| out, as FOCAL does; its form has margin and z 0 too.
 
-    Raises UsageError for numbers out of range, and for families that there are not.
+    Raises UsageError for numbers out of range, for families that there are not, and for a budget that does not reach
+    once around the candidates.
     """
 
-    families: tuple[str, ...] = tuple(FAMILIES)
+    families: tuple[str, ...] = USUAL
+    budget: int = 120
     draws: int = 16
     low: float = 0.1
-    margin: float = 10.0
-    z: float = 2.0
-    rounds: int = 2
+    margin: float = 5.0
+    z: float = 1.5
+    rounds: int = 1
+    jacobian: bool = True
 
     def __post_init__(self) -> None:
         if not self.families or set(self.families) - set(FAMILIES):
             raise UsageError(f"views are some of {', '.join(FAMILIES)}, not {', '.join(self.families) or 'none'}")
-        if self.draws < FIRST or self.rounds < 0 or self.margin < 0 or self.z < 0 or not 0 <= self.low < 1:
+        if self.draws < START or self.rounds < 0 or self.margin < 0 or self.z < 0 or not 0 <= self.low < 1:
             raise UsageError(
-                f"draws are {FIRST} or more, rounds, margin and z at least 0, low in [0, 1), not {self.draws}, "
+                f"draws are {START} or more, rounds, margin and z at least 0, low in [0, 1), not {self.draws}, "
                 f"{self.rounds}, {self.margin}, {self.z}, {self.low}"
             )
-
-    @property
-    def evaluations(self) -> int:
-        """Of an image, at most."""
-        total = 0
-        for family in (FAMILIES[name] for name in self.families):
-            for count in (len(family.grid(IDENTITY)) + 2, *[len(family.around(IDENTITY, 1.0)) + 1] * self.rounds):
-                total += FIRST * count + self.draws * _kept(count)
-            total += 2 * CHECKED * self.draws
-        return total
+        if self.budget < (least := RESERVED + START * sum(FAMILIES[name].size + 2 for name in self.families)):
+            raise UsageError(
+                f"a budget of {self.budget} evaluations does not reach around the candidates: "
+                f"{', '.join(self.families)} need {least} or more"
+            )
 
 
 @dataclass(frozen=True)
@@ -140,56 +105,94 @@ def canonical_view(
     (`Predictor.view`). known: of the image before, in a stream; a candidate beside the grids. Raises as
     `check_pixels`."""
     check_pixels(prior)
-    own = prior.latents(looked_at(image))
-    share = own.numel() / image.numel()  # of the image's numbers, each of which is stretched, that the prior counts
-    quiet = noise_time(prior, own)
-    best, total, spent = IDENTITY, 0.0, 0
-
-    def weighed(candidates: Sequence[Transformation], draws: int, low: float, key: str = "") -> Evidence:
-        nonlocal spent
-        spent += len(candidates) * draws
-        seen = [prior.latents(looked_at(candidate.apply(image, "nearest"))) for candidate in candidates]
-        how: dict[str, Any] = {"draws": draws, "low": low, "strategy": "van-der-corput", "seed": seed}
-        found = evidence(prior, torch.cat(seen), [id + key] * len(candidates), **how)
-        gains = share * torch.cat([candidate.log_det(image) for candidate in candidates])
-        return Evidence(found.per_draw + gains[:, None], found.timesteps)
-
-    def best_of(candidates: Sequence[Transformation], low: float) -> Transformation:
-        fitting = [g for number, g in enumerate(dict.fromkeys(candidates)) if not number or all(g.fits(image))]
-        if (kept := _kept(len(fitting))) < len(fitting):
-            order = weighed(fitting, FIRST, low).nats.argsort(descending=True)[:kept]
-            fitting = [fitting[k] for k in order.tolist()]
-        return fitting[0] if len(fitting) == 1 else fitting[int(weighed(fitting, search.draws, low).nats.argmax())]
-
+    scale = _Scale(prior, image, looked_at, id, seed, search)
+    best, total = IDENTITY, 0.0
     for family in (FAMILIES[name] for name in search.families):
-        low, before = max(search.low, family.low, quiet), best
-        best = best_of([before, family.like(before, known), *family.grid(before)], low)
-        for number in range(search.rounds):
-            best = best_of([best, *family.around(best, 0.5**number)], low)
+        low, before = max(search.low, family.low, scale.quiet), best
+        best = scale.race([before, family.like(before, known), *family.grid(before, image)], search, low)
         if best == before:
             continue
-        both = weighed([best, before], CHECKED * search.draws, low, "/check")  # draws that it was not chosen by
-        gain = both[:1].over(both[1:])
-        if gain.nats.item() > search.margin + search.z * gain.standard_error.item():
-            total += gain.nats.item()
-        else:
+        for number in range(search.rounds):
+            best = scale.race([best, *family.around(best, 0.5**number)], search, low)
+        gain = scale.gain(best, before, search, low)
+        if gain is None:
             best = before
-    return View(best, total, spent)
+        else:
+            total += gain
+    return View(best, total, scale.spent)
 
 
-def noise_time(prior: Prior, latent: Tensor) -> float:
-    """The part of the times at which the schedule's noise is softer than that of the latent `[1, C, h, w]`.
+class _Scale:
+    """Weighs one image's candidates, all under the same noise, and counts what it takes."""
 
-    The latter is told from the differences between neighbours along both diagonals (Donoho & Johnstone 1994): of white
-    noise, median |d| = 0.6745 sigma. At most 0.8.
-    """
-    even = latent[..., : latent.shape[-2] // 2 * 2, : latent.shape[-1] // 2 * 2]
-    detail = (even[..., ::2, ::2] - even[..., 1::2, ::2] - even[..., ::2, 1::2] + even[..., 1::2, 1::2]) / 2
-    sigma = detail.abs().median().item() / 0.6745
-    softer = prior.sigmas / prior.alphas.clamp(min=1e-6) < sigma
-    return min(0.8, softer.double().mean().item())
+    def __init__(
+        self, prior: Prior, image: Tensor, looked_at: Callable[[Tensor], Images], id: str, seed: int, search: Search
+    ) -> None:
+        self.prior, self.image, self.looked_at, self.id, self.seed = prior, image, looked_at, id, seed
+        self.left = search.budget
+        channels, rows, columns = prior.latent_shape
+        seen = torch.stack([*looked_at(image)])
+        self.small = interpolate(seen, (rows, columns), "bilinear")  # the numbers that the prior can tell
+        self.stretch = channels / image.shape[1] if search.jacobian else 0.0
+        own = self.latent(IDENTITY)
+        level = noise_level(prior, own, id, seed)
+        self.noise = level.noise
+        self.left, self.spent = self.left - level.evaluations, level.evaluations
+        self.quiet = time_of(prior, LOUDER * self.noise)
+
+    def latent(self, view: Transformation) -> Tensor:
+        return self.prior.latents(self.looked_at(view.apply(self.image, "nearest")))
+
+    def draws(self, count: int, low: float, key: str = "") -> Draws:
+        how: dict[str, Any] = {"low": low, "strategy": "van-der-corput", "seed": self.seed}
+        return draws_of_levels(self.prior, self.latent(IDENTITY), [self.id + key], count, **how)
+
+    def weigh(self, views: Sequence[Transformation], draws: Draws, low: float) -> Float64[Tensor, "views draws"]:
+        """log p(g(x)) + log |det J_g| but for what all share, by each draw."""
+        latents = torch.cat([self.latent(view) for view in views])
+        same = Draws(draws.timesteps.expand(len(views), -1), draws.noise.expand(len(views), -1, -1, -1, -1))
+        loudest = float((self.prior.sigmas / self.prior.alphas)[int(low * self.prior.num_timesteps)]) / LOUDER
+        self.spent, self.left = self.spent + same.timesteps.numel(), self.left - same.timesteps.numel()
+        noise = [min(self.noise * sum(view.gain) / 3, loudest) for view in views]
+        stretched = self.stretch * torch.cat([view.log_det(self.small) for view in views])
+        return evidence_at(self.prior, latents, same, low=low, noise=noise).per_draw + stretched[:, None]
+
+    def race(self, views: Sequence[Transformation], search: Search, low: float) -> Transformation:
+        """The first of them, or one that is likelier: those fall out that lose some of the image, or change nothing."""
+        first, *others = dict.fromkeys(views)
+        own = first.apply(self.image)
+        fitting = [first, *(g for g in others if all(g.fits(self.image)) and _is_other(g.apply(self.image), own))]
+        lane = Lane(torch.full((len(fitting), search.draws), torch.nan), list(range(len(fitting))), range(len(fitting)))
+        rule, draws = Rule(LEAVES, START), self.draws(search.draws, low)
+        while lane.open and len(lane.alive) > 1:
+            coming = lane.next(rule)
+            if len(lane.alive) * len(coming) > self.left - RESERVED:
+                break
+            some = draws[torch.arange(coming.start, coming.stop)]
+            found = self.weigh([fitting[k] for k in lane.alive], some, low)
+            lane.errors[lane.alive, coming.start : coming.stop] = -found.float()
+            lane.seen = coming.stop
+            lane.look(rule)
+        return fitting[lane.best] if lane.seen else first
+
+    def gain(self, view: Transformation, before: Transformation, search: Search, low: float) -> float | None:
+        """By how many nats the view is likelier, where it surely is by the margin."""
+        draws, rule = self.draws(CHECKED * search.draws, low, "/check"), Rule(start=FIRST)
+        seen, differences = 0, torch.empty(1, 0, dtype=torch.float64)
+        while (stop := min(seen + rule.more(seen), draws.count)) > seen and 2 * (stop - seen) <= self.left:
+            some = draws[torch.arange(seen, stop)]
+            pair = self.weigh([view, before], some, low)
+            differences = torch.cat([differences, (pair[:1] - pair[1:])], 1)
+            seen = stop
+            found = Evidence(differences, draws.timesteps[:, :seen].cpu())
+            nats, unsure = found.nats.item(), search.z * found.standard_error.item()
+            if nats - unsure > search.margin:
+                return nats
+            if nats + unsure < search.margin:
+                return None
+        return None
 
 
-def _kept(count: int) -> int:
-    """How many of so many candidates are looked at again."""
-    return max(3, math.ceil(count / KEPT)) if count > KEPT else count
+def _is_other(image: Tensor, before: Tensor) -> bool:
+    """Whether it differs, and did not lose most of what was to be seen, as by a scale that leaves the border alone."""
+    return bool((image - before).abs().max() >= NOTICED and image.std() >= EMPTY * before.std())

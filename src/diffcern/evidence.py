@@ -5,7 +5,16 @@
 
 (Kingma et al. 2021, arXiv 2107.00630, eq. 15, with a Gaussian decoder at t0: x is read off x_t0 as x_t0 / alpha with
 its noise.) Squares are sums over all D numbers of the latent. With times drawn evenly in lambda the integral is their
-range times the mean error. What two images share cancels in a difference; a transformation g adds log |det J_g|, or
+range times the mean error.
+
+An image with white noise of deviation n in it is likely not as x but as x_t0, the one level whose noise is its own:
+alpha x + s eps, with s^2 = sigma^2 - alpha^2 n^2, is a fair x_t of every later level, the chain that starts at t0 has
+the SNR alpha^2 / s^2 in the place of alpha^2 / sigma^2, and its noise is predicted by s / sigma eps_hat. With times
+still drawn evenly in lambda,
+
+    (- d lambda / dt) alpha^2 / sigma^2  E_eps || n^2 (alpha / s) eps - (x - x_hat(alpha x + s eps, t, c)) ||^2
+
+What two images share cancels in a difference; a transformation g adds log |det J_g|, or
 the flattest picture wins.
 
 Is it a likelihood? Of the latent, in units of the latent: a bound, whatever the network is. Of the pixels where latents
@@ -18,14 +27,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Float64, Int
+from jaxtyping import Float32, Float64, Int
 from torch import Tensor
 
 from diffcern.draws import Draws, draw
-from diffcern.errors import UsageError
-from diffcern.likelihood import score
+from diffcern.errors import DiffcernError, UsageError
 from diffcern.priors.base import Prior, check_rows
 from diffcern.types import Condition, Latents
 
@@ -69,6 +78,7 @@ def evidence(
     condition: Condition | None = None,
     draws: int = 32,
     low: float = 0.0,
+    noise: float = 0.0,
     strategy: str = "stratified",
     seed: int = 0,
     rows: int = 256,
@@ -80,27 +90,91 @@ def evidence(
     same noise. Raises UsageError for a low outside of [0, 1) or without two timesteps above it, and for fewer than two
     draws.
     """
-    if not 0 <= low < 1 or prior.num_timesteps - int(low * prior.num_timesteps) < 2:
-        raise UsageError(f"low is a part of the times, from 0 to below 1, with two timesteps above it, not {low}")
     if draws < 2:
         raise UsageError(f"evidence is of two draws or more, not {draws}: one has no standard error")
+    how: dict[str, Any] = {"low": low, "strategy": strategy, "seed": seed}
+    chosen = draws_of_levels(prior, latents, ids, draws, **how)
+    return evidence_at(prior, latents, chosen, low=low, noise=noise, condition=condition, rows=rows, steadied=True)
+
+
+def draws_of_levels(
+    prior: Prior,
+    latents: Latents,
+    ids: Sequence[str],
+    draws: int,
+    *,
+    low: float = 0.0,
+    strategy: str = "stratified",
+    seed: int = 0,
+) -> Draws:
+    """Noises, at times from low upwards that are drawn evenly in log SNR. Raises UsageError as `evidence`."""
+    if not 0 <= low < 1 or prior.num_timesteps - int(low * prior.num_timesteps) < 2:
+        raise UsageError(f"low is a part of the times, from 0 to below 1, with two timesteps above it, not {low}")
+    log_snr = _log_snr(prior, low)
+    fine = draw(strategy, draws, latents, ids, seed=seed, num_timesteps=FINE)
+    timesteps = prior.num_timesteps - len(log_snr) + _evenly(log_snr, (fine.timesteps.cpu().double() + 0.5) / FINE)
+    return Draws(timesteps.to(latents.device), fine.noise)
+
+
+def evidence_at(
+    prior: Prior,
+    latents: Latents,
+    draws: Draws,
+    *,
+    low: float,
+    noise: float | Sequence[float] = 0.0,
+    condition: Condition | None = None,
+    rows: int = 256,
+    steadied: bool = False,
+) -> Evidence:
+    """What single draws of `draws_of_levels` say: for races, which want some of them.
+
+    noise: standard deviation of white noise that is in the latents already, of all or of each; see the module. Raises
+    UsageError where it is as loud as the schedule's at `low`.
+    """
     told = Condition() if condition is None else condition
     check_rows(told, len(latents))
-    first, size = int(low * prior.num_timesteps), latents[0].numel()
-    log_snr = _log_snr(prior)[first:]
-    fine = draw(strategy, draws, latents, ids, seed=seed, num_timesteps=FINE)
-    timesteps = first + _evenly(log_snr, (fine.timesteps.cpu().double() + 0.5) / FINE)
-    chosen = Draws(timesteps.to(latents.device), fine.noise)
-    own = torch.arange(len(latents), device=latents.device)[:, None] * bool(told.parts)  # rows of the condition
-    errors = score(prior, latents, told, chosen, candidates=own, weighting="eps", rows=rows).errors[:, 0]
-    errors = _steadied(errors.cpu().double(), fine.noise.flatten(2).double().square().mean(2).cpu(), timesteps)
+    own = torch.as_tensor(noise, dtype=torch.float32, device=latents.device).expand(len(latents))
+    log_snr = _log_snr(prior, low)
+    if float(log_snr[0].exp() * own.max() ** 2) >= 1:
+        raise UsageError(f"noise of {own.max():.3g} in the latents is louder than the schedule's at low = {low}")
+    errors = torch.empty(draws.timesteps.shape, dtype=torch.float64)
+    index = torch.arange(errors.numel(), device=latents.device)
+    for some in index.split(rows):
+        b, m = some // draws.count, some % draws.count
+        found = _errors(prior, latents[b], draws.timesteps[b, m], draws.noise[b, m], own[b], told[b])
+        errors.view(-1)[some.cpu()] = found.double().cpu()
+    if steadied:
+        errors = _steadied(errors, draws.noise, draws.timesteps.cpu())
     reach = float(log_snr[0] - log_snr[-1])
-    return Evidence(-reach / 2 * size * errors - _ends(prior, latents, float(log_snr[0])), timesteps)
+    ends = _ends(prior, latents, log_snr[0] - torch.log1p(-log_snr[0].exp() * own.double().cpu() ** 2))
+    return Evidence(-reach / 2 * latents[0].numel() * errors - ends, draws.timesteps.cpu())
 
 
-def _log_snr(prior: Prior) -> Float64[Tensor, " timesteps"]:
+@torch.no_grad()
+def _errors(
+    prior: Prior,
+    latents: Latents,
+    timesteps: Int[Tensor, " asked"],
+    noise: Latents,
+    own: Float32[Tensor, " asked"],
+    condition: Condition,
+) -> Float32[Tensor, " asked"]:
+    """alpha^2 / sigma^2 times the mean square of n^2 (alpha / s) eps - (x - x_hat); n: own."""
+    alpha, sigma = prior.alpha_sigma(timesteps)
+    quieter = (sigma**2 - (alpha * own.view(-1, 1, 1, 1)) ** 2).sqrt()
+    denoised = prior(alpha * latents.float() + quieter * noise.float(), timesteps, condition)
+    expected = own.view(-1, 1, 1, 1) ** 2 * alpha / quieter * noise.float()
+    errors = (alpha / sigma * (expected - (latents.float() - denoised.x0))).flatten(1).square().mean(1)
+    if not torch.isfinite(errors).all():
+        raise DiffcernError("the denoising error is NaN or infinite: check the images and the prior's weights")
+    return errors
+
+
+def _log_snr(prior: Prior, low: float) -> Float64[Tensor, " timesteps"]:
+    """Of the times from low upwards."""
     ratio = prior.alphas.double().cpu() / prior.sigmas.double().cpu()
-    return ratio.square().clamp(min=FLOOR).log()
+    return ratio.square().clamp(min=FLOOR).log()[int(low * prior.num_timesteps) :]
 
 
 def _evenly(log_snr: Float64[Tensor, " levels"], u: Float64[Tensor, "batch draws"]) -> Int[Tensor, "batch draws"]:
@@ -112,7 +186,7 @@ def _evenly(log_snr: Float64[Tensor, " levels"], u: Float64[Tensor, "batch draws
 
 def _steadied(
     errors: Float64[Tensor, "batch draws"],
-    squares: Float64[Tensor, "batch draws"],
+    noise: Float32[Tensor, "batch draws channels rows columns"],
     timesteps: Int[Tensor, "batch draws"],
 ) -> Float64[Tensor, "batch draws"]:
     """The errors without what the noise's own length adds to them, whose mean is known to be 1 (a control variate).
@@ -125,13 +199,13 @@ def _steadied(
     before, after = sorted_errors.roll(1, 1), sorted_errors.roll(-1, 1)
     before[:, 0], after[:, -1] = after[:, 0], before[:, -1]
     share = torch.empty_like(errors).scatter(1, order, (before + after) / 2)
-    return errors - share * (squares - 1)
+    return errors - share * (noise.flatten(2).double().square().mean(2).cpu() - 1)
 
 
-def _ends(prior: Prior, latents: Latents, log_snr: float) -> Float64[Tensor, "batch 1"]:
+def _ends(prior: Prior, latents: Latents, log_snr: Float64[Tensor, " batch"]) -> Float64[Tensor, "batch 1"]:
     """What is lost at the two ends of the chain: reading x off x_t0, and x_1 being not quite pure noise."""
     alpha, sigma = prior.alphas[-1].double().item(), prior.sigmas[-1].double().item()
     square = latents.flatten(1).double().square().sum(1, keepdim=True).cpu()
     size = latents[0].numel()
     last = (alpha**2 * square + size * (sigma**2 - 1 - 2 * math.log(sigma))) / 2
-    return last + size / 2 * (1 + math.log(2 * math.pi) - log_snr)
+    return last + size / 2 * (1 + math.log(2 * math.pi) - log_snr[:, None])

@@ -42,9 +42,12 @@ DEFAULTS = {
         "covariance": "shared", "temperature": 1.0,
     },
     "canonical": {
-        "views": ("light", "turn"), "draws": 16, "low": 0.1, "margin": 10.0, "z": 2.0, "rounds": 2, "then": "source",
-        "then_preset": "paper",
+        "views": ("light", "turn"), "budget": 120, "draws": 16, "low": 0.1, "margin": 5.0, "z": 1.5, "rounds": 1,
+        "jacobian": True, "then": "source", "then_preset": "paper", "familiar": None,
     },
+    "auto-contrast": {},
+    "grey-world": {},
+    "random-views": {"views": 16, "turn": 30.0, "light": 1.0},
     "dusa": {
         "timestep": 0.1, "top_k": 4, "random_k": 2, "others": "multinomial", "scale": 1.0, "optimizer": "adam",
         "learning_rate": 1e-5, "momentum": 0.9, "parameters": "all", "adapt_prior": True, "prior_learning_rate": None,

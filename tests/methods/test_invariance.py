@@ -21,6 +21,7 @@ OPTIONS = {
     "diffusion-classifier": {"draws": 8},
     "prototypes": {"per_class": 4, "steps": 3},
     "canonical": {"draws": 4, "rounds": 1, "margin": 0.0},
+    "random-views": {"views": 3},
     "dusa": {"top_k": 2, "random_k": 1},
     "diffpure": {"start": 300, "steps": 3},
     "dda": {"start": 300, "steps": 3, "weight": 0.3},

@@ -183,7 +183,8 @@ def test_which_models_a_method_takes(predictor, prior, task):
 def test_a_method_of_another_task_is_refused_with_those_that_are_for_it(predictor, prior):
     depth = TASKS["depth"]
     with pytest.raises(
-        UsageError, match="tent is not for depth; these are: source, bn-adapt, diffusion-tta, canonical"
+        UsageError,
+        match="tent is not for depth; these are: source, bn-adapt, auto-contrast, grey-world, diffusion-tta, canonical",
     ):
         build_method("tent", predictor, prior, depth.__new__(depth), {})
 

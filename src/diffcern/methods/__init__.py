@@ -11,6 +11,7 @@ from diffcern.methods.base import Method
 from diffcern.methods.batch_norm import BatchNormAdapt
 from diffcern.methods.building import build, needed
 from diffcern.methods.canonical import Canonical
+from diffcern.methods.corrections import AutoContrast, GreyWorld, RandomViews
 from diffcern.methods.diffusion_classifier import DiffusionClassifier
 from diffcern.methods.diffusion_tta import DiffusionTTA
 from diffcern.methods.dusa import Dusa
@@ -33,6 +34,9 @@ METHODS: dict[str, type[Method]] = {
     "tent": Tent,
     "memo": Memo,
     "ttt-mae": TTTMAE,
+    "auto-contrast": AutoContrast,
+    "grey-world": GreyWorld,
+    "random-views": RandomViews,
     "diffusion-tta": DiffusionTTA,
     "diffusion-classifier": DiffusionClassifier,
     "prototypes": Prototypes,

@@ -7,14 +7,15 @@ FOCAL (arXiv 2507.10375) without the Jacobian's term prefers the flattest pictur
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from diffcern.canonical import FAMILIES, Search, canonical_view, check_pixels
+from diffcern.canonical import USUAL, Search, canonical_view, check_pixels
+from diffcern.familiarity import DRAWS, asked_strangeness, threshold
 from diffcern.kinds import KINDS
 from diffcern.methods.base import Count, Method, State, frozen_view
 from diffcern.methods.building import build
@@ -47,9 +48,10 @@ class CanonicalState:
 
 
 class Canonical(Method):
-    """views: families of transformations, in order (`canonical.FAMILIES`). draws, low, margin, z, rounds: of the
-    search, see `canonical.Search`. then: the method that answers on the view, with its options of the preset
-    `then_preset`.
+    """views: families of transformations, in order (`views.FAMILIES`). budget ... jacobian: of the search, see
+    `canonical.Search`. then: the method that answers on the view, with its options of the preset `then_preset`.
+    familiar: a share (0.99, say); where the view looks as those of the clean images do, given the predictor's answer,
+    that answer stays, for 16 evaluations.
 
     Online the view of the image before is one of the candidates: a camera does not change between frames. Needs a prior
     of pixels (an autoencoder's latents have no likelihood of images), which is asked without a condition.
@@ -64,22 +66,26 @@ class Canonical(Method):
         prior: Prior,
         task: Task,
         *,
-        views: tuple[str, ...] = tuple(FAMILIES),
+        views: tuple[str, ...] = USUAL,
+        budget: Count = 120,
         draws: Count = 16,
         low: float = 0.1,
-        margin: float = 10.0,
-        z: float = 2.0,
-        rounds: int = 2,
+        margin: float = 5.0,
+        z: float = 1.5,
+        rounds: int = 1,
+        jacobian: bool = True,
         then: Then = "source",
         then_preset: Literal["paper", "small"] = "paper",
+        familiar: float | None = None,
     ) -> None:
-        self.search = Search(tuple(views), draws, low, margin, z, rounds)
+        self.search = Search(tuple(views), budget, draws, low, margin, z, rounds, jacobian)
         self.predictor, self.prior, self.task = frozen_view(predictor), frozen_view(prior), task
         check_pixels(prior)
         inner = THEN[then]
         options = inner.small_options(task.name) if then_preset == "small" else {}
         self.then = build(inner, f"then = {then}", THEN, predictor, prior, task, options)
-        self.evaluations = self.search.evaluations + self.then.evaluations
+        self.clean_error = None if familiar is None else threshold(prior, familiar)
+        self.evaluations = budget + self.then.evaluations + DRAWS * (familiar is not None)
 
     def init(self) -> CanonicalState:
         return CanonicalState(IDENTITY, self.then.init())
@@ -94,12 +100,24 @@ class Canonical(Method):
                 view = canonical_view(self.prior, image, one.ids[0], self.search, **how)
             chosen = view.transformation
             seen = chosen.apply(image).clamp(0, 1) if chosen != IDENTITY else image
-            answer, after = self.then.step(state.then, Inputs(seen, one.ids), seed)
+            strange, asked = self._strange(seen, one.ids, seed)
+            answer, after = (self.then if strange else Source(self.predictor)).step(
+                state.then, Inputs(seen, one.ids), seed
+            )
             state = CanonicalState(chosen, after)
-            costs = [Cost(view.evaluations) + cost for cost in answer.costs]
+            costs = [Cost(view.evaluations + asked) + cost for cost in answer.costs]
             notes = [{**(answer.notes[0] if answer.notes else {}), "view_nats": view.nats, **_numbers(chosen)}]
             answers.append(Prediction(self._back(chosen, answer.output), costs, answer.trace or [[]], notes))
         return concatenate(answers), state
+
+    def _strange(self, seen: Tensor, ids: Sequence[str], seed: int) -> tuple[bool, int]:
+        """Whether the view, as the predictor takes it, is unlike clean images; the evaluations of asking."""
+        if self.clean_error is None:
+            return True, 0
+        with torch.no_grad():
+            condition = self.task.condition(self.predictor(seen))
+            latents = self.prior.latents(self.predictor.view(seen))
+            return bool(asked_strangeness(self.prior, latents, condition, ids, seed) > self.clean_error), DRAWS
 
     def _back(self, view: Transformation, output: Tensor) -> Tensor:
         """The answer to the image from that to its view."""

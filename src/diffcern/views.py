@@ -1,0 +1,153 @@
+"""Families of transformations that undo what an image may have gone through: candidates for its canonical view.
+
+A family has a coarse grid, neighbours at ever smaller steps, and the fields of a transformation that it sets. Light
+and colour look at the image: their grids use up what brightness is unused, so that any contrast is in reach and a
+familiar image has no candidates at all.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from diffcern.transformations import Three, Transformation
+
+PARTS = (0.0, 0.5, 1.0)  # of what is unused at either end, and of a colour cast
+FLAT = 0.05  # a range of brightness that is not stretched: of a constant image
+GAMMAS = (0.5, 0.7, 1.4, 2.0)
+BLURS = (0.02, 0.03, 0.045)  # standard deviations, in sides of the image
+TURNS = (-45.0, -30.0, -15.0, 15.0, 30.0, 45.0)
+SCALES = (0.75, 0.87, 1.15, 1.33)
+SHIFTS = (0.1, 0.2)  # of a side
+
+
+@dataclass(frozen=True)
+class Family:
+    """grid: coarse candidates over the best so far, of an image `[1, 3, H, W]` in [0, 1], `size` of them at most.
+    around: its neighbours at a step of 1, 1/2 ... fields: those that it sets. low: times below are not looked at. A
+    picture of pixels that was turned has steps in it that no photo has: it is compared where noise covers these."""
+
+    fields: tuple[str, ...]
+    grid: Callable[[Transformation, Tensor], list[Transformation]]
+    around: Callable[[Transformation, float], list[Transformation]]
+    size: int
+    low: float
+
+    def like(self, best: Transformation, other: Transformation) -> Transformation:
+        """The best so far with what the family did to another image."""
+        return replace(best, **{name: getattr(other, name) for name in self.fields})
+
+
+def _stretched(best: Transformation, low: Tensor, high: Tensor, below: float, above: float) -> Transformation | None:
+    """This part of what no number of a channel uses, below and above, is used; low, high: of each channel `[3]`."""
+    floor, ceiling = below * low.clamp(min=0), 1 - above * (1 - high).clamp(min=0)
+    if (ceiling - floor).min() < FLAT:
+        return None
+    return _scaled(best, 1 / (ceiling - floor), floor)
+
+
+def _scaled(best: Transformation, gain: Tensor, floor: Tensor | float = 0.0) -> Transformation:
+    """After the best so far: what is at the floor goes to black, and then each channel is multiplied."""
+    return replace(
+        best,
+        gain=_three(torch.tensor(best.gain) * gain),
+        offset=_three((torch.tensor(best.offset) - floor) * gain),
+    )
+
+
+def _three(values: Tensor) -> Three:
+    first, second, third = values.tolist()
+    return first, second, third
+
+
+def _lights(best: Transformation, image: Tensor) -> list[Transformation]:
+    seen = best.apply(image)
+    low, high = seen.amin().cpu().expand(3), seen.amax().cpu().expand(3)
+    if (high - low).max() < FLAT:
+        return []
+    pairs = itertools.product(PARTS, PARTS)
+    found = (_stretched(best, low, high, below, above) for below, above in pairs)
+    return [candidate for candidate in found if candidate]
+
+
+def _lights_around(best: Transformation, step: float) -> list[Transformation]:
+    """Gains apart by a quarter of the step, floors by 0.08 of it."""
+    factors, moves = (1 + 0.25 * step, 1 / (1 + 0.25 * step)), (0.08 * step, -0.08 * step)
+    return [_scaled(best, torch.full((3,), by)) for by in factors] + [
+        _scaled(best, torch.ones(3), move) for move in moves
+    ]
+
+
+def _colours(best: Transformation, image: Tensor) -> list[Transformation]:
+    """Parts of the way to channels of equal means (grey world), and to each channel's own full range."""
+    channels = best.apply(image)[0].flatten(1).cpu()
+    if (channels.amax(1) - channels.amin(1)).max() < FLAT:
+        return []
+    ranges = (_stretched(best, channels.amin(1), channels.amax(1), part, part) for part in PARTS[1:])
+    return [*(each for each in ranges if each), *(grey_world(best, image, part) for part in PARTS[1:])]
+
+
+def grey_world(best: Transformation, image: Tensor, part: float) -> Transformation:
+    """This part of the way to equal means of the channels; darker where something would be clipped."""
+    channels = best.apply(image)[0].flatten(1).cpu()
+    means = channels.mean(1).clamp(min=1e-3)
+    gain = (means.mean() / means) ** part
+    return _scaled(best, gain / (gain * channels.amax(1)).max().clamp(min=1.0))
+
+
+def _colours_around(best: Transformation, step: float) -> list[Transformation]:
+    unit = torch.eye(3)
+    return [_scaled(best, (1 + 0.15 * step) ** (sign * unit[channel])) for channel in range(3) for sign in (1, -1)]
+
+
+def _times(name: str, factors: tuple[float, ...], apart: float) -> dict[str, Callable[..., list[Transformation]]]:
+    """A grid and neighbours of a number that multiplies."""
+
+    def by(best: Transformation, factor: float) -> Transformation:
+        return replace(best, **{name: getattr(best, name) * factor})
+
+    return {
+        "grid": lambda best, image: [by(best, factor) for factor in factors],
+        "around": lambda best, step: [by(best, 1 + apart * step), by(best, 1 / (1 + apart * step))],
+    }
+
+
+def _shifted(best: Transformation, by: float) -> list[Transformation]:
+    right, down = best.shift
+    return [replace(best, shift=(right + x, down + y)) for x, y in ((by, 0.0), (-by, 0.0), (0.0, by), (0.0, -by))]
+
+
+FAMILIES = {
+    "light": Family(("gain", "offset"), _lights, _lights_around, 9, 0.1),
+    "colour": Family(("gain", "offset"), _colours, _colours_around, 4, 0.1),
+    "gamma": Family(("gamma",), **_times("gamma", GAMMAS, 0.2), size=len(GAMMAS), low=0.1),
+    "sharpen": Family(
+        ("sharpen",),
+        lambda best, image: [replace(best, sharpen=sigma) for sigma in BLURS],
+        lambda best, step: [
+            replace(best, sharpen=best.sharpen * by) for by in (1 + 0.25 * step, 1 / (1 + 0.25 * step))
+        ],
+        len(BLURS),
+        0.1,
+    ),
+    "turn": Family(
+        ("turn",),
+        lambda best, image: [replace(best, turn=angle) for angle in TURNS],
+        lambda best, step: [replace(best, turn=best.turn + move) for move in (8 * step, -8 * step)],
+        len(TURNS),
+        0.3,
+    ),
+    "flip": Family(("flip",), lambda best, image: [replace(best, flip=not best.flip)], lambda best, step: [], 1, 0.1),
+    "scale": Family(("scale",), **_times("scale", SCALES, 0.08), size=len(SCALES), low=0.3),
+    "shift": Family(
+        ("shift",),
+        lambda best, image: [view for by in SHIFTS for view in _shifted(best, by)],
+        lambda best, step: _shifted(best, SHIFTS[0] / 2 * step),
+        4 * len(SHIFTS),
+        0.1,
+    ),
+}
