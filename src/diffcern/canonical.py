@@ -21,7 +21,7 @@ from torch import Tensor
 from diffcern.draws import Draws
 from diffcern.errors import UsageError
 from diffcern.evidence import Evidence, draws_of_levels, evidence_at
-from diffcern.noise_levels import LOUDER, noise_level, time_of
+from diffcern.noise_levels import noise_level, time_of
 from diffcern.priors.base import Prior
 from diffcern.racing import Lane, Rule
 from diffcern.resizing import Images, interpolate
@@ -33,6 +33,9 @@ START = 4  # draws before the first look at a race
 CHECKED = 4  # times the draws of a race, before a view is given up that is not likelier for sure
 FIRST = 4  # draws before the first look at a check
 RESERVED = 2 * FIRST  # evaluations that races leave for it
+LOUDER = 4.0  # times the noise that is in the image, where its views are compared: turning mixes it
+CLEAR = 1.2  # times the noise of a candidate, by which the softest level that it is looked at is louder
+NOISY = 30.0  # nats of margin for a noise of 1 in the latent
 EMPTY = 0.5  # of an image's deviation: a view with less shows less of it
 NOTICED = 0.03  # what changes no number of an image by as much is no candidate
 USUAL = ("light", "turn")
@@ -41,9 +44,10 @@ USUAL = ("light", "turn")
 @dataclass(frozen=True)
 class Search:
     """families: of `views.FAMILIES`, in order. budget: evaluations of the denoiser for an image, at most. draws: of a
-    race, at most. low: at least, beside the families' own, and never less than where the schedule's noise is louder
-    than the image's. margin: nats, and z: standard errors, by which a view must be better than none. rounds: of
-    refinement. jacobian: false leaves log |det J| out, as FOCAL does; its form has margin and z 0 too.
+    race, at most. low: at least, beside the families' own, and never less than where the schedule's noise is `LOUDER`
+    than the image's. margin: nats, and z: standard errors, by which a view must be better than none; a noisy image's
+    margin is wider. rounds: of refinement. jacobian: false leaves log |det J| out, as FOCAL does; its form has margin
+    and z 0 too.
 
     Raises UsageError for numbers out of range, for families that there are not, and for a budget that does not reach
     once around the candidates.
@@ -53,9 +57,9 @@ class Search:
     budget: int = 120
     draws: int = 16
     low: float = 0.1
-    margin: float = 5.0
+    margin: float = 3.0
     z: float = 1.5
-    rounds: int = 1
+    rounds: int = 0
     jacobian: bool = True
 
     def __post_init__(self) -> None:
@@ -76,11 +80,12 @@ class Search:
 @dataclass(frozen=True)
 class View:
     """What was found. nats: by how much likelier than the image as it is, over the families that changed it;
-    evaluations: of the denoiser."""
+    evaluations: of the denoiser. noise: in the latent of the view, as `noise_levels.py` finds it."""
 
     transformation: Transformation
     nats: float
     evaluations: int
+    noise: float
 
 
 def check_pixels(prior: Prior) -> None:
@@ -119,7 +124,7 @@ def canonical_view(
             best = before
         else:
             total += gain
-    return View(best, total, scale.spent)
+    return View(best, total, scale.spent, scale.noise * sum(best.gain) / 3)
 
 
 class _Scale:
@@ -151,7 +156,7 @@ class _Scale:
         """log p(g(x)) + log |det J_g| but for what all share, by each draw."""
         latents = torch.cat([self.latent(view) for view in views])
         same = Draws(draws.timesteps.expand(len(views), -1), draws.noise.expand(len(views), -1, -1, -1, -1))
-        loudest = float((self.prior.sigmas / self.prior.alphas)[int(low * self.prior.num_timesteps)]) / LOUDER
+        loudest = float((self.prior.sigmas / self.prior.alphas)[int(low * self.prior.num_timesteps)]) / CLEAR
         self.spent, self.left = self.spent + same.timesteps.numel(), self.left - same.timesteps.numel()
         noise = [min(self.noise * sum(view.gain) / 3, loudest) for view in views]
         stretched = self.stretch * torch.cat([view.log_det(self.small) for view in views])
@@ -178,6 +183,7 @@ class _Scale:
     def gain(self, view: Transformation, before: Transformation, search: Search, low: float) -> float | None:
         """By how many nats the view is likelier, where it surely is by the margin."""
         draws, rule = self.draws(CHECKED * search.draws, low, "/check"), Rule(start=FIRST)
+        margin = search.margin + NOISY * self.noise
         seen, differences = 0, torch.empty(1, 0, dtype=torch.float64)
         while (stop := min(seen + rule.more(seen), draws.count)) > seen and 2 * (stop - seen) <= self.left:
             some = draws[torch.arange(seen, stop)]
@@ -186,9 +192,9 @@ class _Scale:
             seen = stop
             found = Evidence(differences, draws.timesteps[:, :seen].cpu())
             nats, unsure = found.nats.item(), search.z * found.standard_error.item()
-            if nats - unsure > search.margin:
+            if nats - unsure > margin:
                 return nats
-            if nats + unsure < search.margin:
+            if nats + unsure < margin:
                 return None
         return None
 

@@ -67,6 +67,7 @@ Images = Annotated[str, help_of("a folder of images, one image, or a data set su
 PredictorName = Annotated[
     str, help_of("timm:NAME, torchvision:NAME/WEIGHTS, hf:OWNER/NAME, embedded:digits or a folder")
 ]
+AbstainBelow = Annotated[float | None, help_of('answers less sure than this become "unsure", 0 to 1', ge=0, le=1)]
 PriorName = Annotated[str, help_of(MODEL)]
 TaskOption = Annotated[str, help_of("classification, segmentation or depth")]
 Labels = Annotated[

@@ -22,6 +22,7 @@ LOUDER = 1.4  # times the noise that is in the image, where its levels begin
 SOFTEST = 0.1  # of a latent, what is softer is called none
 LATEST = 0.8  # part of the times
 DRAWS = 4  # of a level
+MOST = 28  # evaluations: of seven levels
 
 
 @dataclass(frozen=True)

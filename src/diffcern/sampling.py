@@ -34,10 +34,13 @@ def purify(
     condition: Condition | None = None,
     eta: float = 0.0,
     clip: bool = True,
+    noise: float = 0.0,
     seed: int = 0,
     rows: int = 64,
 ) -> Latents:
     """Latents noised to timestep `start` and denoised in `steps` steps, fp32.
+
+    noise: standard deviation of white noise that is in the latents already: so much less is added.
 
     solver: one of `solvers.SOLVERS`; eta is DDIM's. guide: keeps the result near the latents that were given. clip:
     keep estimates of the clean latent in [-1, 1] where latents are pixels.
@@ -56,7 +59,7 @@ def purify(
         reference = latents[part].float()
         rngs = [generator(seed, "purify", id) for id in ids[part]]
         process = Solver(prior, solver, start, steps, eta)
-        x = prior.add_noise(reference, process.timesteps[:1].expand(len(reference)), noise_like(reference, rngs))
+        x = _noised(prior, reference, process.timesteps[0], noise, rngs)
         for index, t in enumerate(process.timesteps):
             with torch.set_grad_enabled(guide is not None and guide.through):
                 x = x.detach().requires_grad_(guide is not None and guide.through)
@@ -73,6 +76,14 @@ def purify(
             x = following
         pieces.append(_finite(x, guide is not None))
     return torch.cat(pieces) if pieces else latents.float()
+
+
+def _noised(
+    prior: Prior, latents: Latents, t: Int[Tensor, ""], noise: float, rngs: Sequence[torch.Generator]
+) -> Latents:
+    alpha, sigma = prior.alphas[t], prior.sigmas[t]
+    missing = (sigma**2 - (alpha * noise) ** 2).clamp(min=0).sqrt()
+    return alpha * latents + missing * noise_like(latents, rngs)
 
 
 def sample(

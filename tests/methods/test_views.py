@@ -145,7 +145,7 @@ def test_a_purified_view_is_not_cropped_again(untrained, cropping, wide, monkeyp
     built = build_method("diffpure", cropping, untrained, Classification(NAMES, NAMES), ASKING["diffpure"])
     marked = torch.zeros(1, 3, 32, 32)
     marked[..., :2, :] = 1.0  # a border that a second crop of 28 from 32 would cut off
-    monkeypatch.setattr(built.purifier, "_purify", lambda images, ids, seed: marked)
+    monkeypatch.setattr(built.purifier, "_purify", lambda images, ids, seed, paths: marked)
     looked = []
     monkeypatch.setattr(
         cropping.__class__, "prepare", lambda self, images: looked.append(self.resize(images)) or looked[-1]

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from diffcern import __version__
-from diffcern.cli import train
+from diffcern.cli import calibrate, train
 from diffcern.cli.align import align, align_answerer
 from diffcern.cli.bench import bench, report
 from diffcern.cli.demo import demo
@@ -38,6 +38,7 @@ app.command("align")(align)
 app.command("align-answerer")(align_answerer)
 app.command()(bench)
 app.command()(report)
+app.add_typer(calibrate.app, name="calibrate")
 app.add_typer(train.app, name="train")
 app.command("list")(listing)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic.dataclasses import dataclass
 
 from diffcern.errors import UsageError
 from diffcern.fields import (
     MODEL,
+    AbstainBelow,
     PredictorName,
     Spelling,
     TaskOption,
@@ -43,6 +44,7 @@ class Adapt(OverImages):
     batch_size: Annotated[int, help_of("images at a time, where a method answers several", ge=1)] = 1
     shuffle: Annotated[bool, help_of("the images in a random order, where the order matters")] = False
     trust_remote_code: TrustRemoteCode = False
+    abstain_below: AbstainBelow = None
 
     def load(self, out: Path | None, events: Events) -> Work:
         from diffcern.files import check_apart
@@ -57,7 +59,7 @@ class Adapt(OverImages):
         dense = KINDS[self.task].dense if self.task in KINDS else False
         if dense and out is None:
             raise UsageError(f"answers of {self.task} are maps, and are written beside a table: give out")
-        names = {"predictor": self.predictor, "prior": self.prior or None, "task": self.task}
+        names: dict[str, Any] = {"predictor": self.predictor, "prior": self.prior or None, "task": self.task}
         given = self.asked(self.method, self.options, **names, trust_remote_code=self.trust_remote_code)
         predictor, method, dataset = given.models.predictor, given.method, given.dataset
         assert predictor is not None  # it was named
@@ -71,6 +73,7 @@ class Adapt(OverImages):
             "batch_size": self.batch_size,
             "seed": self.seed,
             **({"shuffle": True} if self.shuffle else {}),
+            **({"abstain_below": self.abstain_below} if self.abstain_below else {}),
         }
         maps = out.with_suffix("") if dense and out else None
         if maps:
@@ -91,7 +94,8 @@ class Adapt(OverImages):
             )
             if maps:
                 return adapt_maps(predictor, found, file_names(dataset.ids), maps)
-            return adapt_rows(predictor, warned(found, events.say) if beside and not self.shuffle else found)
+            heard = warned(found, events.say) if beside and not self.shuffle else found
+            return adapt_rows(predictor, heard, least=self.abstain_below)
 
         digest = None if beside else of_images(dataset)
         schema = columns.adapted(dense, method.needs_batch)
@@ -99,6 +103,8 @@ class Adapt(OverImages):
 
     def _check(self, method: Method, given: Asked) -> None:
         """Raises UsageError where the images at a time, or their order, are not for such a method."""
+        if self.abstain_below and KINDS[self.task].dense:
+            raise UsageError(f"--abstain-below is of one answer for an image, and this is {self.task}: leave it out")
         if self.batch_size > 1 and not self.online and not method.needs_batch:
             raise UsageError(
                 f"{self.method} answers single images when episodic: leave --batch-size at 1, or give --online"

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic.dataclasses import dataclass
 
 from diffcern.fields import (
+    AbstainBelow,
     PriorName,
     View,
 )
@@ -24,6 +25,7 @@ class Classify(OverImages):
 
     prior: PriorName
     view: View = "centre"
+    abstain_below: AbstainBelow = None
 
     def load(self, out: Path | None, events: Events) -> Work:
         from diffcern.run.columns import CLASSIFIED
@@ -34,8 +36,11 @@ class Classify(OverImages):
         classes, device = given.models.task.class_names, given.models.device
 
         def rows(done: set[str]) -> Iterator[Row]:
-            return classify_rows(given.dataset, given.method, classes, seed=self.seed, device=device, done=done)
+            return classify_rows(
+                given.dataset, given.method, classes, seed=self.seed, device=device, done=done, least=self.abstain_below
+            )
 
         settings = {**given.settings, "fingerprints": given.models.fingerprints(), "seed": self.seed}
+        settings |= {"abstain_below": self.abstain_below} if self.abstain_below else {}
         digest, count = of_images(given.dataset) if out else None, given.method.evaluations
         return Work("classifying", settings, len(given.dataset), rows, digest, evaluations=count, schema=CLASSIFIED)

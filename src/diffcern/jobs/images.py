@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass as plain
 from dataclasses import field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic.dataclasses import dataclass
 
 from diffcern.errors import UsageError
-from diffcern.fields import ClassMap, Images, Labels, MaxSide, Options, Preset, Templates
+from diffcern.fields import ClassMap, Images, Labels, MaxSide, Options, Preset, Templates, help_of
 from diffcern.jobs.base import CHECKED
 from diffcern.jobs.models import OnModels
 from diffcern.jobs.rows import RowsJob
@@ -30,6 +31,13 @@ class Asked:
     method: Method
     settings: dict[str, Any]
 
+    def about(self) -> dict[str, Any]:
+        """What a calibration of these answers holds for."""
+        from diffcern.calibration import described
+
+        said, classes = self.settings, self.models.task.class_names
+        return described(said["method"], said["options"], classes, self.models.fingerprints())
+
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class OverImages(OnModels, RowsJob):
@@ -40,9 +48,11 @@ class OverImages(OnModels, RowsJob):
     preset: Preset = "small"
     options: Options = field(default_factory=dict)
     max_side: MaxSide = 4096
+    calibration: Annotated[str | None, help_of("the folder of a calibration.json (default: the prior's own)")] = None
 
-    def asked(self, method: str, options: Mapping[str, Any], **names: Any) -> Asked:
-        """Loads what the job names. names: its models, and what else of `spec.Models` it says.
+    def asked(self, method: str, options: Mapping[str, Any], *, calibrated: bool = True, **names: Any) -> Asked:
+        """Loads what the job names. names: its models, and what else of `spec.Models` it says. calibrated: answers are
+        divided by the temperature that was fitted for them, where one was.
 
         options: of the method, over those of the preset. Raises as `Job.carry_out`.
         """
@@ -59,7 +69,39 @@ class OverImages(OnModels, RowsJob):
         models = load_models(named, device_named(self.device))
         check_templates(self.templates, models)
         settings = {"images": self.images, "max_side": self.max_side, **given, "method": method, "options": chosen}
-        return Asked(dataset, models, models.method(method, chosen), settings)
+        asked = Asked(dataset, models, models.method(method, chosen), settings)
+        return self._calibrated(asked, names.get("prior")) if calibrated else asked
+
+    def _calibrated(self, asked: Asked, prior: str | None) -> Asked:
+        """Raises UsageError where the job names a calibration that is not for its answers."""
+        from diffcern.calibration import read
+        from diffcern.methods.calibrated import Calibrated
+
+        folder = Path(self.calibration).expanduser() if self.calibration else calibration_folder(prior)
+        known = read(folder) if folder else ()
+        about = asked.about() if known else None
+        for each in known:
+            if each.about == about:
+                settings = {**asked.settings, "calibration": [each.temperature, *each.bias]}
+                return Asked(asked.dataset, asked.models, Calibrated(asked.method, each), settings)
+        if self.calibration:
+            raise UsageError(
+                f"{folder} holds no calibration for {asked.settings['method']} with these options, classes and "
+                "weights: run `diffcern calibrate images` with them"
+            )
+        return asked
+
+
+def calibration_folder(prior: str | None) -> Path | None:
+    """Where the calibrations of a prior are kept: its own folder, where it is one."""
+    from diffcern.assets import asset
+
+    if prior is None:
+        return None
+    if prior.startswith("embedded:"):
+        return asset(prior.partition(":")[2], "prior")
+    folder = Path(prior).expanduser()
+    return folder if folder.is_dir() else None
 
 
 def check_templates(templates: Sequence[str] | None, *loaded: LoadedModels) -> None:

@@ -23,7 +23,8 @@ class Work:
     settings: what its rows depend on, fingerprints of the models too; rows made under others are not gone on with.
     total: how many rows there will be. rows: makes those whose ids are not among the ones it is given. digest: of what
     a row answers about, by id. alone: whether a row depends on no other, so that those of an interrupted run are kept.
-    evaluations: of the denoiser for a row, 0 where that is not known. schema: of the table.
+    evaluations: of the denoiser for a row, 0 where that is not known. schema: of the table. scores: what its rows come
+    to, where the job alone does not know.
     """
 
     what: str
@@ -34,6 +35,7 @@ class Work:
     alone: bool = True
     evaluations: int = 0
     schema: pa.Schema | None = None
+    scores: Callable[[Sequence[Row]], list[Row]] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class RowsJob(Job):
             if not work.alone:
                 journal.restart()
         table = Table(collect(work, journal, events), out=out)
-        return Table(table.rows, self.scores(table.good) if table.good else [], out)
+        return Table(table.rows, (work.scores or self.scores)(table.good) if table.good else [], out)
 
 
 def collect(work: Work, journal: Journal | None, events: Events) -> list[Row]:

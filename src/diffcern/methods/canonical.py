@@ -23,9 +23,13 @@ from diffcern.methods.diffusion_classifier import DiffusionClassifier
 from diffcern.methods.diffusion_tta import DiffusionTTA
 from diffcern.methods.purification import DDA, DiffPure
 from diffcern.methods.source import Source
+from diffcern.noise_levels import time_of
 from diffcern.predictors import Predictor
 from diffcern.priors import Prior
+from diffcern.sampling import purify
+from diffcern.solvers import ONE_SHOT
 from diffcern.tasks import Task
+from diffcern.tasks.base import resized
 from diffcern.transformations import IDENTITY, Transformation
 from diffcern.types import Cost, Inputs, Prediction, concatenate
 
@@ -49,16 +53,17 @@ class CanonicalState:
 
 class Canonical(Method):
     """views: families of transformations, in order (`views.FAMILIES`). budget ... jacobian: of the search, see
-    `canonical.Search`. then: the method that answers on the view, with its options of the preset `then_preset`.
-    familiar: a share (0.99, say); where the view looks as those of the clean images do, given the predictor's answer,
-    that answer stays, for 16 evaluations.
+    `canonical.Search`. denoise: where the prior finds noise in the view (`noise_levels.py`), what it sees behind that
+    takes its place, for one evaluation. then: the method that answers on the view, with its options of the preset
+    `then_preset`. familiar: a share (0.99, say); where the view looks as those of the clean images do, given the
+    predictor's answer, that answer stays, for 16 evaluations.
 
     Online the view of the image before is one of the candidates: a camera does not change between frames. Needs a prior
     of pixels (an autoencoder's latents have no likelihood of images), which is asked without a condition.
     """
 
     tasks = tuple(KINDS)
-    small: ClassVar[Mapping[str, Any]] = {"then_preset": "small"}
+    small: ClassVar[Mapping[str, Any]] = {"then_preset": "small", "denoise": True}
 
     def __init__(
         self,
@@ -70,14 +75,16 @@ class Canonical(Method):
         budget: Count = 120,
         draws: Count = 16,
         low: float = 0.1,
-        margin: float = 5.0,
+        margin: float = 3.0,
         z: float = 1.5,
-        rounds: int = 1,
+        rounds: int = 0,
         jacobian: bool = True,
+        denoise: bool = False,
         then: Then = "source",
         then_preset: Literal["paper", "small"] = "paper",
         familiar: float | None = None,
     ) -> None:
+        self.denoise = denoise
         self.search = Search(tuple(views), budget, draws, low, margin, z, rounds, jacobian)
         self.predictor, self.prior, self.task = frozen_view(predictor), frozen_view(prior), task
         check_pixels(prior)
@@ -85,7 +92,7 @@ class Canonical(Method):
         options = inner.small_options(task.name) if then_preset == "small" else {}
         self.then = build(inner, f"then = {then}", THEN, predictor, prior, task, options)
         self.clean_error = None if familiar is None else threshold(prior, familiar)
-        self.evaluations = budget + self.then.evaluations + DRAWS * (familiar is not None)
+        self.evaluations = budget + denoise + self.then.evaluations + DRAWS * (familiar is not None)
 
     def init(self) -> CanonicalState:
         return CanonicalState(IDENTITY, self.then.init())
@@ -100,15 +107,26 @@ class Canonical(Method):
                 view = canonical_view(self.prior, image, one.ids[0], self.search, **how)
             chosen = view.transformation
             seen = chosen.apply(image).clamp(0, 1) if chosen != IDENTITY else image
+            if denoised := bool(self.denoise and view.noise):
+                seen = self._denoised(seen, view.noise, one.ids)
             strange, asked = self._strange(seen, one.ids, seed)
             answer, after = (self.then if strange else Source(self.predictor)).step(
                 state.then, Inputs(seen, one.ids), seed
             )
             state = CanonicalState(chosen, after)
-            costs = [Cost(view.evaluations + asked) + cost for cost in answer.costs]
+            costs = [Cost(view.evaluations + denoised + asked) + cost for cost in answer.costs]
             notes = [{**(answer.notes[0] if answer.notes else {}), "view_nats": view.nats, **_numbers(chosen)}]
             answers.append(Prediction(self._back(chosen, answer.output), costs, answer.trace or [[]], notes))
         return concatenate(answers), state
+
+    def _denoised(self, seen: Tensor, noise: float, ids: Sequence[str]) -> Tensor:
+        """The view as x_t of the level whose noise is its own: the clean image that the prior sees in it."""
+        with torch.no_grad():
+            latent = self.prior.latents(self.predictor.view(seen))
+            start = int(time_of(self.prior, noise) * self.prior.num_timesteps)
+            clean = purify(self.prior, latent, ids, start=start, steps=1, solver=ONE_SHOT, noise=noise)
+            images = self.predictor.of_view(self.prior.decode(clean))
+            return resized(images, (seen.shape[-2], seen.shape[-1])) if self.task.kind.dense else images
 
     def _strange(self, seen: Tensor, ids: Sequence[str], seed: int) -> tuple[bool, int]:
         """Whether the view, as the predictor takes it, is unlike clean images; the evaluations of asking."""

@@ -27,7 +27,7 @@ from diffcern.methods.purified import Ensemble, Purified
 from diffcern.methods.source import Source
 from diffcern.predictors import Predictor, load_predictor
 from diffcern.priors import Prior
-from diffcern.purifier import Purifier, Route
+from diffcern.purifier import Purifier, Route, Start
 from diffcern.solvers import REVERSE_SDE
 
 
@@ -35,7 +35,8 @@ class DiffPure(Purified):
     """DiffPure (Nie et al. 2022, arXiv 2205.07460): no guide; the answer is that on the purified image.
 
     Defaults: the paper's for ImageNet, t* = 0.15 T (the 150th timestep, 149), back by the reverse SDE without clipping
-    the estimate. Its CIFAR-10 form is start 99, solver "ddpm", clip true. cache: a folder that keeps purified images
+    the estimate. start "auto": for each image by the noise in it, none where there is none (see `purifier.Route`).
+    Its CIFAR-10 form is start 99, solver "ddpm", clip true. cache: a folder that keeps purified images
     for other runs; "" keeps none.
     """
 
@@ -46,7 +47,7 @@ class DiffPure(Purified):
         predictor: Predictor,
         prior: Prior,
         *,
-        start: int = 149,
+        start: Start = 149,
         steps: Count = 150,
         solver: str = REVERSE_SDE,
         eta: float = 0.0,
@@ -89,7 +90,7 @@ class DDA(Purified):
         predictor: Predictor,
         prior: Prior,
         *,
-        start: int = 499,
+        start: Start = 499,
         steps: Count = 50,
         solver: str = "ddpm",
         eta: float = 0.0,
@@ -138,7 +139,7 @@ class GDA(Purified):
         predictor: Predictor,
         prior: Prior,
         *,
-        start: int = 499,
+        start: Start = 499,
         steps: Count = 50,
         solver: str = "ddpm",
         eta: float = 0.0,

@@ -95,14 +95,15 @@ class Purified(Method):
 
     def _purified(self, inputs: Inputs, seed: int) -> tuple[Tensor, list[Cost]]:
         """The answers after purification, and what both took."""
-        images = self.predictor.of_view(self.purifier(self.predictor.view(inputs.images), inputs.ids, seed))
+        seen = self.predictor.view(inputs.images)
+        paths = self.purifier.paths(seen, inputs.ids, seed)
+        images = self.predictor.of_view(self.purifier(seen, inputs.ids, seed, paths))
         if self.task.kind.dense:  # a map is answered in the size of its image
             images = resized(images, (inputs.images[0].shape[-2], inputs.images[0].shape[-1]))
         second = self.after.step(self.after.init(), Inputs(images, inputs.ids), seed)[0]
-        evaluations = self.purifier.evaluations
         through = self.purifier.guide is not None and self.purifier.guide.through
-        purifying = Cost(evaluations, evaluations if through else 0)
-        return self.task.to_average(second.output), [purifying + cost for cost in second.costs]
+        purifying = [Cost(path.evaluations, path.evaluations if through else 0) for path in paths]
+        return self.task.to_average(second.output), [a + b for a, b in zip(purifying, second.costs, strict=True)]
 
     def _prediction(self, answer: Tensor, costs: list[Cost]) -> Prediction:
         return Prediction(self.task.from_average(answer), costs, [[]] * len(costs), [{}] * len(costs))

@@ -66,6 +66,16 @@ def marks(entries: Sequence[str]) -> dict[str, Mark]:
     return found
 
 
+@dataclass(frozen=True)
+class Plot:
+    """A figure of the report."""
+
+    title: str
+    caption: str
+    svg: str
+    tall: bool = False
+
+
 @contextmanager
 def new_figure(height: float) -> Iterator[tuple[Figure, Axes]]:
     with rc_context(STYLE):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from diffcern.report.drawing import FRAME, HEIGHT, INK, LINE, MUTED, WIDTH, marks, new_figure, to_svg
-from diffcern.report.run import Cell, Run
+from diffcern.report.confidence import reliability, selective
+from diffcern.report.drawing import FRAME, HEIGHT, INK, LINE, MUTED, WIDTH, Plot, marks, new_figure, to_svg
+from diffcern.report.run import Run
 from diffcern.report.summary import CLEAN, MEAN
 from diffcern.report.wording import (
     PARTIAL,
@@ -29,16 +29,6 @@ from diffcern.report.wording import (
 LETTER, TEXT = 5.0, 12.0  # width of a letter and height of a line of labels, in points
 
 
-@dataclass(frozen=True)
-class Plot:
-    """A figure of the report."""
-
-    title: str
-    caption: str
-    svg: str
-    tall: bool = False
-
-
 def all_plots(run: Run, summary: Sequence[Row]) -> list[Plot]:
     """Every figure the run has data for."""
     rows = len(shift_names(summary)) + 2
@@ -46,7 +36,7 @@ def all_plots(run: Run, summary: Sequence[Row]) -> list[Plot]:
     tall = height > 1.5 * HEIGHT  # such a figure stands beside all the others, a lower one beside one
 
     def others(first: float, rest: float) -> list[Plot]:
-        plots = (cost(summary, first), losses(run, rest), reliability(run, rest))
+        plots = (cost(summary, first), losses(run, rest), reliability(run, rest), selective(run, rest))
         return [plot for plot in plots if plot is not None]
 
     beside = others(max(height, 2.6), HEIGHT)
@@ -148,36 +138,6 @@ def losses(run: Run, height: float) -> Plot | None:
     return Plot("Does the loss go down?", caption, svg)
 
 
-def reliability(run: Run, height: float) -> Plot | None:
-    """Accuracy against confidence on shifted images (clean ones where nothing is shifted), in ten bins."""
-    entries = [entry.name for entry in run.entries]
-    errors = []
-    with new_figure(height) as (figure, axes):
-        axes.plot([0, 1], [0, 1], color=MUTED, lw=0.8, ls=(0, (4, 4)))
-        for entry in entries:
-            confidence, right = _confidences(run, entry)
-            if not len(confidence):
-                continue
-            bins = np.minimum((confidence * 10).astype(int), 9)
-            size = np.bincount(bins, minlength=10)
-            with np.errstate(invalid="ignore"):
-                said = np.bincount(bins, confidence, 10) / size
-                seen = np.bincount(bins, right, 10) / size
-            errors.append(f"{entry} {100 * np.nansum(size * np.abs(said - seen)) / size.sum():.1f}")
-            mark, enough = marks(entries)[entry], size >= 5  # a bin of four images is noise
-            axes.plot(said[enough], seen[enough], color=mark.placeholder, marker=mark.marker, ms=3.5, lw=1.4)
-        axes.grid()
-        axes.set_xlim(0, 1.02)
-        axes.set_ylim(0, 1.02)
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axes.set_xlabel("confidence")
-        axes.set_ylabel("accuracy")
-        svg = to_svg(figure, "reliability", entries)
-    caption = "On the dashed line, confidence is honest. Expected calibration error in points: "
-    return Plot("Is confidence honest?", caption + ", ".join(errors) + ".", svg) if errors else None
-
-
 def _name(axes: Axes, rows: Sequence[Row], colours: Sequence[str], height: float) -> None:
     """Names the points: neighbours in one column to the right of them, each with a line to its point."""
     data = [(row["nfe_forward"], row["value"]) for row in rows]
@@ -213,21 +173,8 @@ def _apart(values: NDArray[Any], gap: float) -> NDArray[Any]:
 
 def _traces(run: Run, entry: str) -> NDArray[Any]:
     """`[N, steps]` of the images that have a trace, NaN past its end; shifted images where there are any."""
-    tables = [cell.traces for cell in _shifted(run, entry)]
+    tables = [cell.traces for cell in run.shifted(entry)]
     steps = max(table.shape[1] for table in tables)
     padded = [np.pad(t, ((0, 0), (0, steps - t.shape[1])), constant_values=np.nan) for t in tables]
     table = np.concatenate(padded)
     return table[np.isfinite(table[:, :1]).any(axis=1)]
-
-
-def _confidences(run: Run, entry: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    cells = _shifted(run, entry)
-    confidence = np.concatenate([cell.confidence for cell in cells])
-    right = np.concatenate([cell.prediction == cell.target for cell in cells]).astype(float)
-    known = np.concatenate([cell.target >= 0 for cell in cells]) & np.isfinite(confidence)
-    return confidence[known], right[known]
-
-
-def _shifted(run: Run, entry: str) -> list[Cell]:
-    cells = {key: cell for key, cell in run.cells.items() if key[0] == entry}
-    return [cell for key, cell in cells.items() if key[1] != CLEAN] or list(cells.values())

@@ -111,6 +111,11 @@ class Run:
         """Every planned (shift, severity), clean first."""
         return sorted({key[1:] for key in self.cells}, key=lambda c: (shift_rank(c[0]), c[1]))
 
+    def shifted(self, entry: str) -> list[Cell]:
+        """The cells of an entry under any shift, the clean ones where nothing is shifted."""
+        cells = {key: cell for key, cell in self.cells.items() if key[0] == entry}
+        return [cell for key, cell in cells.items() if key[1] != "clean"] or list(cells.values())
+
 
 def shift_rank(shift: str) -> tuple[int, str]:
     """Sort key of a shift's name."""

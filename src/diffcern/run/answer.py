@@ -117,12 +117,14 @@ def _rows(
     eye = answerer.eye
     images = batch_of([question.image for question in asked], eye.mean.device)
     found = {"before": answerer(images, *texts).exp()}
-    evaluations = 0
+    evaluations = [0] * len(asked)
     if purification is not None:
-        clean = eye.of_view(purification.purifier(eye.view(images), [question.id for question in asked], seed))
+        seen, ids = eye.view(images), [question.id for question in asked]
+        paths = purification.purifier.paths(seen, ids, seed)
+        clean = eye.of_view(purification.purifier(seen, ids, seed, paths))
         found["purified"] = purification.answerer(clean, *texts).exp()
         found["after"] = join(found["before"], found["purified"], purification.ensemble)
-        evaluations = purification.purifier.evaluations
+        evaluations = [path.evaluations for path in paths]
     seconds = (time.perf_counter() - begin) / len(asked)
     for row, question in enumerate(asked):
         answers: dict[str, Any] = {}
@@ -135,7 +137,7 @@ def _rows(
             "truth": question.answer,
             "choices": list(question.choices),
             **answers,
-            "nfe_forward": evaluations,
+            "nfe_forward": evaluations[row],
             "seconds": round(seconds, 4),
             "error": None,
         }

@@ -46,6 +46,8 @@ CLASSIFIED = pa.schema(
     ]
 )
 
+KNOWN = pa.schema([("id", TEXT), ("target", WHOLE), ("log_probabilities", NUMBERS), *END])
+
 
 def adapted(maps: bool, batch: bool) -> pa.Schema:
     """maps: answers are. batch: the method reads the statistics of several images."""

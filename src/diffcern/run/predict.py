@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ from diffcern.methods.base import call
 from diffcern.predictors import Predictor
 from diffcern.run.batch import ALONE, batch_of, even_batches
 from diffcern.types import Inputs, Prediction
+
+UNSURE = "unsure"
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,13 @@ def _readable(dataset: Dataset, done: set[str], errors: deque[UnreadableImage]) 
             yield item
 
 
-def adapt_rows(predictor: Predictor, given: Iterator[Answer | UnreadableImage]) -> Iterator[dict[str, Any]]:
-    """Rows with the label and confidence before and after adaptation, and what it cost; unreadable images too."""
+def adapt_rows(
+    predictor: Predictor, given: Iterator[Answer | UnreadableImage], *, least: float | None = None
+) -> Iterator[dict[str, Any]]:
+    """Rows with the label and confidence before and after adaptation, and what it cost; unreadable images too.
+
+    least: a confidence below which the answer afterwards is UNSURE.
+    """
     names = predictor.class_names
     for answer in given:
         if isinstance(answer, UnreadableImage):
@@ -109,7 +116,7 @@ def adapt_rows(predictor: Predictor, given: Iterator[Answer | UnreadableImage]) 
             "id": answer.sample.id,
             "before": names[first],
             "before_confidence": round(float(before[first]), 6),
-            "after": names[last],
+            "after": names[last] if float(after[last]) >= (least or 0) else UNSURE,
             "after_confidence": round(float(after[last]), 6),
             "changed": first != last,
             **answer.cost,
@@ -117,9 +124,19 @@ def adapt_rows(predictor: Predictor, given: Iterator[Answer | UnreadableImage]) 
 
 
 def classify_rows(
-    dataset: Dataset, method: Method, class_names: tuple[str, ...], *, seed: int, device: torch.device, done: set[str]
+    dataset: Dataset,
+    method: Method,
+    class_names: tuple[str, ...],
+    *,
+    seed: int,
+    device: torch.device,
+    done: set[str],
+    least: float | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Rows with the ranked labels and the margin of the first over the second, with its standard error."""
+    """Rows with the ranked labels and the margin of the first over the second, with its standard error.
+
+    least: a confidence below which the label is UNSURE.
+    """
     for sample in readable(dataset, skip=done):
         if isinstance(sample, UnreadableImage):
             yield unreadable(sample)
@@ -132,12 +149,37 @@ def classify_rows(
         notes = prediction.notes[0]
         yield {
             "id": sample.id,
-            "label": class_names[order[0]],
+            "label": class_names[order[0]] if float(probabilities[order[0]]) >= (least or 0) else UNSURE,
             "confidence": round(float(probabilities[order[0]]), 6),
             "ranked": ", ".join(f"{class_names[k]} {float(probabilities[k]):.3f}" for k in order[:5]),
             "margin": notes.get("margin"),
             "margin_standard_error": notes.get("margin_standard_error"),
             "nfe_forward": prediction.costs[0].nfe_forward,
+            "seconds": round(time.perf_counter() - begin, 4),
+            "error": None,
+        }
+
+
+def known_rows(
+    dataset: Dataset, method: Method, places: Sequence[int], *, seed: int, device: torch.device, done: set[str]
+) -> Iterator[dict[str, Any]]:
+    """Rows with the true class and the logarithms of the probabilities, of images whose answer is known.
+
+    places: of each class of the data set among those of the answers, -1 where it is none of them.
+    """
+    for sample in readable(dataset, skip=done):
+        if isinstance(sample, UnreadableImage):
+            yield unreadable(sample)
+            continue
+        if sample.target < 0 or places[sample.target] < 0:
+            continue
+        begin = time.perf_counter()
+        inputs = Inputs(sample.image[None].to(device), [sample.id])
+        output = method.step(method.init(), inputs, seed)[0].output[0]
+        yield {
+            "id": sample.id,
+            "target": places[sample.target],
+            "log_probabilities": output.double().log_softmax(0).tolist(),
             "seconds": round(time.perf_counter() - begin, 4),
             "error": None,
         }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ KEY = ["entry", "shift", "severity", "id"]
 NEEDED = pa.schema(  # of records, whatever else a version writes
     [RECORD_SCHEMA.field(name) for name in (*KEY, "target", "prediction", "nfe_forward", "nfe_backward")]
 )
+SMALLEST = 1e-38  # of a probability that is kept as one of fp32
 AGAIN = "delete it, and the same `diffcern bench` makes it again"
 PARTS = {  # of a fingerprint, and what it means when one differs
     "predictor": "other weights or settings of the predictor",
@@ -187,3 +189,14 @@ def check_fingerprint(path: Path, fingerprint: Mapping[str, str]) -> None:
         raise DiffcernError(
             f"{path} was made with {' and '.join(others)}: give another --out, or delete the folder to start afresh"
         )
+
+
+def answers_of(path: Path, entry: str) -> Iterator[dict[str, Any]]:
+    """The records of an entry that have probabilities, with their logarithms. Raises DiffcernError for damaged ones."""
+    wanted = pa.schema([RECORD_SCHEMA.field(name) for name in (*KEY, "target", "probabilities")])
+    for file in sorted((path / "records").glob(f"{entry}--*.parquet")):
+        check_records(file)
+        for row in read_table(file, wanted, AGAIN).to_pylist():
+            if row["entry"] == entry and row["probabilities"]:
+                logs = [math.log(max(p, SMALLEST)) for p in row["probabilities"]]
+                yield {"id": row["id"], "shift": row["shift"], "target": row["target"], "log_probabilities": logs}

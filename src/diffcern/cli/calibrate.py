@@ -1,0 +1,63 @@
+"""`diffcern calibrate images` and `diffcern calibrate run`: temperatures of probabilities."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from diffcern.cli.bars import Bars
+from diffcern.cli.derive import from_job, interruptible
+from diffcern.cli.options import JsonOption, OutLists, OverwriteOption, StrictOption
+from diffcern.cli.tables import report_skipped
+from diffcern.jobs.calibrate import KEEP, Calibrate, of_run
+
+app = typer.Typer(no_args_is_help=True, help="Fit the temperature of a method's probabilities on known answers.")
+
+
+@app.command("images")
+@from_job(Calibrate)
+def images(
+    job: Calibrate,
+    out: OutLists = None,
+    strict: StrictOption = False,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    table = job.carry_out(out, overwrite=overwrite, events=Bars())
+    for score in table.scores:
+        _present(score, as_json)
+    report_skipped(table, strict)
+
+
+@app.command("run")
+def run(
+    run_dir: Annotated[Path, typer.Argument(help="a folder that `diffcern bench` wrote, of held-out images")],
+    entry: Annotated[str | None, typer.Option(help="whose answers")] = None,
+    shift: Annotated[str, typer.Option(help="of images under that shift, or all")] = "all",
+    per_class: Annotated[bool, typer.Option("--per-class", help="a number for each class besides")] = False,
+    keep: Annotated[str | None, typer.Option(help=KEEP)] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit a temperature on the answers of a bench's entry; classify and adapt use it from then on."""
+    with interruptible():
+        _present(of_run(run_dir, entry, shift, per_class, keep), as_json)
+
+
+def _present(score: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(score, indent=1))
+        return
+    say = Console(soft_wrap=True, highlight=False, markup=False).print
+    right = f"{100 * score['accuracy']:.1f} % right"
+    say(f"temperature {score['temperature']:.4g}, fitted on {score['images']} images ({right})")
+    for name in ("before", "after"):
+        low, high = (100 * end for end in score[f"interval_{name}"])
+        error, risk = (100 * score[f"{what}_{name}"] for what in ("calibration_error", "risk_of_the_surer_half"))
+        said = f"calibration error {error:.1f} points [{low:.1f}, {high:.1f}]"
+        say(f"{name:>7}: {said}; wrong among the surer half {risk:.1f} %")
+    say("after: of images that the temperature was not fitted on (five folds)")
+    say(f"kept in {score['kept']}")
