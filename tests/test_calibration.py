@@ -46,6 +46,33 @@ def test_numbers_for_classes_are_found():
     assert sum(bias) == pytest.approx(0.0, abs=1e-5)
 
 
+@pytest.mark.parametrize("count", [20, 24, 31])
+def test_few_images_are_enough_in_folds_too(count):
+    """Also where all that are wrong are in one fold."""
+    logits, targets = answers(1.0, count=count)
+    targets = logits.argmax(1)
+    targets[0] = (targets[0] + 1) % 5
+    held = calibration.held_out(logits, targets, [str(k) for k in range(count)])
+    assert np.allclose(held.sum(1), 1)
+
+
+def test_what_changes_an_answer_changes_what_a_temperature_is_for():
+    """Of Diffusion-TTA the temperature softens the condition; a stream, prompts and a shortlist's predictor matter."""
+    prints = {"prior": "a", "predictor": "b"}
+
+    def about(method="diffusion-tta", options=None, **more):
+        return calibration.described(method, options or {}, ("x", "y"), prints, **more)
+
+    assert about() == about(options={"rows": 7, "temperature": 1.0})
+    assert about() != about(options={"temperature": 2.0})
+    assert about() != about(stream=("online", 1))
+    assert about("tent", stream=("online", 50)) != about("tent", stream=("online", 1))
+    assert about() != about(texts=(None, ["a drawing of a {}."]))
+    assert about("diffusion-classifier")["fingerprints"] == {"prior": "a"}
+    assert about("diffusion-classifier", {"shortlist": "predictor"})["fingerprints"] == prints
+    assert about("sda", {"aligned": "here"}, loaded="1") != about("sda", {"aligned": "here"}, loaded="2")
+
+
 def test_shifts_of_one_image_are_in_one_fold():
     logits, targets = answers(3.0, count=40)
     twice, both = np.concatenate([logits, logits]), np.concatenate([targets, targets])
@@ -137,6 +164,23 @@ def test_what_calibrating_refuses(tmp_path):
         job(Calibrate, tmp_path, keep=str(tmp_path / "none")).carry_out(None)
     with pytest.raises(UsageError, match="leave it out here"):
         job(Calibrate, tmp_path, keep=str(tmp_path), calibration=str(tmp_path)).carry_out(None)
+
+
+def test_a_batch_s_statistics_are_of_no_single_image(tmp_path):
+    with pytest.raises(UsageError, match="tent reads the statistics of a batch"):
+        job(Calibrate, tmp_path, keep=str(tmp_path), method="tent", predictor="embedded:digits").carry_out(None)
+
+
+def test_an_online_answer_is_not_an_episodic_one(tmp_path):
+    from diffcern.jobs.adapt import Adapt
+
+    one = {"steps": 1, "draws": 2}
+    asked = {"prior": "embedded:digits", "predictor": "embedded:digits", "method": "diffusion-tta", "options": one}
+    make(Calibrate, {"images": "embedded:digits/validation", "keep": str(tmp_path), **asked}).carry_out(None)
+    fields = {"images": "embedded:digits/validation", "calibration": str(tmp_path), **asked}
+    with pytest.raises(UsageError, match="no calibration for diffusion-tta"):
+        make(Adapt, {**fields, "online": True}).load(None, None)
+    assert make(Adapt, fields).load(None, None).settings["calibration"]
 
 
 def test_the_digits_prior_ships_with_one_for_the_preset():

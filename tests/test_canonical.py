@@ -155,7 +155,7 @@ def test_maps_are_brought_back():
     [
         ({"families": ()}, "some of light, colour, .*, not none"),
         ({"families": ("warp",)}, "not warp"),
-        ({"budget": 60}, "does not reach around the candidates: light, turn need 84 or more"),
+        ({"budget": 60}, "does not reach around the candidates: light, turn need 112 or more"),
         ({"draws": 3}, "draws are 4 or more"),
         ({"margin": -1.0}, "at least 0"),
         ({"low": 1.0}, r"low in \[0, 1\)"),

@@ -60,5 +60,7 @@ def test_what_a_run_cannot_say(run, tmp_path):
         of_run(run, "sauce", "all", False, str(tmp_path))
     with pytest.raises(UsageError, match="no folder of a bench"):
         of_run(tmp_path, None, "all", False, str(tmp_path))
+    with pytest.raises(UsageError, match="shift of this run"):
+        of_run(run, "source", "fog", False, str(tmp_path))
     with pytest.raises(UsageError, match="give --keep"):
         of_run(run, "source", "all", False, None)

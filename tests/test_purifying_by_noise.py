@@ -1,11 +1,13 @@
 """start = "auto": each image from the level of the noise in it."""
 
+import hub_checkpoints
 import pytest
 import torch
 
 from diffcern.cache import TensorCache
 from diffcern.data import load_dataset
 from diffcern.data.shifts import shift
+from diffcern.errors import UsageError
 from diffcern.methods import build_method
 from diffcern.predictors import load_predictor
 from diffcern.priors import load_prior
@@ -61,6 +63,12 @@ def test_an_image_s_way_does_not_depend_on_its_batch_or_the_cache(world, tmp_pat
     cached = Purifier(prior, AUTO, cache=TensorCache(tmp_path))
     for _ in range(2):
         assert torch.allclose(cached(images[4:6], ids[4:6]), together[4:6], atol=1e-5)
+
+
+def test_an_autoencoder_s_latents_have_no_such_level(tmp_path):
+    prior = load_prior(str(hub_checkpoints.dit(tmp_path / "dit")))
+    with pytest.raises(UsageError, match="by a prior of pixels"):
+        Purifier(prior, AUTO)
 
 
 def test_methods_say_what_each_image_took(world):

@@ -29,7 +29,9 @@ FILE = "calibration.json"
 LEAST = 20  # images; fewer say next to nothing about a temperature
 FOLDS = 5
 BINS = 15
-UNSEEN = ("rows", "cache", "temperature")  # options that change no answer, or what is fitted here
+UNSEEN = ("rows", "cache")  # options that change no answer
+FOLDERS = ("generated", "aligned")  # options that name what a method loads itself
+LISTS = ("predictor", "prototypes")  # shortlists that read the predictor
 STEEPEST, FLATTEST = 1e-2, 1e4  # temperatures
 
 
@@ -45,16 +47,28 @@ class Calibration:
 
 
 def described(
-    method: str, options: Mapping[str, Any], class_names: Sequence[str], fingerprints: Mapping[str, str]
+    method: str,
+    options: Mapping[str, Any],
+    class_names: Sequence[str],
+    fingerprints: Mapping[str, str],
+    *,
+    stream: tuple[str, int] = ("episodic", 1),
+    texts: Sequence[Any] = (),
+    loaded: str = "",
 ) -> dict[str, Any]:
     """What a calibration holds for, in the types of JSON: options that differ from the method's defaults and change an
-    answer, and the weights that it reads. options: of the method, those of its preset among them."""
+    answer, and the weights that it reads. options: of the method, those of its preset among them. stream: protocol and
+    images at a time. texts: labels and templates of models that read text. loaded: of a method that names folders."""
     from diffcern.methods import defaults_of, needs
 
     defaults = defaults_of(method)
     kept = {k: v for k, v in options.items() if k not in UNSEEN and _plain(v) != _plain(defaults.get(k))}
-    prints = {k: v for k, v in fingerprints.items() if k in ("predictor", "prior") and needs(method, k)}
-    said = {"method": method, "options": kept, "class_names": list(class_names), "fingerprints": prints}
+    read = {k for k in ("predictor", "prior") if needs(method, k)}
+    read |= {"predictor"} if options.get("shortlist") in LISTS else set()
+    prints = {k: v for k, v in fingerprints.items() if k in read}
+    said: dict[str, Any] = {"method": method, "options": kept, "class_names": list(class_names)}
+    said |= {"fingerprints": prints, "stream": list(stream), "texts": [text for text in texts if text]}
+    said |= {"loaded": loaded} if any(options.get(name) for name in FOLDERS) else {}
     found: dict[str, Any] = _plain(said)
     return found
 
@@ -62,9 +76,14 @@ def described(
 def fit(logits: Array, targets: Array, per_class: bool = False) -> tuple[float, tuple[float, ...]]:
     """(tau, b) of logits `[N, K]`. Raises DiffcernError for fewer than 20 images, answers to one class alone, and for
     answers that are all right: any temperature would be too high for these."""
+    check(logits, targets)
+    return _fitted(logits, targets, per_class)
+
+
+def _fitted(logits: Array, targets: Array, per_class: bool) -> tuple[float, tuple[float, ...]]:
+    """The same of what was checked, or is a part of that."""
     from scipy.optimize import minimize  # slow to import
 
-    check(logits, targets)
     classes = logits.shape[1]
 
     def loss(numbers: Array) -> float:
@@ -113,7 +132,7 @@ def held_out(logits: Array, targets: Array, groups: Sequence[str], per_class: bo
     for fold in range(FOLDS):
         inside = folds == fold
         if inside.any():
-            found[inside] = calibrated(logits[inside], *fit(logits[~inside], targets[~inside], per_class))
+            found[inside] = calibrated(logits[inside], *_fitted(logits[~inside], targets[~inside], per_class))
     return found
 
 

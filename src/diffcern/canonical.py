@@ -20,8 +20,8 @@ from torch import Tensor
 
 from diffcern.draws import Draws
 from diffcern.errors import UsageError
-from diffcern.evidence import Evidence, draws_of_levels, evidence_at
-from diffcern.noise_levels import noise_level, time_of
+from diffcern.evidence import Evidence, check_pixels, draws_of_levels, evidence_at
+from diffcern.noise_levels import MOST, noise_level, time_of
 from diffcern.priors.base import Prior
 from diffcern.racing import Lane, Rule
 from diffcern.resizing import Images, interpolate
@@ -70,7 +70,7 @@ class Search:
                 f"draws are {START} or more, rounds, margin and z at least 0, low in [0, 1), not {self.draws}, "
                 f"{self.rounds}, {self.margin}, {self.z}, {self.low}"
             )
-        if self.budget < (least := RESERVED + START * sum(FAMILIES[name].size + 2 for name in self.families)):
+        if self.budget < (least := MOST + RESERVED + START * sum(FAMILIES[name].size + 2 for name in self.families)):
             raise UsageError(
                 f"a budget of {self.budget} evaluations does not reach around the candidates: "
                 f"{', '.join(self.families)} need {least} or more"
@@ -86,14 +86,6 @@ class View:
     nats: float
     evaluations: int
     noise: float
-
-
-def check_pixels(prior: Prior) -> None:
-    """Raises UsageError for a prior whose latents are an autoencoder's, see `evidence.py`."""
-    if hasattr(prior, "autoencoder"):
-        raise UsageError(
-            "views are compared by a prior of pixels: an autoencoder's latents have no likelihood of images"
-        )
 
 
 def canonical_view(

@@ -171,6 +171,15 @@ def _errors(
     return errors
 
 
+def check_pixels(prior: Prior) -> None:
+    """Raises UsageError for a prior whose latents are an autoencoder's: they have no likelihood of images."""
+    if hasattr(prior, "autoencoder"):
+        raise UsageError(
+            "views and noise levels are told by a prior of pixels: an autoencoder's latents have no likelihood of "
+            "images"
+        )
+
+
 def _log_snr(prior: Prior, low: float) -> Float64[Tensor, " timesteps"]:
     """Of the times from low upwards."""
     ratio = prior.alphas.double().cpu() / prior.sigmas.double().cpu()

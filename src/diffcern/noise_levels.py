@@ -22,7 +22,8 @@ LOUDER = 1.4  # times the noise that is in the image, where its levels begin
 SOFTEST = 0.1  # of a latent, what is softer is called none
 LATEST = 0.8  # part of the times
 DRAWS = 4  # of a level
-MOST = 28  # evaluations: of seven levels
+LEVELS = 7  # at most
+MOST = LEVELS * DRAWS  # evaluations
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,10 @@ class NoiseLevel:
 
 @torch.no_grad()
 def noise_level(prior: Prior, latent: Tensor, id: str, seed: int = 0) -> NoiseLevel:
-    """Of one latent `[1, C, h, w]`. Levels apart by 2 from what a filter finds upwards, as long as they grow likelier;
-    then the top of a parabola through the last three, over log n."""
-    filtered, loudest = noise_of(latent), _ratios(prior)[int(LATEST * prior.num_timesteps)].item() / LOUDER
+    """Of one latent `[1, C, h, w]`: never less than what a filter finds, which few draws tell worse; levels apart by 2
+    from there upwards, as long as they grow likelier; then the top of a parabola through the last three, over log n."""
+    loudest = _ratios(prior)[int(LATEST * prior.num_timesteps)].item() / LOUDER
+    filtered = noise_of(latent)
     if filtered >= loudest:
         return NoiseLevel(loudest, 0)
     how: dict[str, Any] = {"draws": DRAWS, "strategy": "van-der-corput", "seed": seed}
@@ -46,18 +48,19 @@ def noise_level(prior: Prior, latent: Tensor, id: str, seed: int = 0) -> NoiseLe
     while True:
         noise, low = levels[-1], time_of(prior, LOUDER * levels[-1])
         nats.append(evidence(prior, latent, [id + "/noise"], low=low, noise=noise, **how).nats.item())
-        if 2 * levels[-1] >= loudest or (len(nats) > 1 and nats[-1] < nats[-2]):
+        if len(nats) == LEVELS or 2 * noise >= loudest or (len(nats) > 1 and nats[-1] < nats[-2]):
             break
-        levels.append(2 * levels[-1])
+        levels.append(2 * noise)
     spent = DRAWS * len(nats)
     if len(nats) == 2 and nats[1] < nats[0]:
         return NoiseLevel(filtered if filtered > SOFTEST else 0.0, spent)
-    if len(nats) < 3:
-        return NoiseLevel(levels[-1], spent)
-    before, top, after = nats[-3:]
+    return NoiseLevel(levels[-2] * 2 ** _peak(*nats[-3:]) if len(nats) > 2 else levels[-1], spent)
+
+
+def _peak(before: float, top: float, after: float) -> float:
+    """Where the parabola through three values has its top, from -1 to 1 around the middle one."""
     bend = before - 2 * top + after
-    move = 0.0 if bend >= 0 else max(-1.0, min(1.0, (before - after) / (2 * bend)))
-    return NoiseLevel(levels[-2] * 2**move, spent)
+    return max(-1.0, min(1.0, (before - after) / (2 * bend))) if bend < 0 else 0.0
 
 
 def noise_of(latent: Tensor) -> float:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffcern.cache import TensorCache
 from diffcern.errors import UsageError
+from diffcern.evidence import check_pixels
 from diffcern.fingerprints import content_id, digest, fingerprint
 from diffcern.guides import Guide
 from diffcern.noise_levels import MOST, noise_level, time_of
@@ -28,7 +29,8 @@ MASKED = 1.0  # times the noise in the image: more would hide what is left of it
 class Route:
     """How far an image is noised and how it comes back. start: a timestep of the prior, or "auto", for each image where
     the schedule's noise is `MASKED` times the noise that the prior finds in it (`noise_levels.py`); an image without
-    any stays as it is. eta: DDIM's; clip: keep estimates in the range of pixels, where latents are these."""
+    any is brought to the prior's size and left at that. eta: DDIM's; clip: keep estimates in the range of pixels,
+    where latents are these. noise: in the image already, so much less is added."""
 
     start: Start
     steps: int
@@ -40,6 +42,7 @@ class Route:
     def evaluations(self, prior: Prior) -> int:
         """Denoiser evaluations per image, at most. Raises UsageError where the route does not fit the prior."""
         if self.start == "auto":
+            check_pixels(prior)
             return MOST + replace(self, start=prior.num_timesteps // 2).evaluations(prior)
         return len(Solver(prior, self.solver, self.start, self.steps, self.eta).timesteps)
 

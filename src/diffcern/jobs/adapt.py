@@ -60,7 +60,9 @@ class Adapt(OverImages):
         if dense and out is None:
             raise UsageError(f"answers of {self.task} are maps, and are written beside a table: give out")
         names: dict[str, Any] = {"predictor": self.predictor, "prior": self.prior or None, "task": self.task}
-        given = self.asked(self.method, self.options, **names, trust_remote_code=self.trust_remote_code)
+        stream = ("online" if self.online else "episodic", self.batch_size)
+        names |= {"trust_remote_code": self.trust_remote_code}
+        given = self.asked(self.method, self.options, stream=stream, **names)
         predictor, method, dataset = given.models.predictor, given.method, given.dataset
         assert predictor is not None  # it was named
         self._check(method, given)

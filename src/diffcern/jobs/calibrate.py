@@ -9,10 +9,11 @@ from typing import Annotated, Any
 from pydantic.dataclasses import dataclass
 
 from diffcern.errors import DiffcernError, UsageError, unknown
-from diffcern.fields import PredictorName, PriorName, help_of
+from diffcern.fields import PriorName, help_of
 from diffcern.jobs.base import CHECKED, Events, Row
 from diffcern.jobs.images import OverImages, calibration_folder
 from diffcern.jobs.rows import Work
+from diffcern.kinds import KINDS
 
 KEEP = "the folder for calibration.json (default: the prior's own)"
 
@@ -25,7 +26,7 @@ class Calibrate(OverImages):
     lists = True
 
     prior: PriorName
-    predictor: Annotated[PredictorName | None, help_of("for methods that need one")] = None
+    predictor: Annotated[str | None, help_of("for methods that need one")] = None
     method: Annotated[str, help_of("see `diffcern list methods`")] = "diffusion-classifier"
     per_class: Annotated[bool, help_of("a number for each class besides")] = False
     keep: Annotated[str | None, help_of(KEEP)] = None
@@ -44,17 +45,25 @@ class Calibrate(OverImages):
         models, dataset = given.models, given.dataset
         if models.task.kind.dense:
             raise UsageError(f"a temperature is of the probabilities of classes, and this is {models.task.name}")
+        if not given.method.answers_alone:
+            raise UsageError(
+                f"{self.method} reads the statistics of a batch: bench it on held-out images, and give the run folder "
+                "to `diffcern calibrate run`"
+            )
         known = {name: place for place, name in enumerate(models.task.class_names)}
         answers = right_answers(dataset, self.images, models.task.name, self.class_map)
-        places = [known.get(names[0], -1) for names in answers]
-        if max(places, default=-1) < 0:
-            raise UsageError(f"{self.images} has no labels, or none that the models know: calibrate on known answers")
+        right = [[known[name] for name in names if name in known] for names in answers]
+        if not any(right):
+            raise UsageError(
+                f"{self.images} has no labels, or none that the models know: give a labelled data set, such as "
+                "imagefolder:FOLDER with a folder for each class"
+            )
 
         def rows(done: set[str]) -> Iterator[Row]:
-            return known_rows(dataset, given.method, places, seed=self.seed, device=models.device, done=done)
+            return known_rows(dataset, given.method, right, seed=self.seed, device=models.device, done=done)
 
         def scores(found: Sequence[Row]) -> list[Row]:
-            return [fitted(found, given.about(), folder, self.per_class)]
+            return [fitted(found, given.about(("episodic", 1)), folder, self.per_class)]
 
         settings = {**given.settings, "fingerprints": models.fingerprints(), "seed": self.seed}
         digest, count = of_images(dataset) if out else None, given.method.evaluations
@@ -64,7 +73,8 @@ class Calibrate(OverImages):
 
 def of_run(run: Path, entry: str | None, shift: str, per_class: bool, keep: str | None) -> Row:
     """A temperature for an entry of a bench, fitted on the answers that its run folder holds; see `fitted`."""
-    from diffcern.calibration import described
+    from diffcern.calibration import FOLDERS, described
+    from diffcern.methods import reads_batch
     from diffcern.run.spec import read_spec
     from diffcern.run.store import answers_of
     from diffcern.texts import read_json
@@ -77,11 +87,20 @@ def of_run(run: Path, entry: str | None, shift: str, per_class: bool, keep: str 
         raise UsageError(f"--entry says whose answers, one of {', '.join(spec.entries)}")
     if name not in spec.entries:
         raise unknown("entry", name, list(spec.entries))
+    if KINDS[spec.models.task].dense:
+        raise UsageError(f"a temperature is of the probabilities of classes, and {run} is of {spec.models.task}")
+    shifts = ["all", *dict.fromkeys(under for under, _ in spec.shifts.cells)]
+    if shift not in shifts:
+        raise unknown("shift of this run", shift, shifts)
     folder, chosen = place_for(keep, spec.models.prior), spec.entries[name]
+    if any(chosen.options.get(option) for option in FOLDERS):
+        raise UsageError(f"{name} reads folders that the run does not hold: use `diffcern calibrate images`")
     rows = [row for row in answers_of(run, name) if shift in ("all", row["shift"])]
     prints, classes = (read_json(run / file) for file in ("fingerprint.json", "classes.json"))
-    about = described(chosen.method, chosen.options, classes, prints)
-    return fitted(rows, about, folder, per_class)
+    alone = chosen.protocol == "episodic" and not reads_batch(chosen.method, chosen.options)
+    texts = (spec.models.labels if isinstance(spec.models.labels, dict) else None, spec.models.templates)
+    how: dict[str, Any] = {"stream": (chosen.protocol, 1 if alone else chosen.batch_size), "texts": texts}
+    return fitted(rows, described(chosen.method, chosen.options, classes, prints, **how), folder, per_class)
 
 
 def fitted(rows: Sequence[Row], about: dict[str, Any], folder: Path, per_class: bool) -> Row:

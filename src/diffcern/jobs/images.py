@@ -31,12 +31,14 @@ class Asked:
     method: Method
     settings: dict[str, Any]
 
-    def about(self) -> dict[str, Any]:
+    def about(self, stream: tuple[str, int]) -> dict[str, Any]:
         """What a calibration of these answers holds for."""
         from diffcern.calibration import described
 
         said, classes = self.settings, self.models.task.class_names
-        return described(said["method"], said["options"], classes, self.models.fingerprints())
+        texts = (said["labels"] if isinstance(said["labels"], dict) else None, said["templates"])
+        how: dict[str, Any] = {"stream": stream, "texts": texts, "loaded": self.method.loaded}
+        return described(said["method"], said["options"], classes, self.models.fingerprints(), **how)
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -50,9 +52,17 @@ class OverImages(OnModels, RowsJob):
     max_side: MaxSide = 4096
     calibration: Annotated[str | None, help_of("the folder of a calibration.json (default: the prior's own)")] = None
 
-    def asked(self, method: str, options: Mapping[str, Any], *, calibrated: bool = True, **names: Any) -> Asked:
+    def asked(
+        self,
+        method: str,
+        options: Mapping[str, Any],
+        *,
+        calibrated: bool = True,
+        stream: tuple[str, int] = ("episodic", 1),
+        **names: Any,
+    ) -> Asked:
         """Loads what the job names. names: its models, and what else of `spec.Models` it says. calibrated: answers are
-        divided by the temperature that was fitted for them, where one was.
+        divided by the temperature that was fitted for them, where one was. stream: protocol and images at a time.
 
         options: of the method, over those of the preset. Raises as `Job.carry_out`.
         """
@@ -70,16 +80,16 @@ class OverImages(OnModels, RowsJob):
         check_templates(self.templates, models)
         settings = {"images": self.images, "max_side": self.max_side, **given, "method": method, "options": chosen}
         asked = Asked(dataset, models, models.method(method, chosen), settings)
-        return self._calibrated(asked, names.get("prior")) if calibrated else asked
+        return self._calibrated(asked, names.get("prior"), stream) if calibrated else asked
 
-    def _calibrated(self, asked: Asked, prior: str | None) -> Asked:
+    def _calibrated(self, asked: Asked, prior: str | None, stream: tuple[str, int]) -> Asked:
         """Raises UsageError where the job names a calibration that is not for its answers."""
         from diffcern.calibration import read
         from diffcern.methods.calibrated import Calibrated
 
         folder = Path(self.calibration).expanduser() if self.calibration else calibration_folder(prior)
         known = read(folder) if folder else ()
-        about = asked.about() if known else None
+        about = asked.about(stream) if known else None
         for each in known:
             if each.about == about:
                 settings = {**asked.settings, "calibration": [each.temperature, *each.bias]}

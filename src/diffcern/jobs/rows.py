@@ -82,7 +82,9 @@ class RowsJob(Job):
             if not work.alone:
                 journal.restart()
         table = Table(collect(work, journal, events), out=out)
-        return Table(table.rows, (work.scores or self.scores)(table.good) if table.good else [], out)
+        if work.scores:
+            return Table(table.rows, work.scores(table.good), out)
+        return Table(table.rows, self.scores(table.good) if table.good else [], out)
 
 
 def collect(work: Work, journal: Journal | None, events: Events) -> list[Row]:

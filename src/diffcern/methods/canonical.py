@@ -14,7 +14,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from diffcern.canonical import USUAL, Search, canonical_view, check_pixels
+from diffcern.canonical import USUAL, Search, canonical_view
+from diffcern.evidence import check_pixels
 from diffcern.familiarity import DRAWS, asked_strangeness, threshold
 from diffcern.kinds import KINDS
 from diffcern.methods.base import Count, Method, State, frozen_view
@@ -108,7 +109,7 @@ class Canonical(Method):
             chosen = view.transformation
             seen = chosen.apply(image).clamp(0, 1) if chosen != IDENTITY else image
             if denoised := bool(self.denoise and view.noise):
-                seen = self._denoised(seen, view.noise, one.ids)
+                seen = self._denoised(seen, view.noise, one.ids, seed)
             strange, asked = self._strange(seen, one.ids, seed)
             answer, after = (self.then if strange else Source(self.predictor)).step(
                 state.then, Inputs(seen, one.ids), seed
@@ -119,12 +120,13 @@ class Canonical(Method):
             answers.append(Prediction(self._back(chosen, answer.output), costs, answer.trace or [[]], notes))
         return concatenate(answers), state
 
-    def _denoised(self, seen: Tensor, noise: float, ids: Sequence[str]) -> Tensor:
+    def _denoised(self, seen: Tensor, noise: float, ids: Sequence[str], seed: int) -> Tensor:
         """The view as x_t of the level whose noise is its own: the clean image that the prior sees in it."""
         with torch.no_grad():
             latent = self.prior.latents(self.predictor.view(seen))
             start = int(time_of(self.prior, noise) * self.prior.num_timesteps)
-            clean = purify(self.prior, latent, ids, start=start, steps=1, solver=ONE_SHOT, noise=noise)
+            how: dict[str, Any] = {"start": start, "steps": 1, "solver": ONE_SHOT, "noise": noise, "seed": seed}
+            clean = purify(self.prior, latent, ids, **how)
             images = self.predictor.of_view(self.prior.decode(clean))
             return resized(images, (seen.shape[-2], seen.shape[-1])) if self.task.kind.dense else images
 

@@ -161,24 +161,31 @@ def classify_rows(
 
 
 def known_rows(
-    dataset: Dataset, method: Method, places: Sequence[int], *, seed: int, device: torch.device, done: set[str]
+    dataset: Dataset,
+    method: Method,
+    right: Sequence[Sequence[int]],
+    *,
+    seed: int,
+    device: torch.device,
+    done: set[str],
 ) -> Iterator[dict[str, Any]]:
     """Rows with the true class and the logarithms of the probabilities, of images whose answer is known.
 
-    places: of each class of the data set among those of the answers, -1 where it is none of them.
+    right: for each class of the data set the answers that are right; the one that was given, or else the first, is the
+    true class.
     """
     for sample in readable(dataset, skip=done):
         if isinstance(sample, UnreadableImage):
             yield unreadable(sample)
             continue
-        if sample.target < 0 or places[sample.target] < 0:
+        if sample.target < 0 or not (accepted := right[sample.target]):
             continue
         begin = time.perf_counter()
         inputs = Inputs(sample.image[None].to(device), [sample.id])
         output = method.step(method.init(), inputs, seed)[0].output[0]
         yield {
             "id": sample.id,
-            "target": places[sample.target],
+            "target": int(output.argmax()) if int(output.argmax()) in accepted else accepted[0],
             "log_probabilities": output.double().log_softmax(0).tolist(),
             "seconds": round(time.perf_counter() - begin, 4),
             "error": None,
