@@ -37,7 +37,6 @@ def main() -> None:
     variants: dict[str, dict[str, Any]] = {
         "race (preset)": {},
         "all draws": {"stop": ""},
-        "all draws, w = 1": {"stop": "", "weighting": "eps"},
     }
     print(f"{'':40}{'temperature':>12}{'right, %':>10}{'calibration error, points':>30}{'surer half wrong, %':>22}")
     for name, asked in variants.items():
