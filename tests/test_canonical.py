@@ -109,6 +109,23 @@ def test_the_method_answers_on_the_view_and_says_what_it_is(world):
     assert spent.nfe_forward == 20 + answer.costs[0].nfe_forward
 
 
+def test_a_familiar_frame_leaves_what_feedback_has_learnt(world):
+    """Online the weights go on from the strange frame before, past one that needs no feedback."""
+    prior, samples = world
+    predictor = load_predictor("embedded:digits")
+    task = Classification(predictor.class_names, prior.class_names)
+    how = {"views": ("light",), "then": "diffusion-tta", "then_preset": "small", "familiar": 0.99}
+    method = Canonical(predictor, prior, task, **how)
+    noisy = [shift(s.image, "noise", 4, 0, s.id) for s in samples]
+    state, asked = method.init(), []
+    for k, image in enumerate((noisy[0], samples[1].image, noisy[2])):
+        before = state.then
+        answer, state = method.step(state, Inputs(image[None], [samples[k].id]), 0)
+        asked.append(answer.costs[0].nfe_backward > 0)
+        assert (state.then is before) == (not asked[-1])
+    assert asked == [True, False, True]
+
+
 def test_the_notes_of_the_method_on_the_view_stay(world):
     prior, samples = world
     predictor = load_predictor("embedded:digits")

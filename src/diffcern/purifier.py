@@ -49,11 +49,15 @@ class Route:
     def of_image(self, prior: Prior, latent: Tensor, id: str, seed: int) -> Path:
         """Of one latent `[1, C, h, w]`, by the noise in it."""
         level = noise_level(prior, latent, id, seed)
-        start = int(time_of(prior, MASKED * level.noise) * prior.num_timesteps)
-        if not (level.noise and start):
-            return Path(None, level.evaluations)
-        route = replace(self, start=start, steps=min(self.steps, start + 1), noise=level.noise)
-        return Path(route, level.evaluations + route.evaluations(prior))
+        route = self.from_noise(prior, level.noise)
+        return Path(route, level.evaluations + (route.evaluations(prior) if route else 0))
+
+    def from_noise(self, prior: Prior, noise: float) -> Route | None:
+        """From the level of this noise, None where it has none."""
+        start = int(time_of(prior, MASKED * noise) * prior.num_timesteps)
+        if not (noise and start):
+            return None
+        return replace(self, start=start, steps=min(self.steps, start + 1), noise=noise)
 
 
 @dataclass(frozen=True)

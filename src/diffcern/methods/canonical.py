@@ -24,9 +24,9 @@ from diffcern.methods.diffusion_classifier import DiffusionClassifier
 from diffcern.methods.diffusion_tta import DiffusionTTA
 from diffcern.methods.purification import DDA, DiffPure
 from diffcern.methods.source import Source
-from diffcern.noise_levels import time_of
 from diffcern.predictors import Predictor
 from diffcern.priors import Prior
+from diffcern.purifier import Route
 from diffcern.sampling import purify
 from diffcern.solvers import ONE_SHOT
 from diffcern.tasks import Task
@@ -92,6 +92,7 @@ class Canonical(Method):
         inner = THEN[then]
         options = inner.small_options(task.name) if then_preset == "small" else {}
         self.then = build(inner, f"then = {then}", THEN, predictor, prior, task, options)
+        self.source = Source(predictor)
         self.clean_error = None if familiar is None else threshold(prior, familiar)
         self.evaluations = budget + denoise + self.then.evaluations + DRAWS * (familiar is not None)
 
@@ -111,9 +112,10 @@ class Canonical(Method):
             if denoised := bool(self.denoise and view.noise):
                 seen = self._denoised(seen, view.noise, one.ids, seed)
             strange, asked = self._strange(seen, one.ids, seed)
-            answer, after = (self.then if strange else Source(self.predictor)).step(
-                state.then, Inputs(seen, one.ids), seed
-            )
+            if strange:
+                answer, after = self.then.step(state.then, Inputs(seen, one.ids), seed)
+            else:
+                answer, after = self.source.step(None, Inputs(seen, one.ids), seed)[0], state.then
             state = CanonicalState(chosen, after)
             costs = [Cost(view.evaluations + denoised + asked) + cost for cost in answer.costs]
             notes = [{**(answer.notes[0] if answer.notes else {}), "view_nats": view.nats, **_numbers(chosen)}]
@@ -124,9 +126,8 @@ class Canonical(Method):
         """The view as x_t of the level whose noise is its own: the clean image that the prior sees in it."""
         with torch.no_grad():
             latent = self.prior.latents(self.predictor.view(seen))
-            start = int(time_of(self.prior, noise) * self.prior.num_timesteps)
-            how: dict[str, Any] = {"start": start, "steps": 1, "solver": ONE_SHOT, "noise": noise, "seed": seed}
-            clean = purify(self.prior, latent, ids, **how)
+            route = Route("auto", 1, ONE_SHOT).from_noise(self.prior, noise)
+            clean = purify(self.prior, latent, ids, seed=seed, **vars(route)) if route else latent
             images = self.predictor.of_view(self.prior.decode(clean))
             return resized(images, (seen.shape[-2], seen.shape[-1])) if self.task.kind.dense else images
 
