@@ -67,7 +67,7 @@ def test_what_changes_an_answer_changes_what_a_temperature_is_for():
     assert about() != about(options={"temperature": 2.0})
     assert about() != about(stream=("online", 1))
     assert about("tent", stream=("online", 50)) != about("tent", stream=("online", 1))
-    assert about() != about(texts=(None, ["a drawing of a {}."]))
+    assert about() != about(templates=["a drawing of a {}."])
     assert about("diffusion-classifier")["fingerprints"] == {"prior": "a"}
     assert about("diffusion-classifier", {"shortlist": "predictor"})["fingerprints"] == prints
     assert about("sda", {"aligned": "here"}, loaded="1") != about("sda", {"aligned": "here"}, loaded="2")

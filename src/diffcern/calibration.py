@@ -53,21 +53,24 @@ def described(
     fingerprints: Mapping[str, str],
     *,
     stream: tuple[str, int] = ("episodic", 1),
-    texts: Sequence[Any] = (),
+    labels: Any = None,
+    templates: Sequence[str] | None = None,
     loaded: str = "",
 ) -> dict[str, Any]:
     """What a calibration holds for, in the types of JSON: options that differ from the method's defaults and change an
     answer, and the weights that it reads. options: of the method, those of its preset among them. stream: protocol and
-    images at a time. texts: labels and templates of models that read text. loaded: of a method that names folders."""
-    from diffcern.methods import defaults_of, needs
+    images at a time. labels, templates: as the models were told them. loaded: of a method that names folders."""
+    from diffcern.methods import method_class, needs
+    from diffcern.methods.options import defaults
 
-    defaults = defaults_of(method)
-    kept = {k: v for k, v in options.items() if k not in UNSEEN and _plain(v) != _plain(defaults.get(k))}
+    usual = defaults(method_class(method))
+    kept = {k: v for k, v in options.items() if k not in UNSEEN and _plain(v) != _plain(usual.get(k))}
+    texts = [text for text in (labels if isinstance(labels, dict) else None, templates) if text]
     read = {k for k in ("predictor", "prior") if needs(method, k)}
     read |= {"predictor"} if options.get("shortlist") in LISTS else set()
     prints = {k: v for k, v in fingerprints.items() if k in read}
     said: dict[str, Any] = {"method": method, "options": kept, "class_names": list(class_names)}
-    said |= {"fingerprints": prints, "stream": list(stream), "texts": [text for text in texts if text]}
+    said |= {"fingerprints": prints, "stream": list(stream), "texts": texts}
     said |= {"loaded": loaded} if any(options.get(name) for name in FOLDERS) else {}
     found: dict[str, Any] = _plain(said)
     return found
@@ -189,7 +192,7 @@ def keep(folder: Path, calibration: Calibration) -> Path:
 
 def _plain(value: Any) -> Any:
     """In the types of JSON."""
-    return json.loads(json.dumps(value, sort_keys=True))
+    return json.loads(json.dumps(value, sort_keys=True, default=str))
 
 
 def _log_softmax(values: Array) -> Array:

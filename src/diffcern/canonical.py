@@ -21,7 +21,7 @@ from torch import Tensor
 from diffcern.draws import Draws
 from diffcern.errors import UsageError
 from diffcern.evidence import Evidence, check_pixels, draws_of_levels, evidence_at
-from diffcern.noise_levels import MOST, noise_level, time_of
+from diffcern.noise_levels import MOST, noise_at, noise_level, time_of
 from diffcern.priors.base import Prior
 from diffcern.racing import Lane, Rule
 from diffcern.resizing import Images, interpolate
@@ -131,8 +131,8 @@ class _Scale:
         seen = torch.stack([*looked_at(image)])
         self.small = interpolate(seen, (rows, columns), "bilinear")  # the numbers that the prior can tell
         self.stretch = channels / image.shape[1] if search.jacobian else 0.0
-        own = self.latent(IDENTITY)
-        level = noise_level(prior, own, id, seed)
+        self.own = self.latent(IDENTITY)
+        level = noise_level(prior, self.own, id, seed)
         self.noise = level.noise
         self.left, self.spent = self.left - level.evaluations, level.evaluations
         self.quiet = time_of(prior, LOUDER * self.noise)
@@ -142,13 +142,13 @@ class _Scale:
 
     def draws(self, count: int, low: float, key: str = "") -> Draws:
         how: dict[str, Any] = {"low": low, "strategy": "van-der-corput", "seed": self.seed}
-        return draws_of_levels(self.prior, self.latent(IDENTITY), [self.id + key], count, **how)
+        return draws_of_levels(self.prior, self.own, [self.id + key], count, **how)
 
     def weigh(self, views: Sequence[Transformation], draws: Draws, low: float) -> Float64[Tensor, "views draws"]:
         """log p(g(x)) + log |det J_g| but for what all share, by each draw."""
         latents = torch.cat([self.latent(view) for view in views])
         same = Draws(draws.timesteps.expand(len(views), -1), draws.noise.expand(len(views), -1, -1, -1, -1))
-        loudest = float((self.prior.sigmas / self.prior.alphas)[int(low * self.prior.num_timesteps)]) / CLEAR
+        loudest = noise_at(self.prior, low) / CLEAR
         self.spent, self.left = self.spent + same.timesteps.numel(), self.left - same.timesteps.numel()
         noise = [min(self.noise * sum(view.gain) / 3, loudest) for view in views]
         stretched = self.stretch * torch.cat([view.log_det(self.small) for view in views])

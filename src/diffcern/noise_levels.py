@@ -38,7 +38,7 @@ class NoiseLevel:
 def noise_level(prior: Prior, latent: Tensor, id: str, seed: int = 0) -> NoiseLevel:
     """Of one latent `[1, C, h, w]`: never less than what a filter finds, which few draws tell worse; levels apart by 2
     from there upwards, as long as they grow likelier; then the top of a parabola through the last three, over log n."""
-    loudest = _ratios(prior)[int(LATEST * prior.num_timesteps)].item() / LOUDER
+    loudest = noise_at(prior, LATEST) / LOUDER
     filtered = noise_of(latent)
     if filtered >= loudest:
         return NoiseLevel(loudest, 0)
@@ -74,6 +74,11 @@ def noise_of(latent: Tensor) -> float:
 def time_of(prior: Prior, noise: float) -> float:
     """The part of the times at which the schedule's noise is softer than this of a latent, at most `LATEST`."""
     return min(LATEST, (_ratios(prior) < noise).double().mean().item())
+
+
+def noise_at(prior: Prior, part: float) -> float:
+    """The schedule's noise at a part of the times, in units of the latent."""
+    return _ratios(prior)[int(part * prior.num_timesteps)].item()
 
 
 def _ratios(prior: Prior) -> Float32[Tensor, " timesteps"]:

@@ -104,16 +104,16 @@ def _colours_around(best: Transformation, step: float) -> list[Transformation]:
     return [_scaled(best, (1 + 0.15 * step) ** (sign * unit[channel])) for channel in range(3) for sign in (1, -1)]
 
 
-def _times(name: str, factors: tuple[float, ...], apart: float) -> dict[str, Callable[..., list[Transformation]]]:
-    """A grid and neighbours of a number that multiplies."""
+def _times(name: str, factors: tuple[float, ...]) -> Callable[[Transformation, Tensor], list[Transformation]]:
+    """A grid of a number that multiplies."""
+    return lambda best, image: [replace(best, **{name: getattr(best, name) * factor}) for factor in factors]
 
-    def by(best: Transformation, factor: float) -> Transformation:
-        return replace(best, **{name: getattr(best, name) * factor})
 
-    return {
-        "grid": lambda best, image: [by(best, factor) for factor in factors],
-        "around": lambda best, step: [by(best, 1 + apart * step), by(best, 1 / (1 + apart * step))],
-    }
+def _around(name: str, apart: float) -> Callable[[Transformation, float], list[Transformation]]:
+    """Its neighbours."""
+    return lambda best, step: [
+        replace(best, **{name: getattr(best, name) * by}) for by in (1 + apart * step, 1 / (1 + apart * step))
+    ]
 
 
 def _shifted(best: Transformation, by: float) -> list[Transformation]:
@@ -124,13 +124,11 @@ def _shifted(best: Transformation, by: float) -> list[Transformation]:
 FAMILIES = {
     "light": Family(("gain", "offset"), _lights, _lights_around, 9, 0.1),
     "colour": Family(("gain", "offset"), _colours, _colours_around, 4, 0.1),
-    "gamma": Family(("gamma",), **_times("gamma", GAMMAS, 0.2), size=len(GAMMAS), low=0.1),
+    "gamma": Family(("gamma",), _times("gamma", GAMMAS), _around("gamma", 0.2), len(GAMMAS), 0.1),
     "sharpen": Family(
         ("sharpen",),
         lambda best, image: [replace(best, sharpen=sigma) for sigma in BLURS],
-        lambda best, step: [
-            replace(best, sharpen=best.sharpen * by) for by in (1 + 0.25 * step, 1 / (1 + 0.25 * step))
-        ],
+        _around("sharpen", 0.25),
         len(BLURS),
         0.1,
     ),
@@ -142,7 +140,7 @@ FAMILIES = {
         0.3,
     ),
     "flip": Family(("flip",), lambda best, image: [replace(best, flip=not best.flip)], lambda best, step: [], 1, 0.1),
-    "scale": Family(("scale",), **_times("scale", SCALES, 0.08), size=len(SCALES), low=0.3),
+    "scale": Family(("scale",), _times("scale", SCALES), _around("scale", 0.08), len(SCALES), 0.3),
     "shift": Family(
         ("shift",),
         lambda best, image: [view for by in SHIFTS for view in _shifted(best, by)],

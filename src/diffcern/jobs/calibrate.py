@@ -98,8 +98,8 @@ def of_run(run: Path, entry: str | None, shift: str, per_class: bool, keep: str 
     rows = [row for row in answers_of(run, name) if shift in ("all", row["shift"])]
     prints, classes = (read_json(run / file) for file in ("fingerprint.json", "classes.json"))
     alone = chosen.protocol == "episodic" and not reads_batch(chosen.method, chosen.options)
-    texts = (spec.models.labels if isinstance(spec.models.labels, dict) else None, spec.models.templates)
-    how: dict[str, Any] = {"stream": (chosen.protocol, 1 if alone else chosen.batch_size), "texts": texts}
+    how: dict[str, Any] = {"labels": spec.models.labels, "templates": spec.models.templates}
+    how["stream"] = (chosen.protocol, 1 if alone else chosen.batch_size)
     return fitted(rows, described(chosen.method, chosen.options, classes, prints, **how), folder, per_class)
 
 

@@ -36,9 +36,8 @@ class Asked:
         from diffcern.calibration import described
 
         said, classes = self.settings, self.models.task.class_names
-        texts = (said["labels"] if isinstance(said["labels"], dict) else None, said["templates"])
-        how: dict[str, Any] = {"stream": stream, "texts": texts, "loaded": self.method.loaded}
-        return described(said["method"], said["options"], classes, self.models.fingerprints(), **how)
+        how: dict[str, Any] = {"labels": said["labels"], "templates": said["templates"], "loaded": self.method.loaded}
+        return described(said["method"], said["options"], classes, self.models.fingerprints(), stream=stream, **how)
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)

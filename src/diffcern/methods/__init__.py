@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -75,12 +74,6 @@ def _completed(found: type) -> type[Method]:
 def needs(name: str, model: str) -> bool:
     """Whether the method cannot be built without that model: "predictor", "prior" or "task"."""
     return needed(method_class(name), model)
-
-
-def defaults_of(name: str) -> dict[str, Any]:
-    """The options of a method, each with the constructor's default."""
-    parameters = inspect.signature(method_class(name).__init__).parameters.values()
-    return {each.name: each.default for each in parameters if each.default is not each.empty}
 
 
 def reads_batch(name: str, options: Mapping[str, Any]) -> bool:

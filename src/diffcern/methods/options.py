@@ -26,6 +26,11 @@ def options_of(cls: type) -> type[BaseModel]:
     return create_model(f"{cls.__name__}Options", __config__=ConfigDict(extra="forbid"), **fields)
 
 
+def defaults(cls: type) -> dict[str, Any]:
+    """The constructor's default of each option, `inspect.Parameter.empty` where it has none."""
+    return {name: each.default for name, each in inspect.signature(cls).parameters.items() if name not in MODELS}
+
+
 def checked(cls: type, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a method's class, called `name` in messages, with types checked.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,7 @@ def reliability(run: Run, height: float) -> Plot | None:
     errors = []
     with new_figure(height) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=MUTED, lw=0.8, ls=(0, (4, 4)))
-        for entry in entries:
-            confidence, right = _confidences(run, entry)
-            if not len(confidence):
-                continue
+        for entry, confidence, right in _confidences(run):
             bins = np.minimum((confidence * 10).astype(int), 9)
             size = np.bincount(bins, minlength=10)
             with np.errstate(invalid="ignore"):
@@ -50,14 +48,12 @@ def selective(run: Run, height: float) -> Plot | None:
     entries = [entry.name for entry in run.entries]
     areas = []
     with new_figure(height) as (figure, axes):
-        for entry in entries:
-            confidence, right = _confidences(run, entry)
-            if not len(confidence):
-                continue
+        for entry, confidence, right in _confidences(run):
             coverage, risk = risk_coverage(confidence, right)
             areas.append(f"{entry} {100 * risk.mean():.1f}")
-            shown = coverage >= SUREST
-            axes.plot(coverage[shown], risk[shown], color=marks(entries)[entry].placeholder, lw=1.4)
+            mark, shown = marks(entries)[entry], coverage >= SUREST
+            how: Any = {"color": mark.placeholder, "marker": mark.marker, "ms": 3.5, "markevery": 0.12, "lw": 1.4}
+            axes.plot(coverage[shown], risk[shown], **how)
         axes.grid()
         axes.set_xlim(0, 1.02)
         axes.set_ylim(bottom=0)
@@ -74,9 +70,12 @@ def _in_percent(axes: Axes) -> None:
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 
-def _confidences(run: Run, entry: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    cells = run.shifted(entry)
-    confidence = np.concatenate([cell.confidence for cell in cells])
-    right = np.concatenate([cell.prediction == cell.target for cell in cells]).astype(float)
-    known = np.concatenate([cell.target >= 0 for cell in cells]) & np.isfinite(confidence)
-    return confidence[known], right[known]
+def _confidences(run: Run) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
+    """Of each entry that has any: its name, and whether each answer was right, beside its confidence."""
+    for entry in run.entries:
+        cells = run.shifted(entry.name)
+        confidence = np.concatenate([cell.confidence for cell in cells])
+        right = np.concatenate([cell.prediction == cell.target for cell in cells]).astype(float)
+        known = np.concatenate([cell.target >= 0 for cell in cells]) & np.isfinite(confidence)
+        if known.any():
+            yield entry.name, confidence[known], right[known]

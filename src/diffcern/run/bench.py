@@ -5,7 +5,6 @@ Knows nothing of files: `evaluate` writes what `Bench.run` returns.
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from diffcern.fingerprints import digest
 from diffcern.kinds import KINDS
 from diffcern.methods import checked_options, method_class, needs
 from diffcern.methods.base import Method
-from diffcern.methods.options import MODELS
+from diffcern.methods.options import defaults
 from diffcern.resizing import Images
 from diffcern.rng import generator
 from diffcern.run.batch import ALONE, batch_of, even_batches
@@ -227,9 +226,7 @@ def _resolved(entry: Entry) -> dict[str, Any]:
     """The options of an entry as its method takes them: those given, else the constructor's defaults; but for those
     that were added since, where they change nothing."""
     cls = method_class(entry.method)
-    parameters = inspect.signature(cls).parameters
-    defaults = {name: parameter.default for name, parameter in parameters.items() if name not in MODELS}
-    resolved = {**defaults, **checked_options(entry.method, entry.options)}
+    resolved = {**defaults(cls), **checked_options(entry.method, entry.options)}
     return {name: value for name, value in resolved.items() if name not in cls.added or value != cls.added[name]}
 
 
