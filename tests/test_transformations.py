@@ -100,3 +100,23 @@ def test_nearest_leaves_noise_as_loud_as_it_is():
 def test_what_is_no_transformation(options):
     with pytest.raises(UsageError, match=r"are above 0|0 or more"):
         Transformation(**options)
+
+
+def test_boxes_are_brought_back():
+    """A mark drawn on the image is found on its view; the box around it, brought back, is where the mark was."""
+    image = torch.zeros(1, 3, 60, 90)
+    image[..., 20:30, 30:50] = 1
+    for view in (
+        Transformation(turn=90.0),
+        Transformation(flip=True),
+        Transformation(scale=1.3),
+        Transformation(shift=(0.25, 0.0)),
+        Transformation(shift=(0.8, 0.0)),  # out at the right, in at the left
+        Transformation(shift=(0.0, -0.2), scale=0.8, flip=True),
+    ):
+        lit = (view.apply(image)[0, 0] > 0.5).nonzero()
+        top, left, bottom, right = *lit.amin(0).tolist(), *(lit.amax(0) + 1).tolist()
+        found = view.back_boxes(torch.tensor([[left, top, right, bottom]], dtype=torch.float32), (60, 90))
+        assert (found - torch.tensor([[30.0, 20.0, 50.0, 30.0]])).abs().max() < 1.5, view
+    beyond = Transformation(scale=0.5).back_boxes(torch.tensor([[0.0, 0.0, 90.0, 60.0]]), (60, 90))
+    assert beyond.tolist() == [[0.0, 0.0, 90.0, 60.0]]

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from diffcern import clean_gains
 from diffcern.draws import Draws
 from diffcern.errors import UsageError
 from diffcern.evidence import Evidence, check_pixels, draws_of_levels, evidence_at
@@ -45,9 +46,9 @@ USUAL = ("light", "turn")
 class Search:
     """families: of `views.FAMILIES`, in order. budget: evaluations of the denoiser for an image, at most. draws: of a
     race, at most. low: at least, beside the families' own, and never less than where the schedule's noise is `LOUDER`
-    than the image's. margin: nats, and z: standard errors, by which a view must be better than none; a noisy image's
-    margin is wider. rounds: of refinement. jacobian: false leaves log |det J| out, as FOCAL does; its form has margin
-    and z 0 too.
+    than the image's. margin: nats, None for what the prior's clean images gain by the family (`clean_gains.py`), and z:
+    standard errors, by which a view must be better than none; a noisy image's margin is wider. rounds: of
+    refinement. jacobian: false leaves log |det J| out, as FOCAL does; its form has margin and z 0 too.
 
     Raises UsageError for numbers out of range, for families that there are not, and for a budget that does not reach
     once around the candidates.
@@ -57,7 +58,7 @@ class Search:
     budget: int = 120
     draws: int = 16
     low: float = 0.1
-    margin: float = 3.0
+    margin: float | None = None
     z: float = 1.5
     rounds: int = 0
     jacobian: bool = True
@@ -65,7 +66,7 @@ class Search:
     def __post_init__(self) -> None:
         if not self.families or set(self.families) - set(FAMILIES):
             raise UsageError(f"views are some of {', '.join(FAMILIES)}, not {', '.join(self.families) or 'none'}")
-        if self.draws < START or self.rounds < 0 or self.margin < 0 or self.z < 0 or not 0 <= self.low < 1:
+        if self.draws < START or self.rounds < 0 or (self.margin or 0) < 0 or self.z < 0 or not 0 <= self.low < 1:
             raise UsageError(
                 f"draws are {START} or more, rounds, margin and z at least 0, low in [0, 1), not {self.draws}, "
                 f"{self.rounds}, {self.margin}, {self.z}, {self.low}"
@@ -104,14 +105,16 @@ def canonical_view(
     check_pixels(prior)
     scale = _Scale(prior, image, looked_at, id, seed, search)
     best, total = IDENTITY, 0.0
-    for family in (FAMILIES[name] for name in search.families):
+    for name in search.families:
+        family = FAMILIES[name]
         low, before = max(search.low, family.low, scale.quiet), best
         best = scale.race([before, family.like(before, known), *family.grid(before, image)], search, low)
         if best == before:
             continue
         for number in range(search.rounds):
             best = scale.race([best, *family.around(best, 0.5**number)], search, low)
-        gain = scale.gain(best, before, search, low)
+        margin = clean_gains.margin(prior.clean_gains, name) if search.margin is None else search.margin
+        gain = scale.gain(best, before, search, low, margin)
         if gain is None:
             best = before
         else:
@@ -172,10 +175,12 @@ class _Scale:
             lane.look(rule)
         return fitting[lane.best] if lane.seen else first
 
-    def gain(self, view: Transformation, before: Transformation, search: Search, low: float) -> float | None:
-        """By how many nats the view is likelier, where it surely is by the margin."""
+    def gain(
+        self, view: Transformation, before: Transformation, search: Search, low: float, margin: float
+    ) -> float | None:
+        """By how many nats the view is likelier, where it surely is by the margin, which is wider in noise."""
         draws, rule = self.draws(CHECKED * search.draws, low, "/check"), Rule(start=FIRST)
-        margin = search.margin + NOISY * self.noise
+        margin += NOISY * self.noise
         seen, differences = 0, torch.empty(1, 0, dtype=torch.float64)
         while (stop := min(seen + rule.more(seen), draws.count)) > seen and 2 * (stop - seen) <= self.left:
             some = draws[torch.arange(seen, stop)]

@@ -73,6 +73,19 @@ class Transformation:
         """A map of the result, where the image has it; what the result does not show is as at its border."""
         return self._turned(self._rolled(maps, -1), torch.linalg.inv(self._matrix(maps.shape[-2:])))
 
+    def back_boxes(self, boxes: Float[Tensor, "boxes 4"], shape: tuple[int, int]) -> Float[Tensor, "boxes 4"]:
+        """Boxes (left, top, right, bottom, in pixels) of the result, on the image, whose `shape` is (rows, columns):
+        upright ones around their corners, no further than its borders."""
+        rows, columns = shape
+        side = boxes.new_tensor([columns, rows])
+        moved = boxes.new_tensor([round(self.shift[0] * columns), round(self.shift[1] * rows)])
+        corners = torch.stack([boxes[:, [0, 1]], boxes[:, [2, 1]], boxes[:, [0, 3]], boxes[:, [2, 3]]], 1) - moved
+        wrapped = torch.floor(corners.mean(1, keepdim=True) / side) * side  # what left at one side came in at the other
+        inverse = torch.linalg.inv(self._matrix(torch.Size(shape))).to(boxes)
+        points = 2 * (corners - wrapped) / side - 1
+        found = ((points @ inverse[:2, :2].T + inverse[:2, 2] + 1) / 2 * side).clamp(torch.zeros_like(side), side)
+        return torch.cat([found.amin(1), found.amax(1)], 1)
+
     def fits(self, images: Float[Tensor, "batch 3 rows columns"]) -> list[bool]:
         """Whether their light stays in [0, 1], but for a hair."""
         lit, own = self._lit(images).flatten(1), images.flatten(1)

@@ -14,6 +14,7 @@ from diffcern.methods.options import options_of
 from diffcern.methods.presets import PRESETS, preset_options
 
 FREE = {"rows", "cache", "aligned"}  # which change no answer, or have no default to speak of
+VOTING = {"copies": 1, "vote": "mean"}
 PURIFYING = {"solver": "ddpm", "eta": 0.0, "skip": None}
 FEEDBACK = {
     "steps": 5, "draws": 180, "strategy": "uniform", "weighting": "eps", "temperature": 1.0, "familiar": None,
@@ -42,7 +43,7 @@ DEFAULTS = {
         "covariance": "shared", "temperature": 1.0,
     },
     "canonical": {
-        "views": ("light", "turn"), "budget": 120, "draws": 16, "low": 0.1, "margin": 3.0, "z": 1.5, "rounds": 0,
+        "views": ("light", "turn"), "budget": 120, "draws": 16, "low": 0.1, "margin": None, "z": 1.5, "rounds": 0,
         "jacobian": True, "denoise": False, "then": "source", "then_preset": "paper", "familiar": None,
     },
     "auto-contrast": {},
@@ -54,16 +55,16 @@ DEFAULTS = {
         "stop": "", "z": 2.0, "draws": 8,
     },
     "diffpure": {
-        **PURIFYING, "start": 149, "steps": 150, "solver": "reverse-sde", "clip": False, "ensemble": "none",
+        **PURIFYING, "start": 149, "steps": 150, "solver": "reverse-sde", "clip": False, "ensemble": "none", **VOTING,
     },
     "dda": {
         **PURIFYING, "start": 499, "steps": 50, "weight": 6.0, "factor": 4, "border": "zeros", "form": "through",
-        "bounded": True, "reference_batch_size": 1, "ensemble": "sum",
+        "bounded": True, "reference_batch_size": 1, "ensemble": "sum", **VOTING,
     },
     "gda": {
         **PURIFYING, "start": 499, "steps": 50, "form": "through", "scaled": True, "mixed": True, "entropy": 20.0,
         "style": 0.0, "content": 0.0, "mse": 2000.0, "views": 8, "clip": "", "style_source": "a corrupted photo",
-        "style_target": "a photo", "content_layer": "", "ensemble": "entropy",
+        "style_target": "a photo", "content_layer": "", "ensemble": "entropy", **VOTING,
     },
     "sda": {"ensemble": "sum", "skip": None},
     "sda-tta": {
@@ -93,8 +94,7 @@ def test_a_preset_is_the_methods_and_over_it_the_tasks():
     assert preset_options("diffusion-tta", "small", "segmentation") == maps
     depth = {"optimizer": "adam", "learning_rate": 1e-4, "temperature": 1.0}
     assert preset_options("sda-tta", "small", "depth") == {**preset_options("sda-tta", "small"), **depth}
-    gentle = {**preset_options("dda", "small"), "start": 199, "weight": 0.4}
-    assert gentle["steps"] == 20
+    gentle = {**preset_options("dda", "small"), "start": 199, "steps": 20, "weight": 0.4}
     for task in ("segmentation", "depth", QUESTION_ANSWERING):
         assert preset_options("dda", "small", task) == gentle
     assert preset_options("diffusion-tta", "small", QUESTION_ANSWERING) == feedback
@@ -118,8 +118,8 @@ def test_the_small_preset_is_what_was_chosen():
         "canonical": {"then_preset": "small", "denoise": True},
         "dusa": {"adapt_prior": False, "others": "uniform"},
         "memo": {"views": 32, "learning_rate": 1e-3, "crops": "none"},
-        "diffpure": {"start": 199, "steps": 10, "solver": "ddpm", "clip": True},
-        "dda": {"start": 399, "steps": 20, "weight": 0.1, "form": "estimate", "border": "inside", "bounded": False},
+        "diffpure": {"start": 199, "steps": 1, "solver": "one-shot", "clip": True},
+        "dda": {"start": 399, "steps": 3, "weight": 0.1, "form": "estimate", "border": "inside", "bounded": False},
         "gda": {
             "start": 399, "steps": 20, "form": "estimate", "scaled": False, "mixed": False, "entropy": 0.01,
             "mse": 100.0,

@@ -11,7 +11,7 @@ from diffcern.errors import UsageError
 from diffcern.feature_guides import MarginalEntropy, PatchContrast, StyleDirection
 from diffcern.guides import Guide
 from diffcern.methods import build_method
-from diffcern.methods.purified import entropy, join
+from diffcern.methods.purified import entropy, join, voted
 from diffcern.predictors import load_predictor
 from diffcern.priors import load_prior
 from diffcern.purifier import Purifier, Route
@@ -164,3 +164,22 @@ def test_a_guide_that_looks_at_pixels_needs_a_pixel_prior(predictor, prior, task
     with pytest.raises(UsageError, match="MarginalEntropy looks at pixels"):
         build_method("gda", predictor, prior, task, SHORT)
     assert Guide([(1.0, lambda x, y: (x - y).flatten(1).sum(1))]).check(prior) is None
+
+
+def test_copies_vote():
+    first = torch.tensor([[[0.6, 0.4, 0.0]], [[0.0, 0.9, 0.1]], [[0.5, 0.3, 0.2]]])
+    assert voted(first, "mean")[0].tolist() == pytest.approx([1.1 / 3, 1.6 / 3, 0.1])
+    assert voted(first, "majority").argmax(1).tolist() == [0]
+    assert voted(first, "majority").sum(1).tolist() == pytest.approx([1.0])
+    tie = voted(first[:2], "majority")  # one each: the mean decides
+    assert tie.argmax(1).tolist() == [1]
+    maps = torch.rand(3, 2, 4, 5, 6).softmax(2)
+    assert voted(maps, "majority").shape == maps.shape[1:]
+
+
+def test_each_copy_has_noise_of_its_own(digits):
+    """And its own share of the cost; an image's answer is the same in any company."""
+    options = {"start": 300, "steps": 2, "solver": "ddpm"}
+    one, three = answer(digits, "diffpure", **options), answer(digits, "diffpure", copies=3, **options)
+    assert [cost.nfe_forward for cost in three.costs] == [3 * cost.nfe_forward for cost in one.costs]
+    assert not torch.allclose(one.output, three.output)

@@ -1,8 +1,9 @@
-"""`diffcern calibrate images` and `diffcern calibrate run`: temperatures of probabilities."""
+"""`diffcern calibrate images` and `run`: temperatures of probabilities; `views`: margins of canonical views."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,11 +12,15 @@ from rich.console import Console
 
 from diffcern.cli.bars import Bars
 from diffcern.cli.derive import from_job, interruptible
-from diffcern.cli.options import JsonOption, OutLists, OverwriteOption, StrictOption
+from diffcern.cli.options import JsonOption, OutFile, OutLists, OverwriteOption, StrictOption
 from diffcern.cli.tables import report_skipped
 from diffcern.jobs.calibrate import KEEP, Calibrate, of_run
+from diffcern.jobs.calibrate_views import CalibrateViews
 
-app = typer.Typer(no_args_is_help=True, help="Fit the temperature of a method's probabilities on known answers.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Fit what a prior's answers are read by: temperatures of probabilities, margins of views.",
+)
 
 
 @app.command("images")
@@ -33,6 +38,23 @@ def images(
     report_skipped(table, strict)
 
 
+@app.command("views")
+@from_job(CalibrateViews)
+def views(
+    job: CalibrateViews,
+    out: OutFile = None,
+    strict: StrictOption = False,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    table = job.carry_out(out, overwrite=overwrite, events=Bars())
+    if as_json:
+        typer.echo(json.dumps(table.scores, indent=1))
+    else:
+        _present_margins(table.scores)
+    report_skipped(table, strict)
+
+
 @app.command("run")
 def run(
     run_dir: Annotated[Path, typer.Argument(help="a folder that `diffcern bench` wrote, of held-out images")],
@@ -45,6 +67,16 @@ def run(
     """Fit a temperature on the answers of a bench's entry; classify and adapt use it from then on."""
     with interruptible():
         _present(of_run(run_dir, entry, shift, per_class, keep), as_json)
+
+
+def _present_margins(scores: Sequence[dict[str, Any]]) -> None:
+    say = Console(soft_wrap=True, highlight=False, markup=False).print
+    for score in scores:
+        least = f"a view is answered on from {score['margin']:.1f} nats"
+        most = f"the most that one of {score['images']} clean images gains is {score['most']:.1f}"
+        say(f"{score['views']:>8}: {least}; {most}")
+    for path in {score["kept"] for score in scores}:
+        say(f"kept in {path}")
 
 
 def _present(score: dict[str, Any], as_json: bool) -> None:

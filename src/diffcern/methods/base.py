@@ -35,7 +35,8 @@ class Method(ABC):
     for one image alone. evaluations: how often it asks the denoiser for an image, at most, for whoever waits. loaded:
     the fingerprint of what it loaded itself. small: the options of that preset, see `presets.py`; small_for: those that
     a task has over these. added: options that older versions lacked, each with the value that changes nothing: with
-    these, runs that began without them go on.
+    these, runs that began without them go on. told: whether it tells the prior what is in the image, which then must be
+    able to be told.
     """
 
     tasks: tuple[str, ...] = (CLASSIFICATION.name,)
@@ -44,6 +45,7 @@ class Method(ABC):
     small_for: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     added: ClassVar[Mapping[str, Any]] = {}
     source_count: float = 0.0
+    told: ClassVar[bool] = True
     evaluations: int = 0
     loaded: str = ""
 

@@ -39,6 +39,6 @@ def build(
     if task is not None and task.name not in cls.tasks:
         able = ", ".join(known for known, other in others.items() if task.name in other.tasks)
         raise UsageError(f"{name} is not for {task.name}; these are: {able}")
-    if {"prior", "task"} <= taken.keys() and prior is not None and task is not None:
+    if cls.told and {"prior", "task"} <= taken.keys() and prior is not None and task is not None:
         task.check(prior)
     return cls(**taken, **checked(cls, name, options))

@@ -14,9 +14,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from diffcern import clean_gains
 from diffcern.canonical import USUAL, Search, canonical_view
 from diffcern.evidence import check_pixels
 from diffcern.familiarity import DRAWS, asked_strangeness, threshold
+from diffcern.fingerprints import digest
 from diffcern.kinds import KINDS
 from diffcern.methods.base import Count, Method, State, frozen_view
 from diffcern.methods.building import build
@@ -64,6 +66,7 @@ class Canonical(Method):
     """
 
     tasks = tuple(KINDS)
+    told = False
     small: ClassVar[Mapping[str, Any]] = {"then_preset": "small", "denoise": True}
 
     def __init__(
@@ -76,7 +79,7 @@ class Canonical(Method):
         budget: Count = 120,
         draws: Count = 16,
         low: float = 0.1,
-        margin: float = 3.0,
+        margin: float | None = None,
         z: float = 1.5,
         rounds: int = 0,
         jacobian: bool = True,
@@ -89,6 +92,10 @@ class Canonical(Method):
         self.search = Search(tuple(views), budget, draws, low, margin, z, rounds, jacobian)
         self.predictor, self.prior, self.task = frozen_view(predictor), frozen_view(prior), task
         check_pixels(prior)
+        if margin is None and prior.clean_gains:
+            self.loaded = digest({name: clean_gains.margin(prior.clean_gains, name) for name in views})
+        if familiar is not None:
+            task.check(prior)
         inner = THEN[then]
         options = inner.small_options(task.name) if then_preset == "small" else {}
         self.then = build(inner, f"then = {then}", THEN, predictor, prior, task, options)

@@ -46,6 +46,7 @@ def checked(cls: type, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     for option in options:
         if option not in validator.model_fields:
             raise unknown(f"option of {name}", str(option), validator.model_fields)
+    options = {option: _listed(value, validator.model_fields[option].annotation) for option, value in options.items()}
     try:
         values = validator(**options).model_dump(include=set(options))
     except ValidationError as error:
@@ -58,6 +59,15 @@ def checked(cls: type, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         if not _alike(options[option], value):
             raise UsageError(f"option {option!r} of {name} takes {value!r:.60}, not {options[option]!r}")
     return values
+
+
+def _listed(value: Any, kind: Any) -> Any:
+    """Words as a command line has them, light,turn, where an option takes a tuple of words."""
+    return (
+        tuple(word.strip() for word in value.split(","))
+        if isinstance(value, str) and kind == tuple[str, ...]
+        else value
+    )
 
 
 def _numbers(value: Any) -> list[int | float]:

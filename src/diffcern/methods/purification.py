@@ -23,12 +23,14 @@ from diffcern.kinds import DEPTH, QUESTION_ANSWERING, SEGMENTATION
 from diffcern.memory import check_memory
 from diffcern.methods.base import Count, frozen_copy, frozen_view
 from diffcern.methods.options import checked
-from diffcern.methods.purified import Ensemble, Purified
+from diffcern.methods.purified import Ensemble, Purified, Vote
 from diffcern.methods.source import Source
 from diffcern.predictors import Predictor, load_predictor
 from diffcern.priors import Prior
 from diffcern.purifier import Purifier, Route, Start
-from diffcern.solvers import REVERSE_SDE
+from diffcern.solvers import ONE_SHOT, REVERSE_SDE
+
+ADDED = {"copies": 1, "vote": "mean"}
 
 
 class DiffPure(Purified):
@@ -36,11 +38,12 @@ class DiffPure(Purified):
 
     Defaults: the paper's for ImageNet, t* = 0.15 T (the 150th timestep, 149), back by the reverse SDE without clipping
     the estimate. start "auto": for each image by the noise in it, none where there is none (see `purifier.Route`).
-    Its CIFAR-10 form is start 99, solver "ddpm", clip true. cache: a folder that keeps purified images
-    for other runs; "" keeps none.
+    Its CIFAR-10 form is start 99, solver "ddpm", clip true. copies, vote: the answer is one of several purified copies,
+    see `purified.voted`. cache: a folder that keeps purified images for other runs; "" keeps none.
     """
 
-    small: ClassVar[Mapping[str, Any]] = {"start": 199, "steps": 10, "solver": "ddpm", "clip": True}
+    small: ClassVar[Mapping[str, Any]] = {"start": 199, "steps": 1, "solver": ONE_SHOT, "clip": True}
+    added: ClassVar[Mapping[str, Any]] = ADDED
 
     def __init__(
         self,
@@ -54,13 +57,15 @@ class DiffPure(Purified):
         clip: bool = False,
         ensemble: Ensemble = "none",
         skip: float | None = None,
+        copies: Count = 1,
+        vote: Vote = "mean",
         cache: str = "",
         rows: Count = 64,
     ) -> None:
         route = Route(start, steps, solver, eta, clip)
         purifier = Purifier(frozen_view(prior), route, cache=cache_at(cache), rows=rows)
         source = Source(predictor)
-        super().__init__(source, source, predictor, purifier, ensemble, skip)
+        super().__init__(source, source, predictor, purifier, ensemble, skip, copies, vote)
 
 
 class DDA(Purified):
@@ -74,15 +79,16 @@ class DDA(Purified):
 
     small: ClassVar[Mapping[str, Any]] = {
         "start": 399,
-        "steps": 20,
+        "steps": 3,
         "weight": 0.1,
         "form": "estimate",
         "border": "inside",
         "bounded": False,
     }
+    added: ClassVar[Mapping[str, Any]] = ADDED
     # coarser images cost maps and places more than they cost a class
     small_for: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        task: {"start": 199, "weight": 0.4} for task in (SEGMENTATION.name, DEPTH.name, QUESTION_ANSWERING)
+        task: {"start": 199, "steps": 20, "weight": 0.4} for task in (SEGMENTATION.name, DEPTH.name, QUESTION_ANSWERING)
     }
 
     def __init__(
@@ -102,6 +108,8 @@ class DDA(Purified):
         reference_batch_size: Count = 1,
         ensemble: Ensemble = "sum",
         skip: float | None = None,
+        copies: Count = 1,
+        vote: Vote = "mean",
         cache: str = "",
         rows: Count = 64,
     ) -> None:
@@ -111,7 +119,7 @@ class DDA(Purified):
         route = Route(start, steps, solver, eta)
         purifier = Purifier(frozen_view(prior), route, guide, settings, cache_at(cache), rows)
         source = Source(predictor)
-        super().__init__(source, source, predictor, purifier, ensemble, skip)
+        super().__init__(source, source, predictor, purifier, ensemble, skip, copies, vote)
 
 
 class GDA(Purified):
@@ -133,6 +141,7 @@ class GDA(Purified):
         "entropy": 0.01,
         "mse": 100.0,
     }
+    added: ClassVar[Mapping[str, Any]] = ADDED
 
     def __init__(
         self,
@@ -157,6 +166,8 @@ class GDA(Purified):
         content_layer: str = "",
         ensemble: Ensemble = "entropy",
         skip: float | None = None,
+        copies: Count = 1,
+        vote: Vote = "mean",
         cache: str = "",
         rows: Count = 64,
     ) -> None:
@@ -191,11 +202,13 @@ class GDA(Purified):
         guide = Guide(terms, form, mixed=mixed, scaled=scaled)
         purifier = Purifier(frozen_view(prior), route, guide, settings, cache_at(cache), rows)
         source = Source(predictor)
-        super().__init__(source, source, predictor, purifier, ensemble, skip)
+        super().__init__(source, source, predictor, purifier, ensemble, skip, copies, vote)
 
 
 PURIFIERS: dict[str, Any] = {"diffpure": DiffPure, "dda": DDA, "gda": GDA}  # that make images without any answer
-ANSWERING = frozenset({"ensemble", "skip", "cache", "rows"})  # options that do not change what a purified image is
+ANSWERING = frozenset(
+    {"ensemble", "skip", "copies", "vote", "cache", "rows"}
+)  # options that do not change what a purified image is
 
 
 def unused_predictor() -> Predictor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -17,6 +18,7 @@ from diffcern.tasks.base import resized
 from diffcern.types import Cost, Inputs, Prediction
 
 Ensemble = Literal["none", "sum", "entropy", "confidence", "confidence-sum"]
+Vote = Literal["mean", "majority"]
 
 
 def join(source: Tensor, purified: Tensor, ensemble: Ensemble) -> Tensor:
@@ -38,6 +40,19 @@ def join(source: Tensor, purified: Tensor, ensemble: Ensemble) -> Tensor:
     return (weight * source + other * purified) / (weight + other)
 
 
+def voted(answers: Tensor, vote: Vote) -> Tensor:
+    """One answer `[B, ...]` of those to N purified copies `[N, B, ...]`, probabilities `[N, B, K, ...]` or depth.
+
+    "mean": of probabilities; "majority": the share of copies for each class, as one of N + 1 the mean, by which equal
+    shares are told apart.
+    """
+    mean = answers.mean(0)
+    if vote == "mean":
+        return mean
+    votes = torch.zeros_like(answers).scatter_(2, answers.argmax(2, keepdim=True), 1.0).sum(0)
+    return (votes + mean) / (len(answers) + 1)
+
+
 def entropy(p: Tensor) -> Tensor:
     """`[B, ...]` of probabilities `[B, K, ...]`, in nats."""
     return torch.special.entr(p).sum(1)
@@ -47,8 +62,9 @@ class Purified(Method):
     """What DiffPure, DDA, GDA and SDA share: two answers, to the image and to the purified one, joined.
 
     before, after: the methods that give them, each for its own episode. predictor: of the first; what it looks at is
-    purified, and of that nothing more is cut off. skip: above this confidence of the first (the mean over pixels) an
-    image is not purified at all.
+    purified, and of that nothing more is cut off. copies: of each image, purified with noise of their own, of whose
+    answers `voted` makes one. skip: above this confidence of the first (the mean over pixels) an image is not purified
+    at all.
     """
 
     tasks: tuple[str, ...] = tuple(KINDS)
@@ -61,16 +77,18 @@ class Purified(Method):
         purifier: Purifier,
         ensemble: Ensemble,
         skip: float | None,
+        copies: int = 1,
+        vote: Vote = "mean",
     ) -> None:
         task = TASKS[predictor.task]
         if skip is not None and not 0 < skip <= 1:
             raise UsageError(f"skip is a confidence in (0, 1], not {skip}")
-        if not task.kind.classes and (skip is not None or ensemble not in ("none", "sum")):
-            raise UsageError("depth comes without a confidence: leave skip out, and give ensemble none or sum")
+        if not task.kind.classes and (skip is not None or ensemble not in ("none", "sum") or vote != "mean"):
+            raise UsageError("depth has no confidence: leave skip out, and give ensemble none or sum, vote mean")
         self.before, self.after, self.predictor, self.task = before, after, frozen_view(predictor), task
-        self.purifier, self.ensemble, self.skip = purifier, ensemble, skip
-        answering = sum(method.evaluations for method in (before, after))
-        self.evaluations = purifier.evaluations + answering  # of an image, at most
+        self.purifier, self.ensemble, self.skip, self.copies, self.vote = purifier, ensemble, skip, copies, vote
+        each = purifier.evaluations + after.evaluations
+        self.evaluations = before.evaluations + copies * each  # of an image, at most
 
     def init(self) -> None:
         """No state: every answer rests on the models as given."""
@@ -95,12 +113,24 @@ class Purified(Method):
 
     def _purified(self, inputs: Inputs, seed: int) -> tuple[Tensor, list[Cost]]:
         """The answers after purification, and what both took."""
+        answers, costs = self._copy(inputs, inputs.ids, seed)
+        if self.copies == 1:
+            return answers, costs
+        found = [answers]
+        for number in range(1, self.copies):
+            answers, more = self._copy(inputs, [f"{id}/copy{number}" for id in inputs.ids], seed)
+            found.append(answers)
+            costs = [a + b for a, b in zip(costs, more, strict=True)]
+        return voted(torch.stack(found), self.vote), costs
+
+    def _copy(self, inputs: Inputs, ids: Sequence[str], seed: int) -> tuple[Tensor, list[Cost]]:
+        """ids: by which this copy's noise is keyed."""
         seen = self.predictor.view(inputs.images)
-        paths = self.purifier.paths(seen, inputs.ids, seed)
-        images = self.predictor.of_view(self.purifier(seen, inputs.ids, seed, paths))
+        paths = self.purifier.paths(seen, ids, seed)
+        images = self.predictor.of_view(self.purifier(seen, ids, seed, paths))
         if self.task.kind.dense:  # a map is answered in the size of its image
             images = resized(images, (inputs.images[0].shape[-2], inputs.images[0].shape[-1]))
-        second = self.after.step(self.after.init(), Inputs(images, inputs.ids), seed)[0]
+        second = self.after.step(self.after.init(), Inputs(images, list(ids)), seed)[0]
         through = self.purifier.guide is not None and self.purifier.guide.through
         purifying = [Cost(path.evaluations, path.evaluations if through else 0) for path in paths]
         return self.task.to_average(second.output), [a + b for a, b in zip(purifying, second.costs, strict=True)]

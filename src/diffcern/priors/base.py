@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from jaxtyping import Float, Float32, Int, Shaped
@@ -35,7 +37,7 @@ class Prior(nn.Module, ABC):
     None if it takes none; maps: what these show, None where that is not known. colours: where they are drawn as one
     picture of three channels in [0, 1] (a ControlNet's), the colour of each class, or of the nearest depth, where the
     farthest is black; else empty. clean_errors: percentiles 0 to 100 of the denoising error over clean images, where
-    known (see `diffcern.familiarity`).
+    known (see `diffcern.familiarity`); clean_gains: of what families of views gain on them (`diffcern.clean_gains`).
     """
 
     denoiser: nn.Module
@@ -50,6 +52,7 @@ class Prior(nn.Module, ABC):
     maps: Maps | None = None
     colours: tuple[tuple[float, ...], ...] = ()
     clean_errors: Float[Tensor, " 101"] | None = None
+    clean_gains: Mapping[str, Float[Tensor, " 101"]] = MappingProxyType({})
 
     def set_schedule(self, schedule: Schedule) -> None:
         """Takes on a schedule and its kind; kept in fp32 whatever the network's dtype."""

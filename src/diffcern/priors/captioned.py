@@ -7,7 +7,7 @@ caption is a function of that caption, so that its tokens are the same in any co
 lengths can be mixed token by token.
 
 Saved as a folder: `prior.json`, `denoiser/` and `scheduler/` (diffusers' formats), `text_encoder/` and `tokenizer/`
-(transformers'), and `clean_errors.json`. Trained by `diffcern train text-prior`.
+(transformers'), and what is known of clean images (`priors/clean.py`). Trained by `diffcern train text-prior`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 from diffcern.configs import FORBID, Side, read_config
 from diffcern.errors import DiffcernError, unknown
 from diffcern.files import check_files, reading, write_whole
+from diffcern.priors.clean import read_clean, write_clean
 from diffcern.priors.latent import pixel_images, pixel_latents
 from diffcern.priors.native import (
     PREDICTION_TYPES,
@@ -34,10 +35,8 @@ from diffcern.priors.native import (
     Channels,
     Kind,
     plain_attention,
-    read_clean_errors,
     read_denoiser,
     read_schedule,
-    write_clean_errors,
 )
 from diffcern.priors.schedule import schedule_of
 from diffcern.priors.shapes import PixArtShape, WordsShape, check_agreement, read_shape
@@ -141,7 +140,7 @@ class CaptionedPrior(TextPrior):
         self.encoder.tokenizer.save_pretrained(folder / "tokenizer")
         DDPMScheduler.from_config(self.scheduler_config).save_pretrained(folder / "scheduler")
         write_whole(folder / "prior.json", (json.dumps(asdict(self.config), indent=1) + "\n").encode())
-        write_clean_errors(self, folder)
+        write_clean(self, folder)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> CaptionedPrior:
@@ -177,7 +176,7 @@ class CaptionedPrior(TextPrior):
             check_tokenizer(tokenizer, words.vocab_size, words.max_position_embeddings)
         with reading(folder, "Its parts may belong to different priors"):
             prior = cls(config, denoiser, CaptionEncoder(network, tokenizer), schedule)
-        prior.clean_errors = read_clean_errors(folder)
+        read_clean(prior, folder)
         return prior
 
 

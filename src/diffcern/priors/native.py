@@ -1,8 +1,8 @@
 """Our own small priors: a DiT or a U-Net from diffusers, in pixel space, under soft labels, maps or both.
 
 Saved as a folder: `prior.json` (objective, label space, image size), `denoiser/` and `scheduler/` (diffusers'
-own formats: JSON and safetensors), readable by diffusers itself, and `clean_errors.json` (see
-`diffcern.familiarity`). Trained by `diffcern train prior`.
+own formats: JSON and safetensors), readable by diffusers itself, and what is known of clean images (`priors/clean.py`).
+Trained by `diffcern train prior`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Annotated, Any
 import torch
 from diffusers import DDPMScheduler, DiTTransformer2DModel, UNet2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor
-from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from diffcern.configs import FORBID, Names, Side, one_of, read_config
 from diffcern.errors import unknown
 from diffcern.files import check_files, reading, write_whole
 from diffcern.priors.base import Prior
+from diffcern.priors.clean import read_clean, write_clean
 from diffcern.priors.latent import pixel_images, pixel_latents
 from diffcern.priors.schedule import schedule_of
 from diffcern.priors.shapes import DiTShape, SchedulerShape, Shape, UNetShape, check_agreement, read_shape
@@ -39,16 +39,6 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 SCHEDULER = "scheduler/scheduler_config.json"
 FILES = ("prior.json", "denoiser/config.json", f"denoiser/{WEIGHTS}", SCHEDULER)
 PREDICTION_TYPES = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}  # ours -> diffusers'
-
-
-def _ascending(errors: tuple[float, ...]) -> tuple[float, ...]:
-    if list(errors) != sorted(errors):
-        raise ValueError("percentiles, which do not fall")
-    return errors
-
-
-Error = Annotated[float, Field(ge=0)]
-Percentiles = Annotated[tuple[Error, ...], Field(min_length=101, max_length=101), AfterValidator(_ascending)]
 
 
 @dataclass(frozen=True)
@@ -118,7 +108,7 @@ class NativePrior(Prior):
         write_weights(copy.state_dict(), folder / "denoiser" / WEIGHTS, dtype)
         DDPMScheduler.from_config(self.scheduler_config).save_pretrained(folder / "scheduler")
         write_whole(folder / "prior.json", (json.dumps(asdict(self.config), indent=1) + "\n").encode())
-        write_clean_errors(self, folder)
+        write_clean(self, folder)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> NativePrior:
@@ -144,7 +134,7 @@ class NativePrior(Prior):
         denoiser = read_denoiser(ARCHITECTURES[config.architecture], folder / "denoiser")
         with reading(folder, TRAINS):
             prior = cls(config, denoiser, schedule)
-        prior.clean_errors = read_clean_errors(folder)
+        read_clean(prior, folder)
         return prior
 
 
@@ -179,21 +169,6 @@ def read_denoiser(architecture: Any, folder: Path) -> Any:
         denoiser = architecture.from_config(shape)
     read_weights(denoiser, folder / WEIGHTS, "its config.json")
     return denoiser.eval()
-
-
-def write_clean_errors(prior: Prior, folder: Path) -> None:
-    """Writes `clean_errors.json`, where the prior has any."""
-    if prior.clean_errors is not None:
-        percentiles = [round(error, 6) for error in prior.clean_errors.tolist()]
-        write_whole(folder / "clean_errors.json", (json.dumps(percentiles) + "\n").encode())
-
-
-def read_clean_errors(folder: Path) -> Tensor | None:
-    """What `write_clean_errors` wrote; None for nothing. Raises DiffcernError for another content."""
-    errors = folder / "clean_errors.json"
-    if not errors.is_file():
-        return None
-    return torch.tensor(read_config(errors, Percentiles, "It is a list of 101 percentiles, or left out"))
 
 
 def native_prior(
