@@ -3,6 +3,7 @@ network and a hub cache to put repositories into. And all tests run with the ann
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -108,3 +109,13 @@ def cli(capsys, monkeypatch) -> Callable[..., tuple[int, str, str]]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--parity", metavar="FILE", help="write what tests/parity finds into docs/parity.md")
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A Ray cluster of two cores for whoever asks, ended with the session."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'diffcern[ray]'")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield ray
+    ray.shutdown()

@@ -315,13 +315,13 @@ def test_an_interrupted_alignment_ends_like_a_whole_one(aligned, tmp_path, monke
     assert aligned("whole").exit_code == 0
     original_fill, original_loss, calls = making.fill, stages.answer_loss, []
 
-    def fill(folder, ids, make, batch_size, report):
-        def stopping(done, total):
-            report(done, total)
-            if stop in (("generating",) if folder.name == "generated" else ("purifying",)):
+    def fill(folder, stage, ids, make, executor, batch_size, report):
+        def stopping(done):
+            report(done)
+            if done and stop == {"generated": "generating", "aligned": "purifying"}[stage]:
                 raise KeyboardInterrupt
 
-        original_fill(folder, ids, make, batch_size, stopping)
+        original_fill(folder, stage, ids, make, executor, batch_size, stopping)
 
     def loss(*arguments, **options):
         calls.append(1)

@@ -137,9 +137,9 @@ def test_an_interrupted_demo_goes_on_where_it_stopped(assets, cli, tmp_path, mon
     assert cli(*command, tmp_path / "whole")[0] == 0
     original, calls = getattr(module, makes), []
 
-    def stopping(*arguments, done, **options):
-        calls.append(len(done))
-        for row in original(*arguments, done=done, **options):
+    def stopping(*arguments, todo, **options):
+        calls.append(3 - len(todo))
+        for row in original(*arguments, todo=todo, **options):
             yield row
             if len(calls) == call:
                 raise KeyboardInterrupt

@@ -109,4 +109,4 @@ def test_commands_show_it(cli, tmp_path, monkeypatch):
     assert counters[-1].expected == 640  # at most: a race ends earlier
     assert 30 <= counters[-1].evaluations < 640
     assert cli("purify", tmp_path / "7.png", "--prior", "embedded:digits", "-o", tmp_path / "out")[0] == 0
-    assert (counters[-1].expected, counters[-1].evaluations) == (20, 20)
+    assert (counters[-1].expected, counters[-1].evaluations) == (3, 3)

@@ -1,6 +1,6 @@
 """By how many nats is the likeliest view of a clean image likelier than the image as it is?
 
-    margin of a family = the gain that 95 of 100 clean images stay within, and `LEAST` at least
+    margin of a family = the gain that 9 of 10 clean images stay within, and `LEAST` at least
 
 A strong prior knows where to stop: no view of a clean image gains. A weak one takes its mistakes for knowledge, by
 hundreds of nats, and a shift is what gains more than that. `diffcern calibrate views` fits it on clean images that
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from diffcern.priors.base import Prior
 
 LEAST = 3.0  # nats
-SHARE = 0.95  # of the clean images
-FEWEST = 20  # images; fewer say next to nothing about their 95th percentile
+SHARE = 0.9  # of the clean images
+FEWEST = 20  # images; fewer say next to nothing about their 90th percentile
 
 
 def margin(gains: Mapping[str, Float[Tensor, " 101"]], family: str) -> float:

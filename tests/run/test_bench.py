@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from diffcern import jobs
 from diffcern.data.shifts import shift
 from diffcern.errors import UsageError
 from diffcern.methods import build_method
@@ -208,7 +209,7 @@ def test_an_executor_is_given_what_is_left(few, tmp_path):
     given = []
 
     class Watched(InProcess):
-        def map(self, make, pieces, finished):
+        def map(self, make, pieces, finished, lost=None):
             given.extend(pieces)
             super().map(make, pieces, finished)
 
@@ -221,9 +222,10 @@ def test_an_executor_is_given_what_is_left(few, tmp_path):
     assert given[2:] == given[:1]  # nothing is left but to look whether the models are those
 
 
-def test_workers_are_the_cpus(few, tmp_path):
+def test_workers_are_the_cpus(tmp_path, monkeypatch):
+    monkeypatch.setattr("diffcern.devices.torch.cuda.is_available", lambda: True)
     with pytest.raises(UsageError, match="several workers share a CPU, not cuda: leave --workers at 1"):
-        evaluate(parse_spec(few), tmp_path / "run", device=torch.device("cuda"), workers=2)
+        jobs.make(jobs.Bench, {"spec": "digits", "workers": 2}).carry_out(tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -18,6 +18,7 @@ from diffcern.methods import DiffusionClassifier
 from diffcern.report import summarise
 from diffcern.run.bench import Bench
 from diffcern.run.evaluate import evaluate
+from diffcern.run.executors import Processes
 from diffcern.run.opening import Opening
 from diffcern.run.spec import parse_spec
 from diffcern.run.store import RunFolder
@@ -108,7 +109,9 @@ def test_four_shards_merge_into_the_same_run(spec, whole, tmp_path):
 
 def test_workers_make_the_same_run(spec, whole, tmp_path):
     seen = []
-    complete, _ = run(spec, tmp_path / "two", workers=2, progress=lambda done, total, what: seen.append((done, total)))
+    complete, _ = run(
+        spec, tmp_path / "two", executor=Processes(2), progress=lambda done, total, what: seen.append((done, total))
+    )
     assert complete
     assert records(tmp_path / "two") == records(whole)
     total = len(units(spec, 45))
@@ -118,7 +121,7 @@ def test_workers_make_the_same_run(spec, whole, tmp_path):
 class Backwards:
     """An executor of another kind: whatever does the units, in whatever order, the records are the same."""
 
-    def map(self, make, pieces, finished):
+    def map(self, make, pieces, finished, lost=None):
         work = pickle.loads(pickle.dumps(make))()
         for piece in reversed(pieces):
             finished(*pickle.loads(pickle.dumps((piece, work(piece)))))
@@ -394,7 +397,7 @@ def test_unreadable_images_are_skipped_and_named(table, tmp_path):
     assert {cell["n"] for cell in cells} == {2}
     assert all(cell["complete"] and list(cell["skipped"]) == ["0/bad.png"] for cell in cells)
     assert run(parse_spec(table), tmp_path / "run") == (True, skipped)  # a resumed run still says so
-    assert run(parse_spec(table), tmp_path / "two", workers=2) == (True, skipped)
+    assert run(parse_spec(table), tmp_path / "two", executor=Processes(2)) == (True, skipped)
 
 
 def test_a_tiny_image_is_skipped_where_it_cannot_be_shifted(table, tmp_path):
@@ -429,7 +432,7 @@ def test_no_model_is_loaded_beside_the_workers(spec, tmp_path, monkeypatch):
         raise AssertionError("a model was loaded")
 
     monkeypatch.setattr("diffcern.run.bench.load_models", refuse)
-    complete, _ = run(spec, tmp_path / "run", workers=2)
+    complete, _ = run(spec, tmp_path / "run", executor=Processes(2))
     assert complete
 
 

@@ -17,6 +17,7 @@ from diffcern.rng import generator
 from diffcern.run.batch import ALONE, even_batches
 from diffcern.run.bench import Bench
 from diffcern.run.evaluate import evaluate
+from diffcern.run.executors import Processes
 from diffcern.run.order import ClassOrder
 from diffcern.run.protocols import PROTOCOLS, correlated, stream
 from diffcern.run.spec import parse_spec
@@ -148,7 +149,7 @@ def test_protocols_are_the_same_on_two_workers(table, tmp_path):
     table["entries"] = {p: {"method": "tent", "protocol": p, "batch_size": 15} for p in PROTOCOLS}
     spec = parse_spec(table)
     evaluate(spec, tmp_path / "one", device=CPU)
-    evaluate(spec, tmp_path / "two", device=CPU, workers=2)
+    evaluate(spec, tmp_path / "two", device=CPU, executor=Processes(2))
     files = sorted(path.name for path in (tmp_path / "one" / "records").iterdir())
     assert len(files) >= len(PROTOCOLS)
     for name in files:

@@ -15,10 +15,12 @@ from diffcern.errors import DiffcernError, UsageError
 from diffcern.methods.purification import DDA
 from diffcern.predictors import load_predictor
 from diffcern.predictors.adapted import save_adapted
+from diffcern.run.executors import InProcess
 from diffcern.train import finetune_predictor as finetuning
 from diffcern.train.align import align
 from diffcern.train.finetune_predictor import RECIPES, PredictorLearner, Recipe, finetune
 from diffcern.train.materials.classes import Classes, class_indices
+from diffcern.train.stages import Studio
 from diffcern.train.views import Views, fitted, randomised
 
 RECIPE = Recipe(epochs=3, learning_rate=3e-3, weight_decay=0.01, augmentation="affine", batch_size=3)
@@ -44,8 +46,10 @@ def run(predictor, prior, tmp_path):
     def make(name="out", batch_size=4, report=silent, **changes):
         changed = dataclasses.replace(alignment, **changes)
         learner = PredictorLearner(predictor, changed.predictor, Recipe(**changed.recipe))
-        what = (Classes(changed.classes, changed.per_class), learner, prior, purifier)
-        losses = align(tmp_path / name, changed, *what, batch_size=batch_size, report=report)
+        material, out = Classes(changed.classes, changed.per_class), tmp_path / name
+        studio = Studio(out, material.telling(prior), prior, purifier, {**changed.sampling, "rows": batch_size}, 0)
+        made = (lambda: studio), InProcess()
+        losses = align(out, changed, material, learner, *made, batch_size=batch_size, report=report)
         return tmp_path / name, losses
 
     return make

@@ -21,11 +21,13 @@ from diffcern.predictors.adapted import load_weights, save_adapted
 from diffcern.predictors.native import NativePredictorConfig, native_predictor, save_predictor
 from diffcern.priors.native import NativeConfig, native_prior
 from diffcern.priors.spatial import Maps
+from diffcern.run.executors import InProcess
 from diffcern.sampling import sample
 from diffcern.tasks import task_of
 from diffcern.train.align import align
 from diffcern.train.finetune_predictor import MAP_RECIPES, PredictorLearner, Recipe, finetune
 from diffcern.train.materials.maps import DrawnMaps, MapMaterial, choose_maps, kept_maps, telling
+from diffcern.train.stages import Studio
 from diffcern.train.views import MapViews
 from diffcern.types import Condition, Inputs
 
@@ -104,9 +106,11 @@ def run(request, tmp_path):
         )
         changed = dataclasses.replace(alignment, **changes)
         learner = PredictorLearner(predictor, changed.predictor, Recipe(**changed.recipe))
-        models = (prior, DDA(predictor, prior, **OPTIONS).purifier)
-        material = MapMaterial(maps, predictor, SOURCE)
-        losses = align(tmp_path / name, changed, material, learner, *models, batch_size=batch_size, report=report)
+        purifier, material = DDA(predictor, prior, **OPTIONS).purifier, MapMaterial(maps, predictor, SOURCE)
+        sampling = {**changed.sampling, "rows": batch_size}
+        studio = Studio(tmp_path / name, material.telling(prior), prior, purifier, sampling, 0)
+        made = (lambda: studio), InProcess()
+        losses = align(tmp_path / name, changed, material, learner, *made, batch_size=batch_size, report=report)
         return tmp_path / name, losses
 
     make.task, make.predictor, make.prior = task, predictor, prior

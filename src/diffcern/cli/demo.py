@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -101,7 +101,8 @@ def matching(folder: Path, count: int) -> tuple[Summary, Table]:
         "generative": partial(match_rows, data, prior, **MATCHING),
         "contrastive": partial(contrastive_rows, data, clip),
     }
-    summary = {name: scores(_rows(folder / f"{name}.parquet", settings, make, count)) for name, make in makers.items()}
+    files = {name: folder / f"{name}.parquet" for name in makers}
+    summary = {name: scores(_rows(files[name], settings, make, data.ids)) for name, make in makers.items()}
     return summary, _table(f"matching {count} examples of embedded:scenes, % right", "score", summary)
 
 
@@ -133,7 +134,7 @@ def question_answering(folder: Path, count: int) -> tuple[Summary, Table]:
     summary = {}
     for name, make in makers.items():
         make = partial(make, seed=SEED, batch_size=16)
-        summary[name] = accuracies(_rows(folder / f"{name}.parquet", settings, make, count))
+        summary[name] = accuracies(_rows(folder / f"{name}.parquet", settings, make, data.ids))
     shifted = f"{SHIFT} {SEVERITY} before and after {PURIFICATION}"
     return summary, _table(f"{count} questions about embedded:scenes, % right; {shifted}", "answer", summary)
 
@@ -152,17 +153,17 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     write_whole(known, text)
 
 
-def _rows(out: Path, settings: dict[str, Any], make: Callable[..., Iterator[Row]], total: int) -> list[Row]:
+def _rows(out: Path, settings: dict[str, Any], make: Callable[..., Iterator[Row]], ids: Sequence[str]) -> list[Row]:
     """The rows of a result file by id, without those that were skipped: as they are there, or made (or continued) now.
 
-    make: takes done, ids to leave out.
+    make: takes todo, the places of ids.
     """
     from diffcern.run.journal import Journal, read_rows
 
     if out.is_file():
         found = Rows(read_rows(out))
     else:
-        work = Work(out.stem, settings, total, lambda done: make(done=done))
+        work = Work(out.stem, settings, ids, lambda todo: make(todo=todo))
         found = Rows(collect(work, Journal(out, settings), Bars()), out=out)
     report_skipped(found, strict=False)
     return sorted(found.good, key=lambda row: row["id"])

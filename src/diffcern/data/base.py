@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, TypeVar
@@ -241,14 +241,10 @@ class Indexed(Protocol[T_co]):
     def __getitem__(self, index: int) -> T_co: ...
 
 
-def readable(dataset: Indexed[T], skip: Collection[str] = ()) -> Iterator[T | UnreadableImage]:
-    """Every sample in order, or its error where it cannot be decoded: for callers that skip and count.
-
-    skip: ids to leave out, without decoding them.
-    """
-    for index, id in enumerate(dataset.ids):
-        if id in skip:
-            continue
+def readable(dataset: Indexed[T], rows: Iterable[int] | None = None) -> Iterator[T | UnreadableImage]:
+    """The samples of these rows, or of all in order, or their errors where they cannot be decoded: for callers that
+    skip and count."""
+    for index in range(len(dataset.ids)) if rows is None else rows:
         try:
             yield dataset[index]
         except UnreadableImage as error:

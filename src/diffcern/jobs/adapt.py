@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,16 +83,18 @@ class Adapt(OverImages):
             if out and not begun(out):
                 check_unused(maps)
 
-        def rows(done: set[str]) -> Iterator[Row]:
+        images = shuffled(dataset, self.seed) if self.shuffle else dataset
+
+        def rows(todo: Sequence[int]) -> Iterator[Row]:
             found = answers(
-                shuffled(dataset, self.seed) if self.shuffle else dataset,
+                images,
                 method,
                 predictor,
                 online=self.online,
                 batch_size=self.batch_size,
                 seed=self.seed,
                 device=given.models.device,
-                done=done,
+                todo=todo,
             )
             if maps:
                 return adapt_maps(predictor, found, file_names(dataset.ids), maps)
@@ -101,7 +103,7 @@ class Adapt(OverImages):
 
         digest = None if beside else of_images(dataset)
         schema = columns.adapted(dense, method.needs_batch)
-        return Work("adapting", settings, len(dataset), rows, digest, not beside, method.evaluations, schema)
+        return Work("adapting", settings, images.ids, rows, digest, not beside, method.evaluations, schema)
 
     def _check(self, method: Method, given: Asked) -> None:
         """Raises UsageError where the images at a time, or their order, are not for such a method."""

@@ -26,9 +26,12 @@ from diffcern.fields import (
 )
 from diffcern.jobs.base import CHECKED, Events, Silent, keeping
 from diffcern.jobs.models import OnModels
+from diffcern.jobs.spread import Spread
 
 if TYPE_CHECKING:
+    from diffcern.jobs.subjects import Drawn, Subject
     from diffcern.priors import Prior
+    from diffcern.train.stages import Studio
 
 
 @plain(frozen=True)
@@ -41,7 +44,7 @@ class Aligned:
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
-class Align(OnModels):
+class Align(OnModels, Spread):
     """Fine-tune a model on synthetic images that were purified as its targets will be (SDA)."""
 
     command = "align"
@@ -86,24 +89,15 @@ class Align(OnModels):
     def carry_out(self, out: Path | None, *, overwrite: bool = False, events: Events = Silent()) -> Aligned:
         """overwrite: has no meaning here: what is in `out` is gone on with."""
         from diffcern.alignment import Alignment
-        from diffcern.devices import device_named
         from diffcern.fingerprints import fingerprint
-        from diffcern.jobs.subjects import SUBJECTS
-        from diffcern.methods.purification import PURIFIERS
+        from diffcern.run.executors import InProcess
         from diffcern.train.align import align
 
         if out is None:
             raise UsageError("images and a model are files: give out, a folder")
-        if self.task not in SUBJECTS:
-            raise UsageError(f"--task is one of {', '.join(SUBJECTS)}, not {self.task!r}")
-        subject = SUBJECTS[self.task](self)
-        options = purification_options(self.method, self.preset, self.options, subject.answering, subject.task)
+        subject, executor = self.subject(), self.executor(self.device, events) or InProcess()
         with keeping(lambda: f"what is in {out} is kept: run the same command to continue"):
-            drawn = subject.load(device_named(self.device))
-            sampling = sampling_settings(
-                drawn.generator, self.generator_steps, self.generator_solver, self.guidance_scale
-            )
-            purifier = PURIFIERS[self.method](drawn.guide, drawn.prior, **options).purifier
+            drawn, options, sampling, studio = self.loaded(subject, out)
             used = {"predictor": drawn.learnt, "generator": drawn.generator, "prior": drawn.prior}
             prints = {name: fingerprint(model) for name, model in used.items()}
             material = drawn.material(out)
@@ -120,9 +114,45 @@ class Align(OnModels):
                 **{"per_class": 1, **material.stated},
             )
             how: dict[str, Any] = {"batch_size": self.batch_size}
-            with events.stages() as report:
-                losses = align(out, alignment, material, drawn.learner, drawn.generator, purifier, **how, report=report)
+            here = isinstance(executor, InProcess)
+            make = (lambda: studio) if here else Elsewhere(self, out.absolute())
+            with events.stages() as report, self.threads():
+                losses = align(out, alignment, material, drawn.learner, make, executor, **how, report=report)
         return Aligned(out, losses)
+
+    def subject(self) -> Subject:
+        """What the task is about. Raises UsageError for a task that there is not, and as `Subject`."""
+        from diffcern.jobs.subjects import SUBJECTS
+
+        if self.task not in SUBJECTS:
+            raise UsageError(f"--task is one of {', '.join(SUBJECTS)}, not {self.task!r}")
+        return SUBJECTS[self.task](self)
+
+    def loaded(self, subject: Subject, out: Path) -> tuple[Drawn, dict[str, Any], dict[str, Any], Studio]:
+        """The models, the options of the purification and of sampling, and what makes images with them. Raises
+        UsageError for a material that the generator cannot be told."""
+        from diffcern.devices import device_named
+        from diffcern.methods.purification import PURIFIERS
+        from diffcern.train.stages import Studio
+
+        options = purification_options(self.method, self.preset, self.options, subject.answering, subject.task)
+        drawn = subject.load(device_named(self.device))
+        sampling = sampling_settings(drawn.generator, self.generator_steps, self.generator_solver, self.guidance_scale)
+        purifier = PURIFIERS[self.method](drawn.guide, drawn.prior, **options).purifier
+        told, rows = drawn.material(out).telling(drawn.generator), {"rows": self.batch_size}
+        studio = Studio(out, told, drawn.generator, purifier, {**sampling, **rows}, self.seed)
+        return drawn, options, sampling, studio
+
+
+@plain(frozen=True)
+class Elsewhere:
+    """Loads what makes an alignment's images where they are made. out: a folder that is there as well."""
+
+    job: Align
+    out: Path
+
+    def __call__(self) -> Studio:
+        return self.job.loaded(self.job.subject(), self.out)[-1]
 
 
 def purification_options(

@@ -17,14 +17,13 @@ from diffcern.fields import (
     help_of,
 )
 from diffcern.jobs.base import CHECKED, Events, Row
-from diffcern.jobs.models import OnModels
 from diffcern.jobs.rows import RowsJob, Work
 
 OF_PRIORS = frozenset(("method", "preset", "options", "dtype", "compile"))  # of the purification
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
-class Answer(OnModels, RowsJob):
+class Answer(RowsJob):
     """Answer questions about images by choices, before and after purifying them, and with both answers together."""
 
     command = "answer"
@@ -83,11 +82,11 @@ class Answer(OnModels, RowsJob):
             settings |= {**asked, "method": self.method, "options": options}
             settings["fingerprints"] |= {"prior": fingerprint(prior), "after": fingerprint(cleaning.answerer)}
 
-        def rows(done: set[str]) -> Iterator[Row]:
+        def rows(todo: Sequence[int]) -> Iterator[Row]:
             how: dict[str, Any] = {name: getattr(self, name) for name in ("shift", "severity", "seed", "batch_size")}
-            return answer_rows(data, answerer, cleaning, **how, done=done)
+            return answer_rows(data, answerer, cleaning, **how, todo=todo)
 
-        return Work("answering", settings, len(data), rows, of_questions(data), schema=answered(cleaning is not None))
+        return Work("answering", settings, data.ids, rows, of_questions(data), schema=answered(cleaning is not None))
 
     @staticmethod
     def scores(rows: Sequence[Row]) -> list[Row]:

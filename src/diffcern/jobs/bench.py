@@ -10,7 +10,8 @@ from pydantic.dataclasses import dataclass
 
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.fields import ARGUMENT, Device, Spelling, help_of
-from diffcern.jobs.base import CHECKED, Events, Job, Silent, keeping
+from diffcern.jobs.base import CHECKED, Events, Silent, keeping
+from diffcern.jobs.spread import Spread
 
 
 @plain(frozen=True)
@@ -25,7 +26,7 @@ class RunResult:
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
-class Bench(Job):
+class Bench(Spread):
     """Evaluate methods x shifts x severities; run again to continue. Writes records, summary.json, report.html."""
 
     command = "bench"
@@ -36,7 +37,6 @@ class Bench(Job):
         ARGUMENT,
     ]
     overrides: Annotated[tuple[str, ...], help_of("a.b=value, over the specification"), Spelling(("--set",))] = ()
-    workers: Annotated[int, help_of("processes of one thread each (CPU, small models)", ge=1)] = 1
     shard: Annotated[str, help_of("I/N: do every N-th unit of work, from the I-th (1 to N)")] = "1/1"
     device: Device = "auto"
 
@@ -49,13 +49,14 @@ class Bench(Job):
 
         resolved = read_spec(self.spec, self.overrides)
         folder = out or Path("runs") / resolved.name
-        device, part = device_named(self.device), parse_shard(self.shard)
+        part, executor = parse_shard(self.shard), self.executor(self.device, events)
+        device = self.device if self.ray else device_named(self.device)
         check_folder(folder)
         check_same(resolved, folder)
         kept = f"the records are kept in {folder}: run the same command to continue"
-        with keeping(lambda: kept), events.stages() as report:
+        with keeping(lambda: kept), events.stages() as report, self.threads():
             complete, skipped = evaluate(
-                resolved, folder, device=device, shard=part, workers=self.workers, progress=report
+                resolved, folder, device=device, shard=part, executor=executor, progress=report
             )
         return RunResult(folder, skipped, *(report_on(folder) if complete else ([], None)))
 

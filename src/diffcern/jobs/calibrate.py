@@ -59,16 +59,15 @@ class Calibrate(OverImages):
                 "imagefolder:FOLDER with a folder for each class"
             )
 
-        def rows(done: set[str]) -> Iterator[Row]:
-            return known_rows(dataset, given.method, right, seed=self.seed, device=models.device, done=done)
+        def rows(todo: Sequence[int]) -> Iterator[Row]:
+            return known_rows(dataset, given.method, right, seed=self.seed, device=models.device, todo=todo)
 
         def scores(found: Sequence[Row]) -> list[Row]:
             return [fitted(found, given.about(("episodic", 1)), folder, self.per_class)]
 
         settings = {**given.settings, "fingerprints": models.fingerprints(), "seed": self.seed}
         digest, count = of_images(dataset) if out else None, given.method.evaluations
-        size = len(dataset)
-        return Work("answering", settings, size, rows, digest, evaluations=count, schema=KNOWN, scores=scores)
+        return Work("answering", settings, dataset.ids, rows, digest, evaluations=count, schema=KNOWN, scores=scores)
 
 
 def of_run(run: Path, entry: str | None, shift: str, per_class: bool, keep: str | None) -> Row:

@@ -55,8 +55,8 @@ class CalibrateViews(OverImages):
         dataset = subset(given.dataset, self.count, self.seed, self.skip)
         families = method.search.families
 
-        def rows(done: set[str]) -> Iterator[Row]:
-            return gain_rows(dataset, method, self.seed, done)
+        def rows(todo: Sequence[int]) -> Iterator[Row]:
+            return gain_rows(dataset, method, self.seed, todo)
 
         def scores(found: Sequence[Row]) -> list[Row]:
             known = percentiles([{name: row[name] for name in families} for row in found])
@@ -74,10 +74,10 @@ class CalibrateViews(OverImages):
             "seed": self.seed,
         }
         digest = of_images(dataset) if out else None
-        return Work("looking", settings, len(dataset), rows, digest, evaluations=method.evaluations, scores=scores)
+        return Work("looking", settings, dataset.ids, rows, digest, evaluations=method.evaluations, scores=scores)
 
 
-def gain_rows(dataset: Dataset, method: Canonical, seed: int, done: set[str]) -> Iterator[Row]:
+def gain_rows(dataset: Dataset, method: Canonical, seed: int, todo: Sequence[int]) -> Iterator[Row]:
     """What each image gains by each family, in nats."""
     import torch
 
@@ -85,7 +85,7 @@ def gain_rows(dataset: Dataset, method: Canonical, seed: int, done: set[str]) ->
     from diffcern.data import UnreadableImage, readable
     from diffcern.run.predict import unreadable
 
-    for sample in readable(dataset, skip=done):
+    for sample in readable(dataset, todo):
         if isinstance(sample, UnreadableImage):
             yield unreadable(sample)
             continue

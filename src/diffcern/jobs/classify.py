@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydantic.dataclasses import dataclass
@@ -35,12 +35,12 @@ class Classify(OverImages):
         given = self.asked("diffusion-classifier", {"view": self.view, **self.options}, prior=self.prior)
         classes, device = given.models.task.class_names, given.models.device
 
-        def rows(done: set[str]) -> Iterator[Row]:
+        def rows(todo: Sequence[int]) -> Iterator[Row]:
             return classify_rows(
-                given.dataset, given.method, classes, seed=self.seed, device=device, done=done, least=self.abstain_below
+                given.dataset, given.method, classes, seed=self.seed, device=device, todo=todo, least=self.abstain_below
             )
 
         settings = {**given.settings, "fingerprints": given.models.fingerprints(), "seed": self.seed}
         settings |= {"abstain_below": self.abstain_below} if self.abstain_below else {}
         digest, count = of_images(given.dataset) if out else None, given.method.evaluations
-        return Work("classifying", settings, len(given.dataset), rows, digest, evaluations=count, schema=CLASSIFIED)
+        return Work("classifying", settings, given.dataset.ids, rows, digest, evaluations=count, schema=CLASSIFIED)

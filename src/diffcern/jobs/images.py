@@ -13,7 +13,6 @@ from pydantic.dataclasses import dataclass
 from diffcern.errors import UsageError
 from diffcern.fields import ClassMap, Images, Labels, MaxSide, Options, Preset, Templates, help_of
 from diffcern.jobs.base import CHECKED
-from diffcern.jobs.models import OnModels
 from diffcern.jobs.rows import RowsJob
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ class Asked:
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
-class OverImages(OnModels, RowsJob):
+class OverImages(RowsJob):
     images: Images
     labels: Labels = None
     templates: Templates = None

@@ -14,7 +14,6 @@ from pydantic.dataclasses import dataclass
 from diffcern.errors import UsageError
 from diffcern.fields import ARGUMENT, MaxSide, Spelling, View, help_of, parsed_numbers
 from diffcern.jobs.base import CHECKED, Events, Row
-from diffcern.jobs.models import OnModels
 from diffcern.jobs.rows import RowsJob, Work
 
 OF_RACES = frozenset(("z", "start", "first", "shortlist", "shortlist_draws"))
@@ -22,7 +21,7 @@ OF_PRIORS = OF_RACES | {"draws", "strategy", "weighting", "norm", "rows", "view"
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
-class Match(OnModels, RowsJob):
+class Match(RowsJob):
     """Match images with captions: text, image and group scores.
 
     By how well each caption explains each image to a prior, or by how similar a predictor finds the two.
@@ -114,7 +113,7 @@ class Match(OnModels, RowsJob):
             matched = partial(match_rows, data, models.prior, **options, **how)
         tags = {tag for entry in data.entries for tag in entry.tags}
         schema = columns.matched(named is not None, tags, shortlist is not None)
-        return Work("matching", settings, len(data), lambda done: matched(done=done), of_examples(data), schema=schema)
+        return Work("matching", settings, data.ids, lambda todo: matched(todo=todo), of_examples(data), schema=schema)
 
     @staticmethod
     def scores(rows: Sequence[Row]) -> list[Row]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass as plain
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic.dataclasses import dataclass
 
@@ -21,6 +22,11 @@ from diffcern.fields import (
 )
 from diffcern.jobs.base import CHECKED, Events, Row, Silent, keeping
 from diffcern.jobs.models import OnModels
+from diffcern.jobs.spread import Spread, piecewise
+
+if TYPE_CHECKING:
+    from diffcern.methods.purified import Purified
+    from diffcern.run.purify import Purification
 
 
 @plain(frozen=True)
@@ -45,7 +51,7 @@ class Folder:
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
-class Purify(OnModels):
+class Purify(OnModels, Spread):
     """Purify images: noise them, and denoise them with a prior, guided by what they were.
 
     Writes PNG files named after their inputs, and a sheet of some before and after: the centre square of each image in
@@ -74,19 +80,50 @@ class Purify(OnModels):
 
     def carry_out(self, out: Path | None, *, overwrite: bool = False, events: Events = Silent()) -> Folder:
         """overwrite: has no meaning here: images that are there are not made again."""
+        from diffcern.files import check_apart
+        from diffcern.run.executors import InProcess
+        from diffcern.run.purify import PurifiedFolder, check_settings, write_sheet
+
+        if out is None:
+            raise UsageError("purified images are files: give out, a folder")
+        executor = self.executor(self.device, events) or InProcess()
+        check_apart("purified images", out, Path(self.images))
+        method, work = self.loaded()
+        settings = {"identity": method.purifier.identity, "seed": self.seed}
+        check_settings(out, {**settings, "max_side": self.max_side, "view": self.view})
+        folder, rows, size = PurifiedFolder(out, work.dataset), list[Row](), len(work.dataset)
+        with (
+            keeping(lambda: f"what is in {out} is kept: run again to go on"),
+            events.rows("purifying", size, 0, method.evaluations) as heard,
+            self.threads(),
+        ):
+
+            def add(made: Row) -> None:
+                rows.append(folder.add(made))
+                heard(rows[-1])
+
+            if isinstance(executor, InProcess):
+                for made in work(folder.todo):
+                    add(made)
+            else:
+                piecewise(executor, Elsewhere(self), folder.todo, work.dataset.ids, add)
+        purified = Folder(out, rows, size - len(rows), out)
+        if purified.skipped == size:
+            raise DiffcernError(purified.in_words)
+        return Folder(out, rows, purified.there, write_sheet(work.dataset, out, self.view))
+
+    def loaded(self) -> tuple[Purified, Purification]:
+        """The method, and what purifies images with it."""
         from diffcern.data import load_dataset
         from diffcern.devices import device_named
-        from diffcern.files import check_apart
         from diffcern.methods import checked_options
         from diffcern.methods.presets import preset_options
         from diffcern.methods.purification import PURIFIERS, unused_predictor
         from diffcern.predictors import load_predictor
         from diffcern.run.models import load_models
-        from diffcern.run.purify import check_settings, purified, write_sheet
+        from diffcern.run.purify import Purification
         from diffcern.run.spec import parse_models
 
-        if out is None:
-            raise UsageError("purified images are files: give out, a folder")
         if self.method not in PURIFIERS:
             raise UsageError(f"--method is one of {', '.join(PURIFIERS)}, not {self.method!r}")
         if self.method == "gda" and not self.predictor:
@@ -96,7 +133,6 @@ class Purify(OnModels):
         if twice := [name for name in own if name in self.options]:
             raise UsageError(f"{twice[0]} was given twice, by --{twice[0]} and by --set {twice[0]}=...: leave one out")
         options = {**preset_options(self.method, self.preset), **self.options, **own}
-        check_apart("purified images", out, Path(self.images))
         device = device_named(self.device)
         dataset = load_dataset(self.images, max_side=self.max_side)
         prior = load_models(parse_models(self.named(prior=self.prior)), device).prior
@@ -104,18 +140,15 @@ class Purify(OnModels):
         if self.predictor:
             guide = load_predictor(self.predictor, allow_pickle=self.allow_pickle).to(device)
         method = PURIFIERS[self.method](guide, prior, **checked_options(self.method, options))
-        settings = {"identity": method.purifier.identity, "seed": self.seed}
-        check_settings(out, {**settings, "max_side": self.max_side, "view": self.view})
-        how: dict[str, Any] = {"view": self.view, "seed": self.seed, "batch_size": self.batch_size, "device": device}
-        rows: list[Row] = []
-        with (
-            keeping(lambda: f"what is in {out} is kept: run again to go on"),
-            events.rows("purifying", len(dataset), 0, method.evaluations) as heard,
-        ):
-            for row in purified(dataset, method.purifier, out, **how):
-                rows.append(row)
-                heard(row)
-        folder = Folder(out, rows, len(dataset) - len(rows), out)
-        if folder.skipped == len(dataset):
-            raise DiffcernError(folder.in_words)
-        return Folder(out, rows, folder.there, write_sheet(dataset, out, self.view))
+        return method, Purification(dataset, method.purifier, self.view, self.seed, self.batch_size, device)
+
+
+@plain(frozen=True)
+class Elsewhere:
+    """Loads what purifies, where that is done."""
+
+    job: Purify
+
+    def __call__(self) -> Callable[[Sequence[int]], list[Row]]:
+        _, work = self.job.loaded()
+        return lambda rows: list(work(rows))

@@ -84,15 +84,15 @@ def answer_rows(
     severity: int,
     seed: int,
     batch_size: int,
-    done: set[str],
+    todo: Sequence[int],
 ) -> Iterator[dict[str, Any]]:
     """Rows with the answers and their probabilities, by choice; where nothing is purified, those "before" alone.
 
-    shift, severity: what is done to the whole images first, see `data.shifts.shift`. done: ids to leave out. A question
+    shift, severity: what is done to the whole images first, see `data.shifts.shift`. todo: rows of the questions. One
     that cannot be read, or has no choices, is a row with an error.
     """
-    todo = readable(questions, skip=done)
-    while batch := list(islice(todo, batch_size)):
+    given = readable(questions, todo)
+    while batch := list(islice(given, batch_size)):
         asked = []
         for item in batch:
             try:

@@ -16,7 +16,7 @@ from torch import Tensor
 from diffcern.data import Dataset, Sample, UnreadableImage, check_pixels, subset
 from diffcern.data.scenes import Scenes
 from diffcern.data.shifts import shift as shifted
-from diffcern.devices import peak_memory_mb
+from diffcern.devices import device_named, peak_memory_mb
 from diffcern.errors import UsageError
 from diffcern.fingerprints import digest
 from diffcern.kinds import KINDS
@@ -50,8 +50,7 @@ class Bench:
         self.spec = spec
         self.device = device
         self.dataset: Dataset = images_of(spec) if images is None else images
-        order = torch.randperm(len(self.dataset), generator=generator(spec.seed, "order")).tolist()
-        self.order: list[int] = order
+        self.order = order_of(len(self.dataset), spec.seed)
         self.dense = KINDS[spec.models.task].dense  # an answer at every pixel
         _check_renditions(self.dataset, spec)
         uses_prior = any(needs(entry.method, "prior") for entry in spec.entries.values())
@@ -216,6 +215,12 @@ class Bench:
             )
 
 
+def order_of(count: int, seed: int) -> list[int]:
+    """Of a bench's images: shuffled, the same for all entries."""
+    order: list[int] = torch.randperm(count, generator=generator(seed, "order")).tolist()
+    return order
+
+
 def images_of(spec: Spec) -> Dataset:
     """Those that a bench is about, before they are shuffled."""
     images = load_images(spec.data.dataset, spec.models.task, spec.data.class_names)
@@ -241,15 +246,16 @@ def _check_renditions(dataset: Dataset, spec: Spec) -> None:
 class Runner:
     """What does a bench's pieces of work, each of which says how (`do`), with models that it loads where it is.
 
-    images: those that are at hand here; elsewhere they are read again.
+    device: by name where it is another machine's. images: those that are at hand here; elsewhere they are read again.
     """
 
     spec: Spec
-    device: torch.device
+    device: torch.device | str
     images: Dataset | None = None
 
     def __call__(self) -> Callable[[Any], Any]:
-        bench = Bench(self.spec, self.device, self.images)
+        device = device_named(self.device) if isinstance(self.device, str) else self.device
+        bench = Bench(self.spec, device, self.images)
         return lambda piece: piece.do(bench)
 
     def __getstate__(self) -> dict[str, Any]:

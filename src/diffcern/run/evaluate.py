@@ -3,40 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from diffcern.errors import UsageError
-from diffcern.run.bench import Runner, images_of
-from diffcern.run.executors import Executor, InProcess, Processes
+from diffcern.data import Dataset
+from diffcern.errors import DiffcernError
+from diffcern.run.bench import Runner, images_of, order_of
+from diffcern.run.executors import Executor, InProcess
 from diffcern.run.opening import Open
 from diffcern.run.spec import Spec, check_same
 from diffcern.run.store import RunFolder
-from diffcern.run.units import Done, Unit, units
+from diffcern.run.units import Done, Unit, independent, units
 
 
 def evaluate(
     spec: Spec,
     out: Path,
     *,
-    device: torch.device,
+    device: torch.device | str,
     shard: tuple[int, int] = (0, 1),
-    workers: int = 1,
     executor: Executor | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> tuple[bool, dict[str, str]]:
     """Does what is left of a bench; returns whether all of it is now there, and what was skipped (id -> reason).
 
     shard: (i, n) does every n-th unit of work, from the i-th: n runs, also on n machines whose folders are merged
-    afterwards, make the records of one. workers: processes of one thread each, on the CPU; executor: what else
-    does the units. progress(done, total, what) is called before the first unit and after each, what being one that is
-    in work. Raises UsageError or DiffcernError before anything is written where the specification or a model cannot be
-    used, or where the folder holds the records of others.
+    afterwards, make the records of one. executor: what does the units, where that is not this process; device: by name
+    where it is another machine's. progress(done, total, what) is called before the first unit and after each, what
+    being one that is in work. Raises UsageError or DiffcernError before anything is written where the specification or
+    a model cannot be used, or where the folder holds the records of others.
     """
-    if workers > 1 and device.type != "cpu":
-        raise UsageError(f"several workers share a CPU, not {device}: leave --workers at 1")
     check_same(spec, out)
     images, folder = images_of(spec), RunFolder(out)
     work = units(spec, len(images))
@@ -67,8 +66,31 @@ def evaluate(
         else:  # of another worker, while the first one still opens
             early.append((piece, result))
 
-    executor = executor or (Processes(workers) if workers > 1 and len(todo) > 1 else InProcess())
+    executor = executor or InProcess()
     pieces: list[Open | Unit] = [Open(folder.lacks), *todo]
-    executor.map(Runner(spec, device, images), pieces, finished)
+    runner, spoilt = Runner(spec, device, images), list[Unit]()
+
+    def lost(piece: Open | Unit, why: str) -> None:
+        if isinstance(piece, Open) or not independent(spec.entries[piece.entry]):
+            what = "loading the models" if isinstance(piece, Open) else piece.title
+            raise DiffcernError(f"{what}: {why}; what was finished is kept: run again")
+        spoilt.append(piece)
+
+    executor.map(runner, pieces, finished, lost)
+    for unit in spoilt:
+        write(unit, apart(unit, spec, images, runner, executor))
     progress(len(mine), len(mine), "done")
     return all(folder.done(unit.name, unit.stop - unit.start) for unit in work), folder.skipped()
+
+
+def apart(unit: Unit, spec: Spec, images: Dataset, runner: Runner, executor: Executor) -> Done:
+    """A unit that workers died of, image by image: those that they die of again are skipped, and say so."""
+    found: dict[int, Done] = {}
+
+    def lost(one: Unit, why: str) -> None:
+        id = images.ids[order_of(len(images), spec.seed)[one.start]]
+        row = {"entry": one.entry, "shift": one.shift, "severity": one.severity, "id": id, "reason": why}
+        found[one.start] = Done([], [], [row])
+
+    executor.map(runner, unit.images, lambda one, done: found.__setitem__(one.start, done), lost)
+    return reduce(Done.__add__, (found[start] for start in sorted(found)))

@@ -1,4 +1,4 @@
-"""Where pieces of work are done: in this process, or in several of this machine.
+"""Where pieces of work are done: in this process, or in several of this machine (`on_ray.py`: or of many).
 
 Knows nothing about benches. What does the work is made once in each process, and answers come back to the one that
 asked, which alone writes; a piece's answer must not depend on who made it.
@@ -14,19 +14,26 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-import torch
-
 from diffcern.errors import DiffcernError
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 Make = Callable[[], Callable[[Piece], Result]]
 Finished = Callable[[Piece, Result], None]
+Lost = Callable[[Piece, str], None]
 
 
 class Executor(Protocol):
-    def map(self, make: Make[Piece, Result], pieces: Sequence[Piece], finished: Finished[Piece, Result]) -> None:
+    def map(
+        self,
+        make: Make[Piece, Result],
+        pieces: Sequence[Piece],
+        finished: Finished[Piece, Result],
+        lost: Lost[Piece] | None = None,
+    ) -> None:
         """finished(piece, make()(piece)) for every piece, as they end, in the process of the caller.
+
+        lost(piece, why): of one that whatever does the work died of, where an executor can tell and go on.
 
         make: loads what the work needs; where it is called elsewhere, it travels there pickled. What any of them raises
         is raised here, after the pieces in work are done and handed back.
@@ -37,7 +44,13 @@ class Executor(Protocol):
 class InProcess:
     """One piece after the other, in their order."""
 
-    def map(self, make: Make[Piece, Result], pieces: Sequence[Piece], finished: Finished[Piece, Result]) -> None:
+    def map(
+        self,
+        make: Make[Piece, Result],
+        pieces: Sequence[Piece],
+        finished: Finished[Piece, Result],
+        lost: Lost[Piece] | None = None,
+    ) -> None:
         work = make()
         for piece in pieces:
             finished(piece, work(piece))
@@ -49,7 +62,15 @@ class Processes:
 
     workers: int
 
-    def map(self, make: Make[Piece, Result], pieces: Sequence[Piece], finished: Finished[Piece, Result]) -> None:
+    def map(
+        self,
+        make: Make[Piece, Result],
+        pieces: Sequence[Piece],
+        finished: Finished[Piece, Result],
+        lost: Lost[Piece] | None = None,
+    ) -> None:
+        if len(pieces) < 2:
+            return InProcess().map(make, pieces, finished)
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(self.workers, context, initializer=_start, initargs=(make,))
         futures = {pool.submit(_do, piece): piece for piece in pieces}
@@ -74,6 +95,8 @@ _work: Callable[[Any], Any]  # of this worker process
 def _start(make: Make[Any, Any]) -> None:
     global _work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it lets running pieces finish
+    import torch
+
     torch.set_num_threads(1)
     _work = make()
 

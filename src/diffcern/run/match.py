@@ -44,20 +44,20 @@ def match_rows(
     norm: str,
     view: View = "centre",
     seed: int,
-    done: set[str],
+    todo: Sequence[int],
     rows: int = 64,
     rule: Rule | None = None,
     shortlist: Shortlist | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Rows with the errors of every image under every caption and under none, and what they get right.
 
-    All captions and all images of an example meet the same draws, so that differences vary least. done: ids to leave
-    out. view: the part of each image that the prior is shown. rule: of a race; what no comparison needs any more is not
-    asked about, and an error is the mean over the draws that it was. shortlist: of a race, for examples of more
+    All captions and all images of an example meet the same draws, so that differences vary least. todo: rows of the
+    pairs. view: the part of each image that the prior is shown. rule: of a race; what no comparison needs any more is
+    not asked about, and an error is the mean over the draws that it was. shortlist: of a race, for examples of more
     captions: the first by the gradient at their mean are compared, and nfe_backward says what that took.
     """
     how: dict[str, Any] = {"weighting": weighting, "norm": norm, "rows": rows}
-    for example in readable(pairs, skip=done):
+    for example in readable(pairs, todo):
         if isinstance(example, UnreadableImage):
             yield {"id": example.name, "error": example.reason}
             continue
@@ -142,13 +142,13 @@ def load_contrastive(name: str, pairs: Pairs, *, allow_pickle: bool = False) -> 
 
 
 @torch.no_grad()
-def contrastive_rows(pairs: Pairs, predictor: Predictor, *, done: set[str]) -> Iterator[dict[str, Any]]:
+def contrastive_rows(pairs: Pairs, predictor: Predictor, *, todo: Sequence[int]) -> Iterator[dict[str, Any]]:
     """Rows with the similarity (the logit) of every image and caption, and what these get right.
 
-    predictor: from `load_contrastive`; done: ids to leave out.
+    predictor: from `load_contrastive`; todo: rows of the pairs.
     """
     labels = {caption: k for k, caption in enumerate(predictor.class_names)}
-    for example in readable(pairs, skip=done):
+    for example in readable(pairs, todo):
         if isinstance(example, UnreadableImage):
             yield {"id": example.name, "error": example.reason}
             continue

@@ -59,15 +59,15 @@ def answers(
     batch_size: int,
     seed: int,
     device: torch.device,
-    done: set[str],
+    todo: Sequence[int],
 ) -> Iterator[Answer | UnreadableImage]:
     """Every image's answer, in order of batches, the last two of which share what is left; the error of one that cannot
     be read, or is the only one left of a batch whose statistics are needed.
 
-    done: ids to leave out, except online, where every image is part of the stream.
+    todo: rows of the data set, in their order; online all of them, as every image is part of the stream.
     """
     state, errors = method.init(), deque[UnreadableImage]()
-    for good in even_batches(_readable(dataset, set() if online else done, errors), batch_size):
+    for good in even_batches(_readable(dataset, todo, errors), batch_size):
         while errors:
             yield errors.popleft()
         if len(good) == 1 < batch_size and not method.answers_alone:
@@ -89,9 +89,9 @@ def answers(
     yield from errors
 
 
-def _readable(dataset: Dataset, done: set[str], errors: deque[UnreadableImage]) -> Iterator[Sample]:
-    """The images that can be read, in order, without `done`; the others go to `errors`."""
-    for item in readable(dataset, skip=done):
+def _readable(dataset: Dataset, todo: Sequence[int], errors: deque[UnreadableImage]) -> Iterator[Sample]:
+    """The images that can be read, in order; the others go to `errors`."""
+    for item in readable(dataset, todo):
         if isinstance(item, UnreadableImage):
             errors.append(item)
         else:
@@ -130,14 +130,14 @@ def classify_rows(
     *,
     seed: int,
     device: torch.device,
-    done: set[str],
+    todo: Sequence[int],
     least: float | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Rows with the ranked labels and the margin of the first over the second, with its standard error.
 
     least: a confidence below which the label is UNSURE.
     """
-    for sample in readable(dataset, skip=done):
+    for sample in readable(dataset, todo):
         if isinstance(sample, UnreadableImage):
             yield unreadable(sample)
             continue
@@ -173,14 +173,14 @@ def known_rows(
     *,
     seed: int,
     device: torch.device,
-    done: set[str],
+    todo: Sequence[int],
 ) -> Iterator[dict[str, Any]]:
     """Rows with the true class and the logarithms of the probabilities, of images whose answer is known.
 
     right: for each class of the data set the answers that are right; the one that was given, or else the first, is the
     true class.
     """
-    for sample in readable(dataset, skip=done):
+    for sample in readable(dataset, todo):
         if isinstance(sample, UnreadableImage):
             yield unreadable(sample)
             continue

@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -79,34 +80,56 @@ def file_names(ids: Sequence[str]) -> dict[str, PurePosixPath]:
     }
 
 
-def purified(
-    dataset: Dataset, purifier: Purifier, folder: Path, *, view: View, seed: int, batch_size: int, device: torch.device
-) -> Iterator[dict[str, Any]]:
-    """Purifies and writes the images that are not there yet; yields id, file and error of each one that it visits.
+@dataclass(frozen=True)
+class Purification:
+    """Where images are purified. view: what is purified of each: its "centre", in the prior's resolution, or the
+    "whole", in its own. batch_size: images at a time."""
 
-    view: what is purified of an image: its "centre", in the prior's resolution, or the "whole", in its own.
+    dataset: Dataset
+    purifier: Purifier
+    view: View
+    seed: int
+    batch_size: int
+    device: torch.device
+
+    def __call__(self, rows: Iterable[int]) -> Iterator[dict[str, Any]]:
+        """Of these rows of the data set the ids, PNG files and errors."""
+        given = readable(self.dataset, rows)
+        while batch := list(islice(given, self.batch_size)):
+            samples = [item for item in batch if isinstance(item, Sample)]
+            errors = [item for item in batch if isinstance(item, UnreadableImage)]
+            yield from ({"id": error.name, "png": b"", "error": error.reason} for error in errors)
+            if not samples:
+                continue
+            views = views_of([sample.image.to(self.device) for sample in samples], self.view)
+            images = self.purifier(views, [sample.id for sample in samples], self.seed)
+            for sample, image in zip(samples, images.cpu(), strict=True):
+                if self.view == "whole":
+                    image = resized(image[None], (sample.image.shape[-2], sample.image.shape[-1]))[0].clamp(0, 1)
+                yield {"id": sample.id, "png": encode_png(image), "error": None}
+
+
+class PurifiedFolder:
+    """The images of a data set in a folder, and which of them are not there yet.
+
+    Raises DiffcernError where one that is there was made of another image.
     """
-    names = file_names(dataset.ids)
-    done = {id for id, name in names.items() if (folder / name).exists()}
-    sources = Sources(folder, dataset)
-    sources.check(sorted(done))
-    todo = readable(dataset, skip=done)
-    while batch := list(islice(todo, batch_size)):
-        samples = [item for item in batch if isinstance(item, Sample)]
-        errors = [item for item in batch if isinstance(item, UnreadableImage)]
-        yield from ({"id": error.name, "file": None, "error": error.reason} for error in errors)
-        if not samples:
-            continue
-        views = views_of([sample.image.to(device) for sample in samples], view)
-        images = purifier(views, [sample.id for sample in samples], seed)
-        sources.add(sample.id for sample in samples)
-        for sample, image in zip(samples, images.cpu(), strict=True):
-            if view == "whole":
-                image = resized(image[None], (sample.image.shape[-2], sample.image.shape[-1]))[0].clamp(0, 1)
-            path = folder / names[sample.id]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, encode_png(image))
-            yield {"id": sample.id, "file": str(names[sample.id]), "error": None}
+
+    def __init__(self, folder: Path, dataset: Dataset) -> None:
+        self.folder, self.names, self.sources = folder, file_names(dataset.ids), Sources(folder, dataset)
+        done = {id for id, name in self.names.items() if (folder / name).exists()}
+        self.sources.check(sorted(done))
+        self.todo = [row for row, id in enumerate(dataset.ids) if id not in done]
+
+    def add(self, made: Mapping[str, Any]) -> dict[str, Any]:
+        """Writes an image of a `Purification`: its id, file and error."""
+        if made["error"]:
+            return {"id": made["id"], "file": None, "error": made["error"]}
+        self.sources.add([made["id"]])
+        path = self.folder / self.names[made["id"]]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, made["png"])
+        return {"id": made["id"], "file": str(self.names[made["id"]]), "error": None}
 
 
 def write_sheet(dataset: Dataset, folder: Path, view: View, count: int = 24) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -39,6 +39,11 @@ class Unit:
         return done
 
     @property
+    def images(self) -> list[Unit]:
+        """One for each image."""
+        return [replace(self, start=start, stop=start + 1) for start in range(self.start, self.stop)]
+
+    @property
     def title(self) -> str:
         return f"{self.entry} on {self.shift}" + (f" {self.severity}" if self.severity else "")
 
@@ -63,6 +68,9 @@ class Done:
     skipped: Sequence[Mapping[str, Any]] = ()
     pictures: Sequence[Mapping[str, Any]] = ()
 
+    def __add__(self, other: Done) -> Done:
+        return Done(*([*own, *more] for own, more in zip(vars(self).values(), vars(other).values(), strict=True)))
+
 
 def units(spec: Spec, count: int) -> list[Unit]:
     """The whole work on `count` images, in the order it is done."""
@@ -75,6 +83,11 @@ def units(spec: Spec, count: int) -> list[Unit]:
                 result.append(Unit(name, shift, severity, 0, count))
     across = {name: entry.protocol for name, entry in spec.entries.items() if entry.protocol in ACROSS}
     return result + [Unit(name, way, 0, 0, count * len(spec.shifts.cells)) for name, way in across.items()]
+
+
+def independent(entry: Entry) -> bool:
+    """Whether an image's answer is the same in any company."""
+    return entry.protocol == "episodic" and not reads_batch(entry.method, entry.options)
 
 
 def _spans(entry: Entry, count: int) -> list[tuple[int, int]]:

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 from diffcern.alignment import PREDICTOR, Alignment
 from diffcern.priors import Prior
-from diffcern.purifier import Purifier
+from diffcern.run.executors import Executor, Make
 from diffcern.train.loop import CHECKPOINT
-from diffcern.train.stages import synthesise
+from diffcern.train.stages import Batch, synthesise
 from diffcern.types import Condition
 from diffcern.watching import Report
 
@@ -64,22 +64,21 @@ def align(
     alignment: Alignment,
     material: Material,
     learner: Learner,
-    generator: Prior,
-    purifier: Purifier,
+    make: Make[Batch, list[bytes]],
+    executor: Executor,
     *,
     batch_size: int,
     report: Report,
 ) -> list[float]:
     """All stages into the folder: the validation losses of the fine-tuning, empty where it had ended before.
 
-    batch_size: images at a time while generating and purifying. Raises UsageError, before anything is written, for a
-    material that the generator cannot be told; DiffcernError as `Alignment.begin`, `purify` and `fine_tune`.
+    make, executor: what makes images, and where. batch_size: images at a time while generating and purifying. Raises
+    DiffcernError as `Alignment.begin`, `Studio` and `fine_tune`.
     """
-    told = material.telling(generator)
     alignment.begin(folder)
     material.write(folder)
-    ids, how = material.ids, {"batch_size": batch_size}
-    images = synthesise(folder, alignment, ids, told, generator, purifier, **how, report=report)
+    how: dict[str, Any] = {"resynthesis": alignment.resynthesis, "batch_size": batch_size, "report": report}
+    images = synthesise(folder, material.ids, make, executor, **how)
     place = folder / PREDICTOR
     if learner.finished(place):
         return []

@@ -1,0 +1,92 @@
+"""What jobs have in common whose work can be done elsewhere: by several processes, or on a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic.dataclasses import dataclass
+
+from diffcern.errors import DiffcernError, UsageError
+from diffcern.fields import help_of
+from diffcern.jobs.base import CHECKED, Events, Job, Row
+
+if TYPE_CHECKING:
+    from diffcern.run.executors import Executor, Make
+
+
+PIECE = 20  # rows that are made elsewhere at a time
+
+
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class Spread(Job):
+    workers: Annotated[
+        int | None, help_of("processes of one thread each (default: this one, with all), or actors of --ray", ge=1)
+    ] = None
+    ray: Annotated[str | None, help_of("do the work on a Ray cluster: local, auto or HOST:PORT")] = None
+    cpus_per_worker: Annotated[float, help_of("of --ray, which are its threads", gt=0)] = 1.0
+    gpus_per_worker: Annotated[float, help_of("of --ray, parts of one allowed", ge=0)] = 0.0
+
+    @contextmanager
+    def threads(self) -> Iterator[None]:
+        """One, while this lasts, where one worker is asked for: sums over several threads end in other last digits, and
+        rows are to be the same for any number of workers."""
+        if self.workers != 1 or self.ray is not None:
+            yield
+            return
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    def executor(self, device: str, events: Events) -> Executor | None:
+        """None where the work is done in this process. Raises UsageError for what does not fit together."""
+        from diffcern.devices import device_named
+        from diffcern.run.executors import Processes
+
+        if self.ray is not None:
+            from diffcern.run.on_ray import OnRay
+
+            return OnRay(self.ray, self.workers, self.cpus_per_worker, self.gpus_per_worker, events.say)
+        if (self.cpus_per_worker, self.gpus_per_worker) != (1.0, 0.0):
+            raise UsageError("--cpus-per-worker and --gpus-per-worker are of --ray: give it too")
+        if (self.workers or 1) == 1:
+            return None
+        if (found := device_named(device)).type != "cpu":
+            raise UsageError(f"several workers share a CPU, not {found}: leave --workers at 1, or give --ray")
+        return Processes(self.workers or 1)
+
+
+def piecewise(
+    executor: Executor,
+    make: Make[Sequence[int], Sequence[Row]],
+    places: Sequence[int],
+    ids: Sequence[str],
+    add: Callable[[Row], None],
+    alone: bool = True,
+) -> None:
+    """Hands on the rows of these places as they are made elsewhere, by `make()(places)`. Of a piece that workers die
+    of, those rows are set aside, with an error, that they die of again.
+
+    alone: whether a row depends on no other; else all are one piece, and DiffcernError is raised where workers die."""
+    spoilt: list[int] = []
+
+    def finished(piece: Sequence[int], found: Sequence[Row]) -> None:
+        for row in found:
+            add(row)
+
+    def lost(piece: Sequence[int], why: str) -> None:
+        if not alone:
+            raise DiffcernError(f"{why}, and one image depends on another here: run again")
+        spoilt.extend(piece)
+
+    size = PIECE if alone else max(1, len(places))
+    pieces = [tuple(places[start : start + size]) for start in range(0, len(places), size)]
+    executor.map(make, pieces, finished, lost)
+    one_by_one = [(place,) for place in spoilt]
+    executor.map(make, one_by_one, finished, lambda piece, why: add({"id": ids[piece[0]], "error": why}))

@@ -1,0 +1,234 @@
+"""Pieces of work done by a Ray cluster: this machine's cores, several GPUs, or many machines (extra `[ray]`).
+
+    driver --- piece ---> worker (an actor, which loads the models once) --- result ---> driver, which alone writes
+
+A worker that dies (killed, out of memory, its node gone) is replaced, and another does its piece again; a piece that
+`TRIES` workers died of is set aside with the reason, and the others go on.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from diffcern.errors import DiffcernError, UsageError, first_line
+from diffcern.run.executors import Finished, Lost, Make, Piece, Result
+
+TRIES = 3  # workers that a piece may cost
+STILLBORN = 10  # workers that die one after the other, and nothing done between: they cannot work there
+PATIENCE = 30.0  # seconds, after which it is said what is waited for
+CONNECT = 5.0  # seconds for an address to answer
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+
+
+def unheard(text: str) -> None:
+    """Says nothing."""
+
+
+@dataclass(frozen=True)
+class OnRay:
+    """address: "local" starts a cluster on this machine and ends it, "auto" joins the one that runs here, HOST:PORT
+    another. workers: actors, None for as many as there is room for. cpus: of each, which are its threads; gpus: of
+    each, parts of one allowed. say: hears where the dashboard is.
+
+    `map` raises UsageError where Ray is not installed, for an address that does not answer, and where the cluster has
+    no room for the workers.
+    """
+
+    address: str = "local"
+    workers: int | None = None
+    cpus: float = 1.0
+    gpus: float = 0.0
+    say: Callable[[str], None] = unheard
+
+    def map(
+        self,
+        make: Make[Piece, Result],
+        pieces: Sequence[Piece],
+        finished: Finished[Piece, Result],
+        lost: Lost[Piece] | None = None,
+    ) -> None:
+        ray = imported()
+        if not pieces:
+            return
+        with self._cluster(ray):
+            count = min(self._room(ray), len(pieces))
+            kind = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_restarts=0)(Worker)
+            made = ray.put(make)
+            hire = partial(kind.remote, made, max(1, int(self.cpus)))
+            Pool(ray, hire, finished, lost, self.say, deque(enumerate(pieces))).run(count)
+
+    @contextmanager
+    def _cluster(self, ray: Any) -> Iterator[None]:
+        if ray.is_initialized():  # by whoever calls the library, and theirs to end
+            yield
+            return
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        how: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        if self.address == "local":
+            how["num_cpus"] = max(os.cpu_count() or 1, round((self.workers or 1) * self.cpus))
+        elif self.address != "auto":
+            check_answers(self.address)
+        try:
+            context = ray.init(address=self.address, **how)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            raise UsageError(f"no Ray cluster answers at {self.address!r}: {first_line(error)}") from error
+        if context.dashboard_url:
+            self.say(f"Ray's dashboard: http://{context.dashboard_url}")
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+    def _room(self, ray: Any) -> int:
+        """How many workers there are to be. Raises UsageError where the cluster has not the room."""
+        there = ray.cluster_resources()
+        cpus, gpus = there.get("CPU", 0.0), there.get("GPU", 0.0)
+        room = min((int(have / want) for have, want in ((cpus, self.cpus), (gpus, self.gpus)) if want), default=1)
+        if room < (self.workers or 1):
+            raise UsageError(
+                f"{self.workers or 1} workers of {self.cpus:g} CPUs and {self.gpus:g} GPUs each are more than the "
+                f"cluster has, {cpus:g} CPUs and {gpus:g} GPUs: lower --workers, --cpus-per-worker or --gpus-per-worker"
+            )
+        return self.workers or room
+
+
+class Worker:
+    """Loads what the work needs with its first piece, so that what loading raises is raised as it is."""
+
+    def __init__(self, make: Make[Any, Any], threads: int) -> None:
+        self.make, self.threads = make, threads
+        self.work: Callable[[Any], Any] | None = None
+
+    def ready(self) -> None:
+        """Answers once the worker has its place."""
+
+    def do(self, piece: Any) -> Any:
+        if self.work is None:
+            self.work = self.make()
+            if "torch" in sys.modules:
+                sys.modules["torch"].set_num_threads(self.threads)
+        return self.work(piece)
+
+
+@dataclass
+class Pool:
+    """hire: another worker. waiting: pieces by their number. starting, busy: workers by what they are to answer."""
+
+    ray: Any
+    hire: Callable[[], Any]
+    finished: Finished[Any, Any]
+    lost: Lost[Any] | None
+    say: Callable[[str], None]
+    waiting: deque[tuple[int, Any]]
+    starting: dict[Any, Any] = field(default_factory=dict)
+    busy: dict[Any, tuple[Any, int, Any]] = field(default_factory=dict)
+    idle: list[Any] = field(default_factory=list)
+    deaths: Counter[int] = field(default_factory=Counter)
+    in_a_row: int = 0
+
+    def run(self, count: int) -> None:
+        for _ in range(count):
+            self._start()
+        try:
+            while self.waiting or self.busy:
+                answers, _ = self.ray.wait([*self.starting, *self.busy], num_returns=1, timeout=PATIENCE)
+                if not (answers or self.busy):
+                    self.say("waiting for the cluster to have room for a worker")
+                for answer in answers:
+                    self._take(answer)
+        except BaseException:
+            self._hand_back()
+            raise
+
+    def _start(self) -> None:
+        worker = self.hire()
+        self.starting[worker.ready.remote()] = worker
+
+    def _give(self, worker: Any) -> None:
+        """The next piece, where there is one."""
+        if self.waiting:
+            number, piece = self.waiting.popleft()
+            self.busy[worker.do.remote(piece)] = worker, number, piece
+        else:
+            self.idle.append(worker)
+
+    def _take(self, answer: Any) -> None:
+        number, piece = -1, None
+        if answer in self.starting:
+            worker = self.starting.pop(answer)
+        else:
+            worker, number, piece = self.busy.pop(answer)
+        try:
+            result = self.ray.get(answer)
+        except self.ray.exceptions.RayTaskError as error:
+            raise (error.cause if isinstance(error.cause, Exception) else error) from None
+        except self.ray.exceptions.RayError as error:  # it died, or its node did
+            if "creation task" in str(error):
+                last = str(error).strip().splitlines()[-1]
+                raise DiffcernError(
+                    f"a worker cannot start ({last}): every machine of the cluster needs the same Python and diffcern"
+                ) from None
+            self._died(number, piece, first_line(error))
+        else:
+            self._give(worker)
+            if piece is not None:
+                self.in_a_row = 0
+                self.finished(piece, result)
+
+    def _died(self, number: int, piece: Any, why: str) -> None:
+        self.in_a_row += 1
+        if self.in_a_row == STILLBORN:
+            raise DiffcernError(
+                f"{STILLBORN} workers died one after the other ({why}), perhaps for want of memory: what was finished "
+                "is kept; run again with fewer workers"
+            )
+        if piece is not None:
+            self.deaths[number] += 1
+            if self.deaths[number] < TRIES:
+                self.waiting.append((number, piece))
+            elif self.lost is None:
+                raise DiffcernError(f"{TRIES} workers died of the same piece of work, {piece}: {why}")
+            else:
+                self.lost(piece, f"{TRIES} workers died of it ({why})")
+        if self.waiting and self.idle:
+            self._give(self.idle.pop())
+        self._start()
+
+    def _hand_back(self) -> None:
+        """Pieces in work are finished, and none of them is lost."""
+        for answer, (_, _, piece) in self.busy.items():
+            try:
+                result = self.ray.get(answer)
+            except Exception:  # it is another's that is raised
+                continue
+            self.finished(piece, result)
+
+
+def imported() -> Any:
+    """The library. Raises UsageError where it is not installed."""
+    try:
+        import ray
+        import ray.exceptions
+    except ImportError as error:
+        raise UsageError("--ray needs Ray: pip install 'diffcern[ray]'") from error
+    return ray
+
+
+def check_answers(address: str) -> None:
+    """Raises UsageError for an address that nobody answers at: Ray itself would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):
+        raise UsageError(f"--ray takes local, auto or HOST:PORT, not {address!r}")
+    try:
+        socket.create_connection((host, int(port)), CONNECT).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"no Ray cluster answers at {address}: {error}") from error
