@@ -37,7 +37,7 @@ def check_files(kind: str, folder: Path, patterns: Sequence[str]) -> None:
 
 
 @contextmanager
-def reading(path: Path, advice: str) -> Iterator[None]:
+def reading(path: Path | str, advice: str) -> Iterator[None]:
     """Turns whatever a reader raises into a DiffcernError that names the file."""
     try:
         yield

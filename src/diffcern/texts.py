@@ -44,7 +44,7 @@ def read_text(path: Path) -> str:
     return decode_text(data, path)
 
 
-def decode_text(data: bytes, path: Path) -> str:
+def decode_text(data: bytes, path: Path | str) -> str:
     """As `read_text`, of bytes that were read already."""
     mark, encoding = next(((mark, name) for mark, name in MARKS.items() if data.startswith(mark)), (b"", "utf-8"))
     try:

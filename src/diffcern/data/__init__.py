@@ -18,8 +18,10 @@ from diffcern.data.imagenet import VARIANTS, ClassFolders
 from diffcern.data.images import UnreadableImage, check_pixels, decode, encode_png
 from diffcern.data.pairs import MatchingExample, Pairs
 from diffcern.data.parquet import ParquetImages
+from diffcern.data.places import is_url
 from diffcern.data.questions import Question, Questions
 from diffcern.data.scenes import Scenes
+from diffcern.data.webdataset import WebDataset
 from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.plugins import PATH, announced, made
 
@@ -43,6 +45,7 @@ __all__ = [
     "Scenes",
     "Subset",
     "UnreadableImage",
+    "WebDataset",
     "check_pixels",
     "collate",
     "decode",
@@ -133,7 +136,13 @@ def _check_unmasked(name: str, mask_names: Names) -> None:
 
 
 def _parquet(rest: str, class_names: Names, max_side: int | None, mask_names: Names = None) -> Dataset:
-    return ParquetImages(Path(rest).expanduser(), class_names, max_side=max_side, mask_names=mask_names)
+    return ParquetImages(
+        rest if is_url(rest) else Path(rest).expanduser(), class_names, max_side=max_side, mask_names=mask_names
+    )
+
+
+def _webdataset(rest: str, class_names: Names, max_side: int | None) -> Dataset:
+    return WebDataset(rest if is_url(rest) else str(Path(rest).expanduser()), class_names, max_side)
 
 
 def _hub(
@@ -181,6 +190,7 @@ DATASETS: dict[str, Callable[[str, Names, int | None], Dataset]] = {
     "imagefolder": _imagefolder,
     "folder": _folder,
     "parquet": _parquet,
+    "webdataset": _webdataset,
     "hf": _hub,
     "hf-stream": _stream,
     **{variant: partial(_imagenet, variant) for variant in VARIANTS},
@@ -193,6 +203,7 @@ FORMS = {
     "imagefolder": "imagefolder:PATH",
     "folder": "folder:PATH",
     "parquet": "parquet:PATH",
+    "webdataset": "webdataset:PATH",
     "hf": "hf:OWNER/NAME[/CONFIG]:SPLIT",
     "hf-stream": "hf-stream:OWNER/NAME[/CONFIG]:SPLIT:COUNT",
     **{variant: f"{variant}:ROOT" for variant in VARIANTS},

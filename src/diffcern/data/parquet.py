@@ -24,6 +24,7 @@ from diffcern.data import columns
 from diffcern.data.base import Accepts, Sample
 from diffcern.data.images import UnreadableImage, decode
 from diffcern.data.maps import known, map_columns, whose_names
+from diffcern.data.places import files_of, is_url, open_file
 from diffcern.errors import DiffcernError
 from diffcern.files import reading
 from diffcern.texts import decode_text, parse_json
@@ -34,7 +35,8 @@ SPLIT_WORDS |= {"validation": "validation", "dev": "validation"}
 
 
 class ParquetImages:
-    """A labelled or unlabelled image table; `path` is a file, a folder of `*.parquet` or a glob pattern.
+    """A labelled or unlabelled image table; `path` is a file, a folder of `*.parquet` or a glob pattern, here or in an
+    object store (`places.py`).
 
     image_column, label_column: found from the schema unless given; without `labelled`, no label is looked for. ids:
     the column `id` where there is one, else the row number. class_names: given, else those in the schema's Hugging
@@ -74,7 +76,7 @@ class ParquetImages:
         self._pixels = [self._image, *maps.columns]
         cheap = [column for column in (label, "id" if "id" in schema.names else None) if column]
 
-        self._groups: list[tuple[Path, int]] = []
+        self._groups: list[tuple[Path | str, int]] = []
         self._starts: list[int] = []  # first row of each group
         rows = 0
         for part in files:
@@ -120,7 +122,8 @@ class ParquetImages:
         """The encoded pixels of one row, or the file that has them; None where this row of the column has none."""
         group = bisect_right(self._starts, row) - 1
         value = self._row_group(group)[column][row - self._starts[group]].as_py()
-        return columns.stored(value, self._groups[group][0].parent, self.ids[row])
+        place = self._groups[group][0]
+        return columns.stored(value, place.parent if isinstance(place, Path) else Path(), self.ids[row])
 
     def _row_group(self, group: int) -> pa.Table:
         """The columns of pixels of one row group, kept while `CACHE_BYTES` allow (always at least the latest)."""
@@ -171,7 +174,9 @@ def _encoded(schema: pa.Schema, name: str) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _files(path: str) -> list[Path]:
+def _files(path: str) -> list[Path | str]:
+    if is_url(path):
+        return [*files_of(path, ".parquet")]
     place = Path(path)
     if place.is_file():
         return [place]
@@ -186,7 +191,7 @@ def _files(path: str) -> list[Path]:
         files = [Path(match) for match in sorted(glob.glob(path, recursive=True))]  # noqa: PTH207
     if not files:
         raise DiffcernError(f"no Parquet file at {path}: give a file, a folder of *.parquet or a pattern.")
-    return files
+    return [*files]
 
 
 def _split(stem: str) -> str | None:
@@ -201,16 +206,17 @@ def _name(path: Path) -> str:
     return path.name if path.is_dir() else f"{path.parent.name}/{path.stem}"
 
 
-def _open(path: Path) -> pq.ParquetFile:
+def _open(path: Path | str) -> pq.ParquetFile:
+    source = path if isinstance(path, Path) else open_file(path)
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(source)
         _ = file.schema_arrow.names  # read from the footer too
         return file
     except Exception as error:  # a damaged footer makes Arrow raise whatever its parts do
         raise DiffcernError(f"cannot read {path}: truncated or not a Parquet file ({error}).") from error
 
 
-def _read(file: pq.ParquetFile, names: list[str], path: Path, group: int | None = None) -> pa.Table:
+def _read(file: pq.ParquetFile, names: list[str], path: Path | str, group: int | None = None) -> pa.Table:
     # one thread: Arrow's pool does not survive a fork into loader workers
     try:
         if group is None:
@@ -225,7 +231,7 @@ def _read(file: pq.ParquetFile, names: list[str], path: Path, group: int | None 
         raise DiffcernError(f"cannot read {path}: damaged ({error}).") from error
 
 
-def _check_columns(file: pq.ParquetFile, needed: list[str], path: Path) -> None:
+def _check_columns(file: pq.ParquetFile, needed: list[str], path: Path | str) -> None:
     there = file.schema_arrow.names
     missing = [column for column in needed if column not in there]
     if missing:
@@ -234,7 +240,7 @@ def _check_columns(file: pq.ParquetFile, needed: list[str], path: Path) -> None:
         raise DiffcernError(f"{path} has two columns {twice[0]!r}: which one is meant?")
 
 
-def _features(schema: pa.Schema, path: Path) -> columns.Features:
+def _features(schema: pa.Schema, path: Path | str) -> columns.Features:
     """The Hugging Face description of the columns, {} where the file carries none.
 
     Raises DiffcernError for one that is damaged: without it, labels would be numbers without a word.

@@ -1,0 +1,85 @@
+"""Files wherever they lie: on this machine, or in an object store (s3://, gs://, hf://, memory://) by `fsspec`."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+from diffcern.errors import DiffcernError, UsageError, first_line
+
+BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")  # {000..011}, as WebDataset writes shards
+
+
+def is_url(name: str) -> bool:
+    """Whether it is a file of an object store, and not of this machine."""
+    return "://" in name
+
+
+def files_of(pattern: str, suffix: str) -> list[str]:
+    """The files that a path, a folder of files with that suffix, or a pattern with *, ? or {000..011} stands for, in
+    order. Raises DiffcernError for none, and as `reaching`."""
+    found: list[str] = []
+    for name in _spelt_out(pattern):
+        if is_url(name):
+            with reaching(name):
+                import fsspec
+
+                system, path = fsspec.url_to_fs(name)
+                inner = sorted(system.glob(f"{path.rstrip('/')}/*{suffix}")) if system.isdir(path) else None
+                matches = inner if inner is not None else sorted(system.glob(path)) if "*" in path else [path]
+                found += [system.unstrip_protocol(match) for match in matches if system.isfile(match)]
+        else:
+            found += sorted(glob.glob(f"{glob.escape(name)}/*{suffix}")) or sorted(glob.glob(name, recursive=True))  # noqa: PTH207
+    if not found:
+        raise DiffcernError(f"no {suffix} file at {pattern}: give a file, a folder of *{suffix}, or a pattern.")
+    return found
+
+
+def _spelt_out(pattern: str) -> Iterator[str]:
+    braces = BRACES.search(pattern)
+    if braces is None:
+        yield pattern
+        return
+    first, last = braces.groups()
+    for number in range(int(first), int(last) + 1):
+        yield from _spelt_out(f"{pattern[: braces.start()]}{number:0{len(first)}d}{pattern[braces.end() :]}")
+
+
+def open_file(name: str) -> IO[bytes]:
+    """To be read from any place of it. Raises as `reaching`."""
+    if not is_url(name):
+        return open(name, "rb")  # noqa: PTH123
+    with reaching(name):
+        import fsspec
+
+        file: IO[bytes] = fsspec.open(name, "rb").open()
+        return file
+
+
+@contextmanager
+def reaching(name: str) -> Iterator[None]:
+    """Raises UsageError for a store that nothing here can speak to, DiffcernError for a file that is missing, refused
+    or not to be reached."""
+    try:
+        yield
+    except ImportError as error:  # fsspec says which package speaks to the store
+        raise UsageError(f"cannot open {name}: {first_line(error)} (pip install)") from error
+    except ValueError as error:  # a protocol that it does not know
+        raise UsageError(f"cannot open {name}: {first_line(error)}") from error
+    except FileNotFoundError as error:
+        raise DiffcernError(f"no such file: {name}") from error
+    except PermissionError as error:
+        raise DiffcernError(f"{name} is refused to you: {first_line(error)}; check your credentials") from error
+    except (DiffcernError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # http, socket, botocore and others, each store with its own
+        raise DiffcernError(f"cannot read {name}: {type(error).__name__}: {first_line(error)}") from error
+
+
+def closed(file: Any) -> None:
+    """Closes one that there may be."""
+    if file is not None:
+        file.close()

@@ -1,0 +1,117 @@
+"""Images in WebDataset shards: tar files whose members of one name belong to one sample, `0001.jpg` and `0001.cls`.
+
+The shards are gone through once, when the data set is opened, for what they hold and where; an image is then read from
+its place, in any order, without a word of the others.
+"""
+
+from __future__ import annotations
+
+import tarfile
+import threading
+from array import array
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import IO, Any
+
+from diffcern.data import columns
+from diffcern.data.base import Accepts, Sample
+from diffcern.data.formats import is_image
+from diffcern.data.images import decode
+from diffcern.data.places import closed, files_of, open_file, reaching
+from diffcern.errors import DiffcernError
+
+LABEL = "cls"
+
+
+class WebDataset:
+    """path: a shard, a folder of *.tar, or a pattern (`train-{000..011}.tar`, `s3://bucket/val-*.tar`).
+
+    ids: the member's name without its suffix, after the shard's where there are several. Labels are those of the `.cls`
+    members, numbers or names; class_names, max_side: as for `ParquetImages`. Raises DiffcernError for shards that are
+    missing, damaged or truncated, for images of two suffixes under one name, and for ids that are not unique.
+    """
+
+    accepts: Accepts = None
+
+    def __init__(self, path: str, class_names: Sequence[str] | None = None, max_side: int | None = None) -> None:
+        self._shards = files_of(path, ".tar")
+        self._max_side = max_side
+        self.name = PurePosixPath(path).name
+        self._shard, self._start, self._size = array("L"), array("Q"), array("Q")
+        ids: list[str] = []
+        labels: list[str | None] = []
+        for number, shard in enumerate(self._shards):
+            samples, told = _members(shard)
+            before = f"{PurePosixPath(shard).stem}/" if len(self._shards) > 1 else ""
+            for key, (start, size) in samples.items():
+                ids.append(f"{before}{key}")
+                labels.append(told.get(key))
+                for values, value in ((self._shard, number), (self._start, start), (self._size, size)):
+                    values.append(value)
+        if not ids:
+            raise DiffcernError(f"{path} holds no images.")
+        self.ids: Sequence[str] = columns.unique(ids, path)
+        given = [int(label) if label is not None and label.lstrip("-").isdecimal() else label for label in labels]
+        self.targets, own = columns.labels(given, LABEL, class_names, {}, path)
+        self.class_names, self.class_ids = columns.classes(own, {}, LABEL, self.targets, path)
+        self._open: tuple[int, IO[bytes] | None] = (-1, None)
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._start)
+
+    def __getitem__(self, index: int) -> Sample:
+        row = range(len(self))[index]
+        return Sample(self.ids[row], decode(self.content(row), self.ids[row], self._max_side), self.targets[row])
+
+    def content(self, index: int) -> bytes:
+        """The encoded image of a row. Raises DiffcernError where its shard is not what it was."""
+        shard, start, size = self._shard[index], self._start[index], self._size[index]
+        name = self._shards[shard]
+        with self._lock, reaching(name):
+            if self._open[0] != shard:
+                closed(self._open[1])
+                self._open = shard, open_file(name)
+            file = self._open[1]
+            assert file is not None  # it was opened
+            file.seek(start)
+            found = file.read(size)
+        if len(found) < size:
+            raise DiffcernError(f"{name} ends before {self.ids[index]}: it was truncated; write it again")
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For worker processes, which open shards for themselves."""
+        return {**self.__dict__, "_open": (-1, None), "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
+
+def _members(shard: str) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
+    """Place and size of each sample's image, and the labels of those that have one. Raises DiffcernError."""
+    images: dict[str, tuple[int, int]] = {}
+    told: dict[str, str] = {}
+    with reaching(shard), open_file(shard) as file:
+        length = file.seek(0, 2)
+        file.seek(0)
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as archive:
+                for member in archive:
+                    folder, _, base = member.name.rpartition("/")
+                    key, _, suffix = base.partition(".")
+                    key = f"{folder}/{key}" if folder else key
+                    if not member.isfile() or not base.partition(".")[0]:
+                        continue
+                    if member.offset_data + member.size > length:
+                        raise DiffcernError(f"{shard} ends within {member.name}: it was truncated; write it again")
+                    if is_image(PurePosixPath(f"x.{suffix}")) and "." not in suffix:
+                        if key in images:
+                            raise DiffcernError(f"{shard} holds two images called {key}: which one is meant?")
+                        images[key] = member.offset_data, member.size
+                    elif suffix == LABEL:
+                        content = archive.extractfile(member)
+                        told[key] = content.read(1000).decode("utf-8", "replace").strip() if content else ""
+        except tarfile.TarError as error:
+            raise DiffcernError(f"{shard} is damaged, or no tar file ({error}): write it again") from error
+    return images, told

@@ -1,0 +1,143 @@
+"""Images in WebDataset tars and in object stores: the same as from a folder, and errors that say what to do."""
+
+import io
+import pickle
+import tarfile
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from diffcern.data import encode_png, load_dataset
+from diffcern.data.places import files_of
+from diffcern.errors import DiffcernError, UsageError
+from diffcern.rng import generator
+
+
+def picture(number: int) -> bytes:
+    return encode_png(torch.rand(3, 8, 8, generator=generator(0, "picture", number)))
+
+
+def shard(members):
+    """A tar of (name, content)."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return file.getvalue()
+
+
+def members(*numbers):
+    return [(f"a/{n:03}.{end}", what) for n in numbers for end, what in (("png", picture(n)), ("cls", b"%d" % (n % 3)))]
+
+
+@pytest.fixture
+def shards(tmp_path):
+    for number, some in enumerate(((0, 1, 2), (3, 4))):
+        extra = [("a/000.json", b"{}"), ("a/000.seg.png", picture(9))] if number == 0 else []
+        (tmp_path / f"train-{number:03}.tar").write_bytes(shard([*members(*some), *extra]))
+    return tmp_path
+
+
+@pytest.mark.parametrize("form", ["train-{000..001}.tar", "train-*.tar", ""])
+def test_shards_in_any_order(shards, form):
+    data = load_dataset(f"webdataset:{shards / form}")
+    assert list(data.ids) == [f"train-{k // 3:03}/a/{k:03}" for k in range(5)]
+    assert list(data.targets) == [0, 1, 2, 0, 1]
+    assert data.class_names == ("0", "1", "2")
+    for row in (4, 0, 3, -1):
+        sample = data[row]
+        assert (sample.id, sample.target) == (data.ids[row], data.targets[row])
+        assert encode_png(sample.image) == picture(range(5)[row])
+    assert data.content(2) == picture(2)
+    elsewhere = pickle.loads(pickle.dumps(data))
+    assert torch.equal(elsewhere[1].image, data[1].image)
+    with pytest.raises(IndexError):
+        data[5]
+
+
+def test_one_shard_and_names_of_classes(tmp_path):
+    (tmp_path / "x.tar").write_bytes(shard([("0.png", picture(0)), ("0.cls", b"cat"), ("1.png", picture(1))]))
+    data = load_dataset(f"webdataset:{tmp_path / 'x.tar'}", class_names=("dog", "cat"))
+    assert (list(data.ids), list(data.targets)) == (["0", "1"], [1, -1])
+
+
+def test_an_object_store():
+    store = fsspec.filesystem("memory")
+    store.pipe("/shop/train-000.tar", shard(members(0, 1)))
+    store.pipe("/shop/train-001.tar", shard(members(2)))
+    for form in ("memory://shop/train-{000..001}.tar", "memory://shop/*.tar", "memory://shop"):
+        data = load_dataset(f"webdataset:{form}")
+        assert [id[-3:] for id in data.ids] == ["000", "001", "002"]
+        assert encode_png(data[2].image) == picture(2)
+    table = io.BytesIO()
+    rows = [{"image": {"bytes": picture(k), "path": None}, "label": k, "id": f"r{k}"} for k in range(3)]
+    pq.write_table(pa.Table.from_pylist(rows), table)
+    store.pipe("/shop/table.parquet", table.getvalue())
+    for name in ("parquet:memory://shop/table.parquet", "memory://shop/table.parquet"):
+        data = load_dataset(name)
+        assert list(data.ids) == ["r0", "r1", "r2"]
+        assert encode_png(data[1].image) == picture(1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"no tar at all" * 100, "damaged, or no tar file"),
+        (shard(members(0, 1))[:700], "x.tar"),
+        (shard([("a.png", picture(0)), ("a.jpg", picture(1))]), "two images called a: which one"),
+        (shard([("a.txt", b"words")]), "holds no images"),
+    ],
+)
+def test_shards_that_cannot_be_used(tmp_path, content, message):
+    (tmp_path / "x.tar").write_bytes(content)
+    with pytest.raises(DiffcernError, match=message):
+        load_dataset(f"webdataset:{tmp_path / 'x.tar'}")
+
+
+def test_a_shard_that_changes_later(shards):
+    data = load_dataset(f"webdataset:{shards}")
+    whole = (shards / "train-001.tar").read_bytes()
+    (shards / "train-001.tar").write_bytes(whole[:600])
+    with pytest.raises(DiffcernError, match=r"train-001\.tar ends before train-001/a/00"):
+        data[3]
+    (shards / "train-000.tar").unlink()
+    with pytest.raises(DiffcernError, match="no such file"):
+        data[0]
+
+
+def test_places_that_cannot_be_reached(tmp_path):
+    with pytest.raises(DiffcernError, match=r"no \.tar file at"):
+        load_dataset(f"webdataset:{tmp_path / 'none-*.tar'}")
+    with pytest.raises(DiffcernError, match=r"no \.tar file at memory://nowhere"):
+        load_dataset("webdataset:memory://nowhere/x.tar")
+    with pytest.raises(UsageError, match=r"cannot open warp://x\.tar: .*warp"):
+        load_dataset("webdataset:warp://x.tar")
+    with pytest.raises(UsageError, match=r"cannot open s3://bucket/x\.tar: .*s3fs"):
+        load_dataset("webdataset:s3://bucket/x.tar")
+    with pytest.raises(UsageError, match=r"cannot open s3://bucket/x\.parquet: .*s3fs"):
+        load_dataset("s3://bucket/x.parquet")
+
+
+def test_patterns(tmp_path):
+    for number in (0, 1, 10):
+        (tmp_path / f"s-{number:02}.tar").touch()
+    assert [name[-6:] for name in files_of(str(tmp_path / "s-{00..01}.tar"), ".tar")] == ["00.tar", "01.tar"]
+    assert len(files_of(str(tmp_path), ".tar")) == 3
+
+
+class Refusing(fsspec.AbstractFileSystem):
+    protocol = "refusing"
+
+    def isdir(self, path):
+        raise PermissionError("403: forbidden")
+
+
+def test_credentials_that_are_refused():
+    fsspec.register_implementation("refusing", Refusing, clobber=True)
+    with pytest.raises(DiffcernError, match=r"refusing://x\.tar is refused to you: 403: forbidden; check your cred"):
+        load_dataset("webdataset:refusing://x.tar")
