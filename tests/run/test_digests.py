@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from diffcern.data import Questions, Subset, encode_png, load_dataset, load_pairs, load_questions
-from diffcern.run.digests import of_examples, of_images, of_questions
+from diffcern.run import digests
+from diffcern.run.digests import beside, of_examples, of_images, of_questions
 
 
 def png(seed):
@@ -61,3 +62,30 @@ def test_of_questions_of_another_kind(tmp_path):
     data = load_questions(f"questions:{written(tmp_path / 'q.parquet')}")
     other = Questions("q", [replace(data.asked[0], kind="colour")])
     assert of_questions(other)("0") != of_questions(data)("0")
+
+
+def test_an_unchanged_file_is_not_read_again(tmp_path, monkeypatch):
+    """On the way to a result; one of another time or size is, and so is an image that a table only names."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in "abc":
+        (folder / f"{name}.png").write_bytes(png(ord(name)))
+    data, out, read = load_dataset(str(folder)), tmp_path / "rows.json", []
+    original = digests._content
+    monkeypatch.setattr(digests, "_content", lambda source, row: read.append(row) or original(source, row))
+    before = {id: of_images(data, out)(id) for id in data.ids}
+    assert before == {id: of_images(data)(id) for id in data.ids}
+    read.clear()
+    assert {id: of_images(data, out)(id) for id in data.ids} == before
+    assert read == []
+    (folder / "b.png").write_bytes(png(7))
+    with beside(out).open("a") as file:
+        file.write('["c.png", "torn')
+    after = {id: of_images(data, out)(id) for id in data.ids}
+    assert read == [1]
+    assert {id for id in data.ids if after[id] != before[id]} == {"b.png"}
+    pq.write_table(pa.table({"image": [str(folder / "a.png")], "id": ["0"]}), tmp_path / "t.parquet")
+    table, read[:] = load_dataset(f"parquet:{tmp_path / 't.parquet'}"), []
+    first = of_images(table, tmp_path / "t.json")("0")
+    (folder / "a.png").write_bytes(png(8))
+    assert of_images(table, tmp_path / "t.json")("0") != first

@@ -80,6 +80,10 @@ class ImageFolder:
         image = decode(self._base / self._paths[row], self.ids[row], self._max_side, self._border)
         return Sample(self.ids[row], image, self.targets[row])
 
+    def file(self, index: int) -> Path:
+        """The file that holds the image of a row."""
+        return self._base / self._paths[index]
+
     def content(self, index: int) -> bytes | Path | None:
         """Where the encoded image of a row is."""
         return self._base / self._paths[index]

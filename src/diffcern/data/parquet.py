@@ -114,6 +114,10 @@ class ParquetImages:
         mask, depth = self._maps.decode(lambda column: columns.content(self._stored(column, row), name), name)
         return Sample(name, decode(image, name, self._max_side), self.targets[row], mask, depth)
 
+    def file(self, index: int) -> Path | str:
+        """The table that holds a row, whose image may lie beside it."""
+        return self._groups[bisect_right(self._starts, index) - 1][0]
+
     def content(self, index: int) -> bytes | Path | None:
         """The encoded image of a row, or the file that has it; None where there is neither."""
         return self._stored(self._image, index)

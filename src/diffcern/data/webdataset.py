@@ -64,6 +64,10 @@ class WebDataset:
         row = range(len(self))[index]
         return Sample(self.ids[row], decode(self.content(row), self.ids[row], self._max_side), self.targets[row])
 
+    def file(self, index: int) -> str:
+        """The shard that holds the image of a row."""
+        return self._shards[self._shard[index]]
+
     def content(self, index: int) -> bytes:
         """The encoded image of a row. Raises DiffcernError where its shard is not what it was."""
         shard, start, size = self._shard[index], self._start[index], self._size[index]

@@ -101,7 +101,7 @@ class Adapt(OverImages):
             heard = warned(found, events.say) if beside and not self.shuffle else found
             return adapt_rows(predictor, heard, least=self.abstain_below)
 
-        digest = None if beside else of_images(dataset)
+        digest = None if beside else of_images(dataset, out)
         schema = columns.adapted(dense, method.needs_batch)
         return Work("adapting", settings, images.ids, rows, digest, not beside, method.evaluations, schema)
 

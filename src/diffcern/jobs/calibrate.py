@@ -66,7 +66,7 @@ class Calibrate(OverImages):
             return [fitted(found, given.about(("episodic", 1)), folder, self.per_class)]
 
         settings = {**given.settings, "fingerprints": models.fingerprints(), "seed": self.seed}
-        digest, count = of_images(dataset) if out else None, given.method.evaluations
+        digest, count = of_images(dataset, out) if out else None, given.method.evaluations
         return Work("answering", settings, dataset.ids, rows, digest, evaluations=count, schema=KNOWN, scores=scores)
 
 

@@ -73,7 +73,7 @@ class CalibrateViews(OverImages):
             "fingerprints": given.models.fingerprints(),
             "seed": self.seed,
         }
-        digest = of_images(dataset) if out else None
+        digest = of_images(dataset, out) if out else None
         return Work("looking", settings, dataset.ids, rows, digest, evaluations=method.evaluations, scores=scores)
 
 

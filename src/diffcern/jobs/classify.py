@@ -42,5 +42,5 @@ class Classify(OverImages):
 
         settings = {**given.settings, "fingerprints": given.models.fingerprints(), "seed": self.seed}
         settings |= {"abstain_below": self.abstain_below} if self.abstain_below else {}
-        digest, count = of_images(given.dataset) if out else None, given.method.evaluations
+        digest, count = of_images(given.dataset, out) if out else None, given.method.evaluations
         return Work("classifying", settings, given.dataset.ids, rows, digest, evaluations=count, schema=CLASSIFIED)

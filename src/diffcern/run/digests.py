@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +17,52 @@ from diffcern.fingerprints import digest
 Digests = Callable[[str], str]  # by id
 
 
-def of_images(dataset: Dataset) -> Digests:
-    """Of the encoded image; "" where the data set makes its images, or has lost this one."""
+def of_images(dataset: Dataset, out: Path | None = None) -> Digests:
+    """Of the encoded image; "" where the data set makes its images, or has lost this one.
+
+    out: a result on the way, beside which digests are kept: an image whose file has the size and time that it had is
+    not read again.
+    """
     rows = {id: index for index, id in enumerate(dataset.ids)}
-    return lambda id: _content(dataset, rows[id]) if id in rows else ""
+    kept = Kept(beside(out)) if out else None
+
+    def found(id: str) -> str:
+        if id not in rows:
+            return ""
+        if kept is None or not (stamp := _stamp(dataset, rows[id])):
+            return _content(dataset, rows[id])
+        return kept.found(id, stamp, lambda: _content(dataset, rows[id]), lambda: _inside(dataset, rows[id]))
+
+    return found
+
+
+def beside(out: Path) -> Path:
+    """The file of digests that belongs to a result."""
+    return out.with_name(f".{out.name}.digests.jsonl")
+
+
+class Kept:
+    """Digests by id and stamp, a line for each; lines that are torn or damaged are none."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._known: dict[str, tuple[str, str]] = {}
+        for line in file.read_text(errors="replace").splitlines() if file.is_file() else ():
+            with contextlib.suppress(ValueError, TypeError):
+                id, stamp, digest = map(str, json.loads(line))
+                self._known[id] = stamp, digest
+
+    def found(self, id: str, stamp: str, make: Callable[[], str], may: Callable[[], bool]) -> str:
+        """As kept, or made now and kept, where it may be."""
+        known, digest = self._known.get(id, ("", ""))
+        if known == stamp:
+            return digest
+        digest = make()
+        if may():
+            self._known[id] = stamp, digest
+            with self._file.open("a") as file:
+                file.write(json.dumps([id, stamp, digest]) + "\n")
+        return digest
 
 
 def of_examples(pairs: Pairs) -> Digests:
@@ -45,10 +90,34 @@ def _whole(images: list[str], texts: tuple[str, ...]) -> str:
     return digest([images, texts])
 
 
-def _content(dataset: Dataset, row: int) -> str:
+def _stamp(dataset: Dataset, row: int) -> str:
+    """Size and time of the file that holds an image of a row; "" where none is known, or it cannot be told."""
+    source, row = _source(dataset, row)
+    if not hasattr(source, "file"):
+        return ""
+    try:
+        found = os.stat(source.file(row))  # noqa: PTH116
+    except OSError:
+        return ""
+    return f"{found.st_size}-{found.st_mtime_ns}"
+
+
+def _inside(dataset: Dataset, row: int) -> bool:
+    """Whether it is the stamped file that holds the image, and not one that this names."""
+    source, row = _source(dataset, row)
+    found = source.content(row)
+    return not isinstance(found, Path) or found == source.file(row)
+
+
+def _source(dataset: Dataset, row: int) -> tuple[Any, int]:
     source: Any = dataset
     while isinstance(source, Subset):
         source, row = source.source, source.indices[row]
+    return source, row
+
+
+def _content(dataset: Dataset, row: int) -> str:
+    source, row = _source(dataset, row)
     if not hasattr(source, "content"):
         return ""
     try:

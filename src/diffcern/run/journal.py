@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from diffcern.claims import changed, listed
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.files import atomically, check_folder, reading
+from diffcern.run.digests import beside
 
 SUFFIXES = (".parquet", ".csv", ".json")
 CHECKSUM = "checksum"  # the key that the line of a row ends with, and the row does not have
@@ -187,6 +188,7 @@ class Journal:
         else:
             atomically(self.out, lambda partial: partial.write_text(json.dumps(rows, indent=1) + "\n"))
         self.path.unlink(missing_ok=True)
+        beside(self.out).unlink(missing_ok=True)
         self._file.close()
 
 
