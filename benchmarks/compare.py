@@ -1,6 +1,6 @@
 """Two entries of one run against each other: the difference of every metric, mean over the shifts, with its interval.
 
-    python benchmarks/compare.py RUN_DIR ENTRY OTHER [OTHER ...]
+    python benchmarks/compare.py RUN_DIR ENTRY OTHER [OTHER ...] [--shift NAME]
 
 Paired: both met the same images and shifts. 95 % percentile bootstrap over images; an image keeps its shifts. Of
 classes also how many answers differ, and by how much the largest class probability does in the mean.
@@ -26,20 +26,21 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("entry")
     parser.add_argument("others", nargs="+")
+    parser.add_argument("--shift", help="one of the run's, in the place of their mean")
     options = parser.parse_args()
     run = load(options.run)
     for other in options.others:
-        print(f"{options.entry} - {other}: {difference(run, options.entry, other)}")
+        print(f"{options.entry} - {other}: {difference(run, options.entry, other, options.shift)}")
 
 
-def difference(run: Run, entry: str, other: str) -> str:
-    """Of every metric of the run's task: the mean over its shifts, in words."""
+def difference(run: Run, entry: str, other: str, shift: str | None = None) -> str:
+    """Of every metric of the run's task: the mean over its shifts, or under one of them, in words."""
     pair = [known for known in run.entries if known.name in (entry, other)]
     if len(pair) < 2:
         raise SystemExit(f"{entry} and {other}: two entries of {', '.join(known.name for known in run.entries)}")
     cells = {key: cell for key, cell in run.cells.items() if key[0] in (entry, other)}
     changes = estimates(replace(run, entries=pair, cells=cells), other)[1]
-    shifts = [c for c, (shift, _) in enumerate(run.conditions) if shift != CLEAN]
+    shifts = [c for c, (name, _) in enumerate(run.conditions) if (name == shift if shift else name != CLEAN)]
     images = max(len(cell.ids) for cell in cells.values())
     parts = []
     for metric in KINDS[run.task].metrics:
@@ -50,7 +51,8 @@ def difference(run: Run, entry: str, other: str) -> str:
         digits, unit = (1, "points") if metric.unit == "%" else (3, metric.unit)
         interval = f"[{low:.{digits}f}, {high:.{digits}f}]"
         parts.append(" ".join(filter(None, (metric.title, f"{value:+.{digits}f}", unit, interval))))
-    return f"{', '.join(parts)}; {images} images x {len(shifts)} shifts{answers(run, entry, other)}"
+    over = f"{images} images x {shift or f'{len(shifts)} shifts'}"
+    return f"{', '.join(parts)}; {over}{'' if shift else answers(run, entry, other)}"
 
 
 def answers(run: Run, entry: str, other: str) -> str:

@@ -79,6 +79,11 @@ class OnRay:
             check_answers(self.address)
         try:
             context = ray.init(address=self.address, **how)
+        except ray.exceptions.AuthenticationError as error:
+            raise UsageError(
+                f"the Ray cluster at {self.address!r} wants its token: put its ~/.ray/auth_token on this machine, and "
+                "set RAY_AUTH_MODE=token"
+            ) from error
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise UsageError(f"no Ray cluster answers at {self.address!r}: {first_line(error)}") from error
         if context.dashboard_url:
