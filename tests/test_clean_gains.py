@@ -47,7 +47,7 @@ def test_a_view_must_gain_more_than_clean_images_do():
     assert canonical_view(prior, grey, sample.id, given).transformation == found.transformation
 
 
-def test_what_was_gone_by_is_told_apart():
+def test_what_was_gone_by_is_told_apart(tmp_path):
     """Runs and temperatures hold for the margins that they were made with."""
     predictor, prior = load_predictor("embedded:digits"), load_prior("embedded:digits")
     task = Classification(predictor.class_names, prior.class_names)
@@ -62,6 +62,10 @@ def test_what_was_gone_by_is_told_apart():
     assert loaded({}) not in ("", shipped)
     prior.clean_gains = {}
     assert loaded({}) == ""
+    write_clean_gains({"light": RISING}, tmp_path)
+    assert loaded({"gains": str(tmp_path)}) not in ("", shipped)
+    with pytest.raises(UsageError, match=r"holds no clean_gains\.json"):
+        loaded({"gains": str(tmp_path / "none")})
 
 
 def test_families_are_kept_beside_each_other(tmp_path):

@@ -69,6 +69,7 @@ def test_other_settings_are_refused(images, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--set", "copies=4"], "copies: options of answers to purified images"),
         (["--method", "tent"], "--method is one of diffpure, dda, gda"),
         (["--method", "gda"], "give --predictor"),
         (["--solver", "dpm"], "unknown solver 'dpm'"),

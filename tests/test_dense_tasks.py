@@ -93,7 +93,7 @@ def test_methods_for_classes_alone_say_so():
     depth, reading = predictor_of("depth"), prior_of(MEASURING)
     with pytest.raises(UsageError, match="temperature softens probabilities"):
         build_method("diffusion-tta", depth, reading, task_of(depth, reading), {"temperature": 2.0})
-    with pytest.raises(UsageError, match="depth comes without a confidence"):
+    with pytest.raises(UsageError, match="depth has no confidence"):
         build_method("dda", depth, reading, task_of(depth, reading), {"ensemble": "entropy"})
     with pytest.raises(UsageError, match="tent is not for depth"):
         build_method("tent", depth, reading, task_of(depth, reading), {})

@@ -30,7 +30,7 @@ LEAST = 20  # images; fewer say next to nothing about a temperature
 FOLDS = 5
 BINS = 15
 UNSEEN = ("rows", "cache")  # options that change no answer
-FOLDERS = ("generated", "aligned")  # options that name what a method loads itself
+FOLDERS = ("generated", "aligned", "gains")  # options that name what a method loads itself
 LISTS = ("predictor", "prototypes")  # shortlists that read the predictor
 STEEPEST, FLATTEST = 1e-2, 1e4  # temperatures
 

@@ -10,8 +10,8 @@ by draws that chose nothing: the view must be likelier than none of the family, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -98,11 +98,13 @@ def canonical_view(
     looked_at: Callable[[Tensor], Images] = lambda image: image,
     seed: int = 0,
     known: Transformation = IDENTITY,
+    gains: Mapping[str, Tensor] | None = None,
 ) -> View:
     """Of one image `[1, 3, H, W]` in [0, 1]. looked_at: the part of an image that is shown to the prior
-    (`Predictor.view`). known: of the image before, in a stream; a candidate beside the grids. Raises as
-    `check_pixels`."""
+    (`Predictor.view`). known: of the image before, in a stream; a candidate beside the grids. gains: of clean images,
+    in the place of the prior's own. Raises as `check_pixels`."""
     check_pixels(prior)
+    gains = prior.clean_gains if gains is None else gains
     scale = _Scale(prior, image, looked_at, id, seed, search)
     best, total = IDENTITY, 0.0
     for name in search.families:
@@ -113,13 +115,23 @@ def canonical_view(
             continue
         for number in range(search.rounds):
             best = scale.race([best, *family.around(best, 0.5**number)], search, low)
-        margin = clean_gains.margin(prior.clean_gains, name) if search.margin is None else search.margin
+        margin = clean_gains.margin(gains, name) if search.margin is None else search.margin
         gain = scale.gain(best, before, search, low, margin)
         if gain is None:
             best = before
         else:
             total += gain
     return View(best, total, scale.spent, scale.noise * sum(best.gain) / 3)
+
+
+def gains_of(
+    prior: Prior, image: Tensor, id: str, search: Search, looked_at: Callable[[Tensor], Images], seed: int = 0
+) -> dict[str, float]:
+    """What one clean image `[1, 3, H, W]` gains by each family of the search alone, in nats; 0 where no view is surely
+    likelier."""
+    alone = {name: replace(search, families=(name,), margin=0.0) for name in search.families}
+    how: dict[str, Any] = {"looked_at": looked_at, "seed": seed}
+    return {name: canonical_view(prior, image, id, one, **how).nats for name, one in alone.items()}
 
 
 class _Scale:

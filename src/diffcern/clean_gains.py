@@ -9,20 +9,13 @@ were held out, and keeps the percentiles beside the prior (`clean_gains.json`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from diffcern.errors import DiffcernError
-from diffcern.resizing import Images
-
-if TYPE_CHECKING:
-    from diffcern.canonical import Search
-    from diffcern.priors.base import Prior
 
 LEAST = 3.0  # nats
 SHARE = 0.9  # of the clean images
@@ -33,19 +26,6 @@ def margin(gains: Mapping[str, Float[Tensor, " 101"]], family: str) -> float:
     """Of a prior with these percentiles; `LEAST` for a family that they leave out."""
     known = gains.get(family)
     return LEAST if known is None else max(LEAST, known[round(100 * SHARE)].item())
-
-
-def gains_of(
-    prior: Prior, image: Tensor, id: str, search: Search, looked_at: Callable[[Tensor], Images], seed: int = 0
-) -> dict[str, float]:
-    """What one clean image `[1, 3, H, W]` gains by each family of the search alone, in nats; 0 where no view is surely
-    likelier."""
-    from diffcern.canonical import canonical_view
-
-    alone = {name: replace(search, families=(name,), margin=0.0) for name in search.families}
-    return {
-        name: canonical_view(prior, image, id, one, looked_at=looked_at, seed=seed).nats for name, one in alone.items()
-    }
 
 
 def percentiles(gains: Sequence[Mapping[str, float]]) -> dict[str, Float[Tensor, " 101"]]:

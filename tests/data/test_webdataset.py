@@ -141,3 +141,25 @@ def test_credentials_that_are_refused():
     fsspec.register_implementation("refusing", Refusing, clobber=True)
     with pytest.raises(DiffcernError, match=r"refusing://x\.tar is refused to you: 403: forbidden; check your cred"):
         load_dataset("webdataset:refusing://x.tar")
+
+
+def test_a_shard_that_is_missing_among_numbered_ones(shards):
+    with pytest.raises(DiffcernError, match=r"train-002\.tar, which is one of .*all of them are wanted"):
+        load_dataset(f"webdataset:{shards / 'train-{000..002}.tar'}")
+
+
+def test_names_with_dots(tmp_path):
+    """A companion is no image of its own; a name with a dot is one."""
+    content = [("a.png", picture(0)), ("a.seg.png", picture(9)), ("a.CLS", b"1"), ("img.001.png", picture(1))]
+    (tmp_path / "x.tar").write_bytes(shard([*content, ("v1.0/b.jpg.png", picture(2))]))
+    data = load_dataset(f"webdataset:{tmp_path / 'x.tar'}")
+    assert (list(data.ids), list(data.targets)) == (["a", "img.001", "v1.0/b.jpg"], [1, -1, -1])
+
+
+@pytest.mark.parametrize(("labels", "targets"), [((b"cat", b"1"), [1, 0]), ((b"--5", b"2"), [0, 1])])
+def test_labels_that_are_not_all_numbers(tmp_path, labels, targets):
+    rows = [
+        (f"{n}.{end}", what) for n, label in enumerate(labels) for end, what in (("png", picture(n)), ("cls", label))
+    ]
+    (tmp_path / "x.tar").write_bytes(shard(rows))
+    assert list(load_dataset(f"webdataset:{tmp_path / 'x.tar'}").targets) == targets

@@ -13,7 +13,7 @@ from diffcern.methods.diffusion_tta import PUBLISHED, RATES
 from diffcern.methods.options import options_of
 from diffcern.methods.presets import PRESETS, preset_options
 
-FREE = {"rows", "cache", "aligned"}  # which change no answer, or have no default to speak of
+FREE = {"rows", "cache", "aligned", "gains"}  # which change no answer, or have no default to speak of
 VOTING = {"copies": 1, "vote": "mean"}
 PURIFYING = {"solver": "ddpm", "eta": 0.0, "skip": None}
 FEEDBACK = {

@@ -47,14 +47,14 @@ def test_whatever_changes_the_image_changes_its_name(build, name, option):
 
 @pytest.mark.parametrize("name", PURIFIERS)
 def test_whatever_changes_the_answer_alone_does_not(build, name, tmp_path):
-    other = {"ensemble": "confidence", "skip": 0.5, "cache": str(tmp_path), "rows": 3}
+    other = {"ensemble": "confidence", "skip": 0.5, "copies": 2, "vote": "majority", "cache": str(tmp_path), "rows": 3}
     assert other.keys() == ANSWERING
     method = build(name, **other)
     assert method.purifier.identity == build(name).purifier.identity
     assert method.purifier.rows == 3
     assert method.purifier.cache.folder == tmp_path
     assert (method.ensemble, method.skip) == ("confidence", 0.5)
-    assert method.evaluations == method.purifier.evaluations == 4
+    assert (method.evaluations, method.purifier.evaluations) == (8, 4)
 
 
 def test_another_predictor_guides_to_other_images(build, predictor, pixels, task):

@@ -89,3 +89,14 @@ def test_an_unchanged_file_is_not_read_again(tmp_path, monkeypatch):
     first = of_images(table, tmp_path / "t.json")("0")
     (folder / "a.png").write_bytes(png(8))
     assert of_images(table, tmp_path / "t.json")("0") != first
+
+
+def test_what_cannot_be_read_is_asked_again(tmp_path):
+    """A row that names an address is skipped, kept or not; a file that could not be read may be readable now."""
+    rows = {"image": [{"bytes": png(1), "path": None}, {"bytes": None, "path": "http://x/y.png"}], "id": ["0", "1"]}
+    pq.write_table(pa.table(rows), tmp_path / "t.parquet")
+    data = load_dataset(f"parquet:{tmp_path / 't.parquet'}")
+    found = of_images(data, tmp_path / "t.json")
+    assert [found(id) for id in data.ids] == [of_images(data)(id) for id in data.ids]
+    assert found("1") == "unreadable"
+    assert '"1"' not in beside(tmp_path / "t.json").read_text()

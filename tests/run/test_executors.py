@@ -103,3 +103,11 @@ def test_there_are_as_many_workers_as_asked_for(monkeypatch):
     assert asked == [(3, "spawn")]
     assert ended == [(True, True)]
     assert {piece: result[0] for piece, result in done.items()} == {1: 1, 2: 4}
+
+
+def test_nothing_is_loaded_for_nothing():
+    def make():
+        raise AssertionError("loaded")
+
+    for executor in (InProcess(), Processes(2)):
+        executor.map(make, [], lambda piece, result: None)

@@ -52,6 +52,8 @@ def views(
         typer.echo(json.dumps(table.scores, indent=1))
     else:
         _present_margins(table.scores)
+        if job.keep:
+            typer.echo(f"canonical goes by them with --set gains={job.keep}, or where they are the prior's own")
     report_skipped(table, strict)
 
 

@@ -22,7 +22,9 @@ def files_of(pattern: str, suffix: str) -> list[str]:
     """The files that a path, a folder of files with that suffix, or a pattern with *, ? or {000..011} stands for, in
     order. Raises DiffcernError for none, and as `reaching`."""
     found: list[str] = []
-    for name in _spelt_out(pattern):
+    names = [*_spelt_out(pattern)]
+    for name in names:
+        before = len(found)
         if is_url(name):
             with reaching(name):
                 import fsspec
@@ -33,6 +35,8 @@ def files_of(pattern: str, suffix: str) -> list[str]:
                 found += [system.unstrip_protocol(match) for match in matches if system.isfile(match)]
         else:
             found += sorted(glob.glob(f"{glob.escape(name)}/*{suffix}")) or sorted(glob.glob(name, recursive=True))  # noqa: PTH207
+        if len(found) == before and len(names) > 1:
+            raise DiffcernError(f"no {suffix} file at {name}, which is one of {pattern}: all of them are wanted.")
     if not found:
         raise DiffcernError(f"no {suffix} file at {pattern}: give a file, a folder of *{suffix}, or a pattern.")
     return found

@@ -6,6 +6,7 @@ its place, in any order, without a word of the others.
 
 from __future__ import annotations
 
+import re
 import tarfile
 import threading
 from array import array
@@ -21,12 +22,14 @@ from diffcern.data.places import closed, files_of, open_file, reaching
 from diffcern.errors import DiffcernError
 
 LABEL = "cls"
+NUMBER = re.compile(r"-?[0-9]{1,18}")
 
 
 class WebDataset:
     """path: a shard, a folder of *.tar, or a pattern (`train-{000..011}.tar`, `s3://bucket/val-*.tar`).
 
-    ids: the member's name without its suffix, after the shard's where there are several. Labels are those of the `.cls`
+    ids: the member's name up to its first dot, after the shard's where there are several; `0001.seg.png` beside
+    `0001.png` is no image of its own, `img.001.png` beside no `img.png` is. Labels are those of the `.cls`
     members, numbers or names; class_names, max_side: as for `ParquetImages`. Raises DiffcernError for shards that are
     missing, damaged or truncated, for images of two suffixes under one name, and for ids that are not unique.
     """
@@ -51,7 +54,8 @@ class WebDataset:
         if not ids:
             raise DiffcernError(f"{path} holds no images.")
         self.ids: Sequence[str] = columns.unique(ids, path)
-        given = [int(label) if label is not None and label.lstrip("-").isdecimal() else label for label in labels]
+        numbers = all(label is None or NUMBER.fullmatch(label) for label in labels)
+        given = [int(label) if numbers and label is not None else label for label in labels]
         self.targets, own = columns.labels(given, LABEL, class_names, {}, path)
         self.class_names, self.class_ids = columns.classes(own, {}, LABEL, self.targets, path)
         self._open: tuple[int, IO[bytes] | None] = (-1, None)
@@ -95,6 +99,7 @@ class WebDataset:
 def _members(shard: str) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
     """Place and size of each sample's image, and the labels of those that have one. Raises DiffcernError."""
     images: dict[str, tuple[int, int]] = {}
+    dotted: dict[str, tuple[str, tuple[int, int]]] = {}  # by name without the last suffix: a.seg, img.001
     told: dict[str, str] = {}
     with reaching(shard), open_file(shard) as file:
         length = file.seek(0, 2)
@@ -109,13 +114,17 @@ def _members(shard: str) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
                         continue
                     if member.offset_data + member.size > length:
                         raise DiffcernError(f"{shard} ends within {member.name}: it was truncated; write it again")
-                    if is_image(PurePosixPath(f"x.{suffix}")) and "." not in suffix:
-                        if key in images:
+                    if is_image(PurePosixPath(f"x.{suffix}")):
+                        place = member.offset_data, member.size
+                        if "." in suffix:
+                            dotted[f"{key}.{suffix.rpartition('.')[0]}"] = key, place
+                        elif key in images:
                             raise DiffcernError(f"{shard} holds two images called {key}: which one is meant?")
-                        images[key] = member.offset_data, member.size
-                    elif suffix == LABEL:
+                        else:
+                            images[key] = place
+                    elif suffix.lower() == LABEL:
                         content = archive.extractfile(member)
                         told[key] = content.read(1000).decode("utf-8", "replace").strip() if content else ""
         except tarfile.TarError as error:
             raise DiffcernError(f"{shard} is damaged, or no tar file ({error}): write it again") from error
-    return images, told
+    return {**images, **{name: place for name, (key, place) in dotted.items() if key not in images}}, told

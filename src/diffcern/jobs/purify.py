@@ -118,7 +118,7 @@ class Purify(OnModels, Spread):
         from diffcern.devices import device_named
         from diffcern.methods import checked_options
         from diffcern.methods.presets import preset_options
-        from diffcern.methods.purification import PURIFIERS, unused_predictor
+        from diffcern.methods.purification import ANSWERING, PURIFIERS, unused_predictor
         from diffcern.predictors import load_predictor
         from diffcern.run.models import load_models
         from diffcern.run.purify import Purification
@@ -132,6 +132,8 @@ class Purify(OnModels, Spread):
         own = {name: value for name, value in own.items() if value is not None}
         if twice := [name for name in own if name in self.options]:
             raise UsageError(f"{twice[0]} was given twice, by --{twice[0]} and by --set {twice[0]}=...: leave one out")
+        if idle := sorted((ANSWERING - {"cache", "rows"}) & self.options.keys()):
+            raise UsageError(f"{', '.join(idle)}: options of answers to purified images (`adapt`), not of the images")
         options = {**preset_options(self.method, self.preset), **self.options, **own}
         device = device_named(self.device)
         dataset = load_dataset(self.images, max_side=self.max_side)

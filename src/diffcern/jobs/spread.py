@@ -30,9 +30,9 @@ class Spread(Job):
 
     @contextmanager
     def threads(self) -> Iterator[None]:
-        """One, while this lasts, where one worker is asked for: sums over several threads end in other last digits, and
-        rows are to be the same for any number of workers."""
-        if self.workers != 1 or self.ray is not None:
+        """One, while this lasts, where workers are asked for, for what is done here: sums over several threads end in
+        other last digits, and rows are to be the same for any number of workers."""
+        if self.workers is None or self.ray is not None:
             yield
             return
         import torch

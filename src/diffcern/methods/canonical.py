@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from diffcern import clean_gains
 from diffcern.canonical import USUAL, Search, canonical_view
+from diffcern.errors import UsageError
 from diffcern.evidence import check_pixels
 from diffcern.familiarity import DRAWS, asked_strangeness, threshold
 from diffcern.fingerprints import digest
@@ -28,6 +30,7 @@ from diffcern.methods.purification import DDA, DiffPure
 from diffcern.methods.source import Source
 from diffcern.predictors import Predictor
 from diffcern.priors import Prior
+from diffcern.priors.clean import read_clean_gains
 from diffcern.purifier import Route
 from diffcern.sampling import purify
 from diffcern.solvers import ONE_SHOT
@@ -59,7 +62,8 @@ class Canonical(Method):
     `canonical.Search`. denoise: where the prior finds noise in the view (`noise_levels.py`), what it sees behind that
     takes its place, for one evaluation. then: the method that answers on the view, with its options of the preset
     `then_preset`. familiar: a share (0.99, say); where the view looks as those of the clean images do, given the
-    predictor's answer, that answer stays, for 16 evaluations.
+    predictor's answer, that answer stays, for 16 evaluations. gains: the folder of a clean_gains.json for margins,
+    where that is not the prior's own.
 
     Online the view of the image before is one of the candidates: a camera does not change between frames. Needs a prior
     of pixels (an autoencoder's latents have no likelihood of images), which is asked without a condition.
@@ -87,13 +91,17 @@ class Canonical(Method):
         then: Then = "source",
         then_preset: Literal["paper", "small"] = "paper",
         familiar: float | None = None,
+        gains: str = "",
     ) -> None:
         self.denoise = denoise
         self.search = Search(tuple(views), budget, draws, low, margin, z, rounds, jacobian)
         self.predictor, self.prior, self.task = frozen_view(predictor), frozen_view(prior), task
         check_pixels(prior)
-        if margin is None and prior.clean_gains:
-            self.loaded = digest({name: clean_gains.margin(prior.clean_gains, name) for name in views})
+        self.gains = read_clean_gains(Path(gains).expanduser()) if gains else prior.clean_gains
+        if gains and not self.gains:
+            raise UsageError(f"{gains} holds no clean_gains.json: run `diffcern calibrate views --keep {gains}`")
+        if margin is None and self.gains:
+            self.loaded = digest({name: clean_gains.margin(self.gains, name) for name in views})
         if familiar is not None:
             task.check(prior)
         inner = THEN[then]
@@ -113,6 +121,7 @@ class Canonical(Method):
             image = one.images[0][None]
             with torch.no_grad():
                 how: dict[str, Any] = {"looked_at": self.predictor.view, "seed": seed, "known": state.known}
+                how["gains"] = self.gains
                 view = canonical_view(self.prior, image, one.ids[0], self.search, **how)
             chosen = view.transformation
             seen = chosen.apply(image).clamp(0, 1) if chosen != IDENTITY else image

@@ -15,13 +15,14 @@ from diffcern.errors import DiffcernError
 from diffcern.fingerprints import digest
 
 Digests = Callable[[str], str]  # by id
+UNREADABLE = "unreadable"
 
 
 def of_images(dataset: Dataset, out: Path | None = None) -> Digests:
     """Of the encoded image; "" where the data set makes its images, or has lost this one.
 
-    out: a result on the way, beside which digests are kept: an image whose file has the size and time that it had is
-    not read again.
+    out: a result on the way, beside which digests are kept: an image whose file is the one that it was, by size, times
+    and inode, is not read again.
     """
     rows = {id: index for index, id in enumerate(dataset.ids)}
     kept = Kept(beside(out)) if out else None
@@ -58,7 +59,7 @@ class Kept:
         if known == stamp:
             return digest
         digest = make()
-        if may():
+        if digest not in ("", UNREADABLE) and may():
             self._known[id] = stamp, digest
             with self._file.open("a") as file:
                 file.write(json.dumps([id, stamp, digest]) + "\n")
@@ -91,7 +92,7 @@ def _whole(images: list[str], texts: tuple[str, ...]) -> str:
 
 
 def _stamp(dataset: Dataset, row: int) -> str:
-    """Size and time of the file that holds an image of a row; "" where none is known, or it cannot be told."""
+    """What changes with the file that holds an image of a row; "" where there is none, or it cannot be told."""
     source, row = _source(dataset, row)
     if not hasattr(source, "file"):
         return ""
@@ -99,13 +100,16 @@ def _stamp(dataset: Dataset, row: int) -> str:
         found = os.stat(source.file(row))  # noqa: PTH116
     except OSError:
         return ""
-    return f"{found.st_size}-{found.st_mtime_ns}"
+    return f"{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}-{found.st_ino}"
 
 
 def _inside(dataset: Dataset, row: int) -> bool:
     """Whether it is the stamped file that holds the image, and not one that this names."""
     source, row = _source(dataset, row)
-    found = source.content(row)
+    try:
+        found = source.content(row)
+    except (OSError, DiffcernError):
+        return False
     return not isinstance(found, Path) or found == source.file(row)
 
 
@@ -124,5 +128,5 @@ def _content(dataset: Dataset, row: int) -> str:
         found = source.content(row)
         data = found.read_bytes() if isinstance(found, Path) else found
     except (OSError, DiffcernError):  # an answer that it cannot be read is one, too
-        return "unreadable"
+        return UNREADABLE
     return hashlib.blake2b(data, digest_size=8).hexdigest() if data is not None else ""

@@ -51,6 +51,8 @@ class InProcess:
         finished: Finished[Piece, Result],
         lost: Lost[Piece] | None = None,
     ) -> None:
+        if not pieces:
+            return
         work = make()
         for piece in pieces:
             finished(piece, work(piece))

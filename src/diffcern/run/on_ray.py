@@ -8,14 +8,15 @@ A worker that dies (killed, out of memory, its node gone) is replaced, and anoth
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from diffcern.errors import DiffcernError, UsageError, first_line
@@ -60,12 +61,14 @@ class OnRay:
             return
         with self._cluster(ray):
             count = min(self._room(ray), len(pieces))
-            kind = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_restarts=0)(Worker)
-            made = ray.put(make)
-            hire = partial(kind.remote, made, max(1, int(self.cpus)))
+            try:
+                kind = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_restarts=0)(Worker)
+                hire = partial(kind.remote, ray.put(make), max(1, int(self.cpus)), str(Path.cwd()))
+            except ValueError as error:
+                raise UsageError(f"--cpus-per-worker or --gpus-per-worker: {first_line(error)}") from error
             Pool(ray, hire, finished, lost, self.say, deque(enumerate(pieces))).run(count)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _cluster(self, ray: Any) -> Iterator[None]:
         if ray.is_initialized():  # by whoever calls the library, and theirs to end
             yield
@@ -74,7 +77,7 @@ class OnRay:
             os.environ.setdefault(name, value)
         how: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if self.address == "local":
-            how["num_cpus"] = max(os.cpu_count() or 1, round((self.workers or 1) * self.cpus))
+            how["num_cpus"] = os.cpu_count() or 1
         elif self.address != "auto":
             check_answers(self.address)
         try:
@@ -95,13 +98,14 @@ class OnRay:
 
     def _room(self, ray: Any) -> int:
         """How many workers there are to be. Raises UsageError where the cluster has not the room."""
-        there = ray.cluster_resources()
-        cpus, gpus = there.get("CPU", 0.0), there.get("GPU", 0.0)
-        room = min((int(have / want) for have, want in ((cpus, self.cpus), (gpus, self.gpus)) if want), default=1)
+        needs = {"CPU": self.cpus, "GPU": self.gpus}
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        room = sum(min(int(has.get(kind, 0) / want) for kind, want in needs.items() if want) for has in machines)
         if room < (self.workers or 1):
+            there = "; ".join(f"{has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs" for has in machines)
             raise UsageError(
                 f"{self.workers or 1} workers of {self.cpus:g} CPUs and {self.gpus:g} GPUs each are more than the "
-                f"cluster has, {cpus:g} CPUs and {gpus:g} GPUs: lower --workers, --cpus-per-worker or --gpus-per-worker"
+                f"cluster's machines have ({there}): lower --workers, --cpus-per-worker or --gpus-per-worker"
             )
         return self.workers or room
 
@@ -109,7 +113,9 @@ class OnRay:
 class Worker:
     """Loads what the work needs with its first piece, so that what loading raises is raised as it is."""
 
-    def __init__(self, make: Make[Any, Any], threads: int) -> None:
+    def __init__(self, make: Make[Any, Any], threads: int, folder: str) -> None:
+        with contextlib.suppress(OSError):  # of the command: paths are as they were typed there
+            os.chdir(folder)
         self.make, self.threads = make, threads
         self.work: Callable[[Any], Any] | None = None
 
@@ -199,7 +205,7 @@ class Pool:
         if piece is not None:
             self.deaths[number] += 1
             if self.deaths[number] < TRIES:
-                self.waiting.append((number, piece))
+                self.waiting.appendleft((number, piece))  # a bench's first piece must not come last
             elif self.lost is None:
                 raise DiffcernError(f"{TRIES} workers died of the same piece of work, {piece}: {why}")
             else:
