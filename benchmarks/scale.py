@@ -4,6 +4,7 @@
     python benchmarks/scale.py overhead   [--count 2000]    milliseconds that Ray takes for a unit that does nothing
     python benchmarks/scale.py chaos      [--kills 100]     workers and drivers killed at random: the same bytes?
     python benchmarks/scale.py nodes                         two Ray nodes here, of which one leaves: the same bytes?
+    python benchmarks/scale.py paper      [--count 60]       from measured units: what would 8 and 64 workers give?
     python benchmarks/scale.py resume     [--count 2000]    of a job that was 99 % done, what is read again
     python benchmarks/scale.py memory     [--counts 1000 10000]   peak memory against rows
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import heapq
 import io
 import os
 import random
@@ -30,8 +32,9 @@ from typing import Any
 import pyarrow.parquet as pq
 
 COMMAND = [sys.executable, "-c", "from diffcern.cli import main; main()"]
-WHAT = ("efficiency", "overhead", "chaos", "nodes", "resume", "memory")
+WHAT = ("efficiency", "overhead", "chaos", "nodes", "paper", "resume", "memory")
 PORT = 6399
+START = 20.0  # seconds until a worker has its models
 MODELS = ["--predictor", "embedded:digits", "--prior", "embedded:digits"]
 BENCH = """
 name = "scale"
@@ -87,6 +90,54 @@ def nodes(given: argparse.Namespace) -> None:
         subprocess.run([*ray, "stop", "--force"], capture_output=True, check=False)
     same = contents(Path("whole"), "records/*") == contents(Path("two"), "records/*")
     print("two nodes, one of which left:", "the same bytes" if same else "OTHER BYTES")
+
+
+def paper(given: argparse.Namespace) -> None:
+    """A simulation: units of measured length, which the driver writes one by one; workers start `START` seconds late.
+
+    Assumed: equal workers, units that vary as here, and data that come as fast as they are asked for.
+    """
+    import torch
+
+    from diffcern.run.bench import Bench
+    from diffcern.run.spec import read_spec
+    from diffcern.run.store import RunFolder
+    from diffcern.run.units import units
+
+    torch.set_num_threads(1)
+    Path("s.toml").write_text(BENCH.format(count=given.count or 60))
+    spec = read_spec("s.toml")
+    bench, folder = Bench(spec, torch.device("cpu")), RunFolder(Path("out"))
+    lengths, writes = [], []
+    for unit in units(spec, given.count or 60):
+        begin = time.perf_counter()
+        done = bench.run(unit)
+        middle = time.perf_counter()
+        folder.write_unit(unit.name, done)
+        lengths.append(middle - begin)
+        writes.append(time.perf_counter() - middle)
+    write = sorted(writes)[len(writes) // 2]
+    mean = sum(lengths) / len(lengths)
+    print(f"a unit of 20 images: {mean:.2f} s; written in {1000 * write:.1f} ms (median of {len(writes)})")
+    for faster in (1, 10, 100):
+        rates = {
+            count: simulated([length / faster for length in lengths], write, count, 20_000) for count in (1, 8, 64)
+        }
+        told = ", ".join(f"{n}: {r:.0f} images/s (efficiency {r / n / rates[1]:.2f})" for n, r in rates.items())
+        print(f"units {faster} times as fast: {told}")
+
+
+def simulated(lengths: list[float], write: float, workers: int, count: int) -> float:
+    """Images per second of `count` units, start included."""
+    draw, driver = random.Random(0), 0.0
+    ends = [START + draw.choice(lengths) for _ in range(workers)]
+    heapq.heapify(ends)
+    for number in range(count):
+        driver = max(driver, heapq.heappop(ends))
+        if number + workers < count:
+            heapq.heappush(ends, driver + draw.choice(lengths))  # handed out before this one is written
+        driver += write
+    return 20 * count / driver
 
 
 def diffcern(*arguments: object, **how: Any) -> subprocess.Popen[str]:
