@@ -126,6 +126,9 @@ class FakeRay:
     def wait(self, promises, num_returns, timeout):
         return promises[:1], promises[1:]
 
+    def kill(self, worker):
+        self.killed = True
+
     def get(self, promise):
         if promise.piece == "open" and not self.died:
             self.died = True
@@ -147,3 +150,4 @@ def test_a_piece_that_a_worker_died_of_is_the_next_one():
     Pool(fake, lambda: FakeWorker(fake), finished, None, on_ray.unheard, pieces).run(2)
     assert done.index("open") <= 2
     assert sorted(map(str, done)) == [*"01234567", "open"]
+    assert fake.killed

@@ -17,9 +17,9 @@ from diffcern import jobs
 from diffcern.data import load_dataset
 from diffcern.errors import DiffcernError
 from diffcern.run import evaluate as evaluating
-from diffcern.run import on_ray
 from diffcern.run.bench import Runner
 from diffcern.run.evaluate import evaluate
+from diffcern.run.executors import InProcess
 from diffcern.run.on_ray import OnRay
 from diffcern.run.spec import parse_spec
 
@@ -82,19 +82,26 @@ def whole(spec, tmp_path):
 
 
 def test_a_bench_whose_workers_are_killed_is_the_same(cluster, spec, whole, deadly, tmp_path):
-    deadly((5, 41), 1)
+    deadly((41,), 1)
     assert evaluate(spec, tmp_path / "ray", device="cpu", executor=OnRay(workers=2)) == (True, {})
     assert files(tmp_path / "ray", "records/*") == files(whole, "records/*")
 
 
-def test_an_image_that_workers_die_of_is_set_aside(cluster, spec, whole, deadly, tmp_path, monkeypatch):
+class Losing(InProcess):
+    """Loses every piece of an entry that has the image 5, as workers do that die of it."""
+
+    def map(self, make, pieces, finished, lost=None):
+        fatal = [p for p in pieces if getattr(p, "entry", "") == "diffusion-tta" and p.start <= 5 < p.stop]
+        super().map(make, [piece for piece in pieces if piece not in fatal], finished)
+        for piece in fatal:
+            lost(piece, "3 workers died of it")
+
+
+def test_an_image_that_workers_die_of_is_set_aside(spec, whole, tmp_path):
     """The other images of its unit have their records, the same as ever."""
-    monkeypatch.setattr(on_ray, "TRIES", 2)
-    deadly((5,), 100)
-    complete, skipped = evaluate(spec, tmp_path / "ray", device="cpu", executor=OnRay(workers=2))
+    complete, skipped = evaluate(spec, tmp_path / "ray", device="cpu", executor=Losing())
     assert complete
-    assert len(skipped) == 1
-    assert "2 workers died of it" in next(iter(skipped.values()))
+    assert [*skipped.values()] == ["3 workers died of it"]
     found, other = files(tmp_path / "ray", "records/*"), files(whole, "records/*")
     differ = {name for name in other if found[name] != other[name]}
     name = "records/diffusion-tta--noise-3--000000.parquet"
@@ -102,15 +109,13 @@ def test_an_image_that_workers_die_of_is_set_aside(cluster, spec, whole, deadly,
     rows, every = (pq.read_table(folder / name).to_pylist() for folder in (tmp_path / "ray", whole))
     assert rows == [row for row in every if row["id"] not in skipped]
     assert len(rows) == 19
+    assert evaluate(spec, tmp_path / "ray", device="cpu") == (True, skipped)  # it is done, and says so again
 
 
-def test_a_stream_that_workers_die_of_is_an_error(cluster, table, tmp_path, deadly, monkeypatch):
-    monkeypatch.setattr(on_ray, "TRIES", 1)
-    deadly((0,), 100)
-    tent = table["entries"]["tent"]
-    spec = parse_spec({**table, "entries": {"diffusion-tta": tent}})
-    with pytest.raises(DiffcernError, match=r"diffusion-tta on clean: 1 workers died of it.*run again"):
-        evaluate(spec, tmp_path / "ray", device="cpu", executor=OnRay(workers=1))
+def test_a_stream_that_workers_die_of_is_an_error(table, tmp_path):
+    spec = parse_spec({**table, "entries": {"diffusion-tta": table["entries"]["tent"]}})
+    with pytest.raises(DiffcernError, match=r"diffusion-tta on clean: 3 workers died of it.*run again"):
+        evaluate(spec, tmp_path / "ray", device="cpu", executor=Losing())
 
 
 @pytest.fixture
@@ -140,7 +145,7 @@ def test_rows_are_the_same(cluster, models, pictures, tmp_path, where):
 def test_a_stream_is_one_piece(cluster, models, pictures, tmp_path):
     given = {"images": str(pictures), "predictor": models["predictor"], "method": "tent", "batch_size": 5}
     tables = []
-    for name, how in (("one", {"workers": 1}), ("two", {"ray": "local", "workers": 2})):
+    for name, how in (("one", {"workers": 1}), ("two", {"ray": "local", "workers": 1})):
         job = jobs.make(jobs.Adapt, {**given, "online": True, **how})
         table = job.carry_out(tmp_path / f"{name}.json")
         tables.append(sorted(({**row, "seconds": 0} for row in table.rows), key=lambda row: row["id"]))
@@ -149,7 +154,7 @@ def test_a_stream_is_one_piece(cluster, models, pictures, tmp_path):
 
 def test_purified_images_are_the_same(cluster, models, pictures, tmp_path):
     given = {"images": str(pictures), "prior": models["prior"], "method": "dda"}
-    for name, how in (("one", {"workers": 1}), ("two", {"ray": "local"})):
+    for name, how in (("one", {"workers": 1}), ("two", {"ray": "local", "workers": 1})):
         made = jobs.make(jobs.Purify, {**given, **how}).carry_out(tmp_path / name)
         assert made.skipped == 1
     assert files(tmp_path / "one", "*.png", "purify.json") == files(tmp_path / "two", "*.png", "purify.json")
@@ -161,7 +166,7 @@ def test_aligned_images_are_the_same(cluster, models, tmp_path):
     """Also where a part of them is there, made without Ray."""
     given = {"predictor": models["predictor"], "generator": models["prior"], "prior": models["prior"]}
     given |= {"per_class": 3, "epochs": 1, "generator_steps": 2, "batch_size": 4}
-    for name, how in (("one", {"workers": 1}), ("two", {"ray": "local", "workers": 2})):
+    for name, how in (("one", {"workers": 1}), ("two", {"ray": "local", "workers": 1})):
         if name == "two":
             (tmp_path / "two").mkdir()
             shutil.copy(tmp_path / "one" / "align.json", tmp_path / "two")

@@ -159,6 +159,9 @@ class Pool:
         except BaseException:
             self._hand_back()
             raise
+        finally:  # or they would hold their place until somebody collects them
+            for worker in [*self.starting.values(), *self.idle, *(worker for worker, _, _ in self.busy.values())]:
+                self.ray.kill(worker)
 
     def _start(self) -> None:
         worker = self.hire()
