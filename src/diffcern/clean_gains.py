@@ -28,9 +28,14 @@ def margin(gains: Mapping[str, Float[Tensor, " 101"]], family: str) -> float:
     return LEAST if known is None else max(LEAST, known[round(100 * SHARE)].item())
 
 
+def check_count(images: int) -> None:
+    """Raises DiffcernError for fewer than `FEWEST`."""
+    if images < FEWEST:
+        raise DiffcernError(f"margins take {FEWEST} clean images or more, not {images}: give more")
+
+
 def percentiles(gains: Sequence[Mapping[str, float]]) -> dict[str, Float[Tensor, " 101"]]:
     """0, 1, ..., 100 of each family. Raises DiffcernError for fewer than `FEWEST` images."""
-    if len(gains) < FEWEST:
-        raise DiffcernError(f"margins take {FEWEST} clean images or more, not {len(gains)}: give more")
+    check_count(len(gains))
     share = torch.linspace(0, 1, 101)
     return {name: torch.tensor([each[name] for each in gains]).quantile(share) for name in gains[0]}

@@ -86,7 +86,7 @@ class ImageFolder:
 
     def content(self, index: int) -> bytes | Path | None:
         """Where the encoded image of a row is."""
-        return self._base / self._paths[index]
+        return self.file(index)
 
 
 def _find(root: Path) -> list[Path]:

@@ -6,7 +6,7 @@ import glob
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO
 
 from diffcern.errors import DiffcernError, UsageError, first_line
 
@@ -81,9 +81,3 @@ def reaching(name: str) -> Iterator[None]:
         raise
     except Exception as error:  # http, socket, botocore and others, each store with its own
         raise DiffcernError(f"cannot read {name}: {type(error).__name__}: {first_line(error)}") from error
-
-
-def closed(file: Any) -> None:
-    """Closes one that there may be."""
-    if file is not None:
-        file.close()

@@ -18,7 +18,7 @@ from diffcern.data import columns
 from diffcern.data.base import Accepts, Sample
 from diffcern.data.formats import is_image
 from diffcern.data.images import decode
-from diffcern.data.places import closed, files_of, open_file, reaching
+from diffcern.data.places import files_of, open_file, reaching
 from diffcern.errors import DiffcernError
 
 LABEL = "cls"
@@ -78,7 +78,8 @@ class WebDataset:
         name = self._shards[shard]
         with self._lock, reaching(name):
             if self._open[0] != shard:
-                closed(self._open[1])
+                if self._open[1]:
+                    self._open[1].close()
                 self._open = shard, open_file(name)
             file = self._open[1]
             assert file is not None  # it was opened
@@ -108,10 +109,10 @@ def _members(shard: str) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 for member in archive:
                     folder, _, base = member.name.rpartition("/")
-                    key, _, suffix = base.partition(".")
-                    key = f"{folder}/{key}" if folder else key
-                    if not member.isfile() or not base.partition(".")[0]:
+                    stem, _, suffix = base.partition(".")
+                    if not member.isfile() or not stem:
                         continue
+                    key = f"{folder}/{stem}" if folder else stem
                     if member.offset_data + member.size > length:
                         raise DiffcernError(f"{shard} ends within {member.name}: it was truncated; write it again")
                     if is_image(PurePosixPath(f"x.{suffix}")):

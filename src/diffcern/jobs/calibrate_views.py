@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic.dataclasses import dataclass
 
-from diffcern.errors import DiffcernError, UsageError
+from diffcern.errors import UsageError
 from diffcern.fields import PredictorName, PriorName, TaskOption, help_of
 from diffcern.jobs.base import CHECKED, Events, Row
 from diffcern.jobs.calibrate import place_for
@@ -39,7 +39,7 @@ class CalibrateViews(OverImages):
     keep: Annotated[str | None, help_of(KEEP)] = None
 
     def load(self, out: Path | None, events: Events) -> Work:
-        from diffcern.clean_gains import FEWEST, margin, percentiles
+        from diffcern.clean_gains import check_count, margin, percentiles
         from diffcern.data import subset
         from diffcern.methods.canonical import Canonical
         from diffcern.priors.clean import write_clean_gains
@@ -54,8 +54,7 @@ class CalibrateViews(OverImages):
         assert isinstance(method, Canonical)
         dataset = subset(given.dataset, self.count, self.seed, self.skip)
         families = method.search.families
-        if len(dataset) < FEWEST:
-            raise DiffcernError(f"margins take {FEWEST} clean images or more, not {len(dataset)}: give more")
+        check_count(len(dataset))
 
         def rows(todo: Sequence[int]) -> Iterator[Row]:
             return gain_rows(dataset, method, self.seed, todo)

@@ -15,7 +15,6 @@ from diffcern.errors import DiffcernError
 from diffcern.fingerprints import digest
 
 Digests = Callable[[str], str]  # by id
-UNREADABLE = "unreadable"
 
 
 def of_images(dataset: Dataset, out: Path | None = None) -> Digests:
@@ -30,9 +29,13 @@ def of_images(dataset: Dataset, out: Path | None = None) -> Digests:
     def found(id: str) -> str:
         if id not in rows:
             return ""
-        if kept is None or not (stamp := _stamp(dataset, rows[id])):
-            return _content(dataset, rows[id])
-        return kept.found(id, stamp, lambda: _content(dataset, rows[id]), lambda: _inside(dataset, rows[id]))
+        stamp = _stamp(dataset, rows[id]) if kept else ""
+        if kept and stamp and (known := kept.get(id, stamp)):
+            return known
+        digest, inside = _content(dataset, rows[id])
+        if kept and stamp and inside:
+            kept.put(id, stamp, digest)
+        return digest
 
     return found
 
@@ -53,17 +56,15 @@ class Kept:
                 id, stamp, digest = map(str, json.loads(line))
                 self._known[id] = stamp, digest
 
-    def found(self, id: str, stamp: str, make: Callable[[], str], may: Callable[[], bool]) -> str:
-        """As kept, or made now and kept, where it may be."""
+    def get(self, id: str, stamp: str) -> str:
+        """ "" where there is none, or one of another stamp."""
         known, digest = self._known.get(id, ("", ""))
-        if known == stamp:
-            return digest
-        digest = make()
-        if digest not in ("", UNREADABLE) and may():
-            self._known[id] = stamp, digest
-            with self._file.open("a") as file:
-                file.write(json.dumps([id, stamp, digest]) + "\n")
-        return digest
+        return digest if known == stamp else ""
+
+    def put(self, id: str, stamp: str, digest: str) -> None:
+        self._known[id] = stamp, digest
+        with self._file.open("a") as file:
+            file.write(json.dumps([id, stamp, digest]) + "\n")
 
 
 def of_examples(pairs: Pairs) -> Digests:
@@ -71,7 +72,7 @@ def of_examples(pairs: Pairs) -> Digests:
     entries = {entry.id: entry for entry in pairs.entries}
 
     def found(id: str) -> str:
-        return _whole([_content(*image) for image in entries[id].images], entries[id].captions)
+        return _whole([_content(*image)[0] for image in entries[id].images], entries[id].captions)
 
     return lambda id: found(id) if id in entries else ""
 
@@ -82,7 +83,7 @@ def of_questions(questions: Questions) -> Digests:
 
     def found(id: str) -> str:
         entry = asked[id]
-        return _whole([_content(*entry.image)], (entry.question, entry.answer, entry.kind, *entry.choices))
+        return _whole([_content(*entry.image)[0]], (entry.question, entry.answer, entry.kind, *entry.choices))
 
     return lambda id: found(id) if id in asked else ""
 
@@ -103,16 +104,6 @@ def _stamp(dataset: Dataset, row: int) -> str:
     return f"{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}-{found.st_ino}"
 
 
-def _inside(dataset: Dataset, row: int) -> bool:
-    """Whether it is the stamped file that holds the image, and not one that this names."""
-    source, row = _source(dataset, row)
-    try:
-        found = source.content(row)
-    except (OSError, DiffcernError):
-        return False
-    return not isinstance(found, Path) or found == source.file(row)
-
-
 def _source(dataset: Dataset, row: int) -> tuple[Any, int]:
     source: Any = dataset
     while isinstance(source, Subset):
@@ -120,13 +111,17 @@ def _source(dataset: Dataset, row: int) -> tuple[Any, int]:
     return source, row
 
 
-def _content(dataset: Dataset, row: int) -> str:
+def _content(dataset: Dataset, row: int) -> tuple[str, bool]:
+    """The digest of an encoded image, and whether the stamped file holds it, and not one that this names."""
     source, row = _source(dataset, row)
     if not hasattr(source, "content"):
-        return ""
+        return "", False
     try:
         found = source.content(row)
         data = found.read_bytes() if isinstance(found, Path) else found
     except (OSError, DiffcernError):  # an answer that it cannot be read is one, too
-        return UNREADABLE
-    return hashlib.blake2b(data, digest_size=8).hexdigest() if data is not None else ""
+        return "unreadable", False
+    if data is None:
+        return "", False
+    inside = not isinstance(found, Path) or (hasattr(source, "file") and found == source.file(row))
+    return hashlib.blake2b(data, digest_size=8).hexdigest(), inside
