@@ -296,7 +296,7 @@ def resume(given: argparse.Namespace) -> None:
 
 
 def memory(given: argparse.Namespace) -> None:
-    """Of `adapt` over a shard of small pictures, into Parquet."""
+    """Of `adapt` over a shard of small pictures, into a table in parts."""
     from diffcern.data import encode_png, load_dataset
 
     data = load_dataset("embedded:digits")
@@ -307,13 +307,13 @@ def memory(given: argparse.Namespace) -> None:
                 info = tarfile.TarInfo(f"{row:07}.png")
                 info.size = len(pictures[row % 200])
                 archive.addfile(info, io.BytesIO(pictures[row % 200]))
-        asked = ["adapt", f"webdataset:{count}.tar", "--predictor", "embedded:digits", "--method", "source", "--json"]
+        asked = ["adapt", f"webdataset:{count}.tar", "--predictor", "embedded:digits", "--method", "source"]
         code = (
             "import resource, sys\nfrom diffcern.cli import main\n"
             "try: main()\n"
             "finally: print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)\n"
         )
-        run = [sys.executable, "-c", code, *asked, "--out", f"{count}.parquet"]
+        run = [sys.executable, "-c", code, *asked, "--out", f"{count}"]
         begin = time.perf_counter()
         done = subprocess.run(run, capture_output=True, text=True, check=True)
         peak = int(re.findall(r"PEAK (\d+)", done.stderr)[0]) / 1024

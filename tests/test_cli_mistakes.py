@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -169,7 +170,7 @@ def test_brackets_in_names_are_no_markup():
 def test_a_table_fits_80_columns_and_is_left_out_when_empty():
     long = {"id": "a.png", "label": "Egyptian cat", "confidence": 0.99, "ranked": "x " * 99, "margin": 0.123456}
     costs = {"margin_standard_error": 0.123456, "nfe_forward": 123456, "seconds": 1.0, "error": None}
-    text = _printed(rows_table([long | costs]))
+    text = _printed(rows_table([long | costs], 1))
     assert len(text.splitlines()) == 3
     assert "…" not in text
     assert run("classify", "broken", *PRIOR) == (1, "")
@@ -241,3 +242,15 @@ def test_what_is_wrong_with_a_folder_of_a_prior(content, message):
         with pytest.raises(DiffcernError, match=message) as caught:
             run("classify", "images", "--prior", "prior", *options)
         assert "truncated" not in str(caught.value)
+
+
+def test_a_full_disk_says_what_to_do(monkeypatch, capsys):
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device", "r")
+
+    monkeypatch.setattr(
+        cli, "app", lambda: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device", "r"))
+    )
+    with pytest.raises(SystemExit, match="1"):
+        cli.main()
+    assert "No space left on device: 'r'; what was finished is kept: make room" in capsys.readouterr().err

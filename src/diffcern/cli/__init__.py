@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Annotated
 
@@ -56,8 +57,11 @@ def main() -> None:
     """The entry point: exit code 0, 1 (failed) or 2 (bad usage); Ctrl-C is 130."""
     try:
         app()
-    except (DiffcernError, OSError) as error:  # OSError: a file or folder that cannot be read or written
+    except DiffcernError as error:
         _fail(str(error), 2 if isinstance(error, UsageError) else 1)
+    except OSError as error:  # a file or folder that cannot be read or written
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        _fail(f"{error}{'; what was finished is kept: make room, and run the same command again' if full else ''}", 1)
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in OUT_OF_MEMORY):
             raise

@@ -25,6 +25,7 @@ from diffcern.jobs.base import Row, keeping
 from diffcern.jobs.bench import Bench
 from diffcern.jobs.rows import Table as Rows
 from diffcern.jobs.rows import Work, collect
+from diffcern.jobs.sinks import sink_for
 
 Summary = dict[str, list[Row]]  # what the columns of a table are made of, by their title
 COUNTS = {"classification": 40, "segmentation": 14, "depth": 14, "matching": 80, "qa": 120}  # what two minutes allow
@@ -158,13 +159,13 @@ def _rows(out: Path, settings: dict[str, Any], make: Callable[..., Iterator[Row]
 
     make: takes todo, the places of ids.
     """
-    from diffcern.run.journal import Journal, read_rows
+    from diffcern.run.journal import read_rows
 
     if out.is_file():
         found = Rows(read_rows(out))
     else:
         work = Work(out.stem, settings, ids, lambda todo: make(todo=todo))
-        found = Rows(collect(work, Journal(out, settings), Bars()), out=out)
+        found = Rows(collect(work, sink_for(work, out, False), Bars()), out=out)
     report_skipped(found, strict=False)
     return sorted(found.good, key=lambda row: row["id"])
 

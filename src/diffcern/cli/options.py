@@ -10,6 +10,7 @@ import typer
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="exit with 1 when an image had to be skipped")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace an existing result file")]
-OutFile = Annotated[Path | None, typer.Option("--out", help="result file: .parquet, .csv or .json")]
-OutLists = Annotated[Path | None, typer.Option("--out", help="result file: .parquet or .json")]
+OUT = "result file (.parquet, .csv or .json), or a folder for a table in parts"
+OutFile = Annotated[Path | None, typer.Option("--out", help=OUT)]
+OutLists = Annotated[Path | None, typer.Option("--out", help=OUT.replace(", .csv", ""))]
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="folder; the same command again continues it")]

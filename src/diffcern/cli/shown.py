@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+SHORT = 20  # rows that are shown of many
 SHOWN = {  # columns of the table in the terminal, and what it calls them
     "id": "id",
     "before": "before",
@@ -23,14 +24,14 @@ SHOWN = {  # columns of the table in the terminal, and what it calls them
 }
 
 
-def rows_table(rows: list[dict[str, Any]], limit: int = 20) -> Table:
-    """The first rows, and of their columns those in `SHOWN`; all are in the file."""
+def rows_table(rows: list[dict[str, Any]], count: int) -> Table:
+    """The first rows, of `count`, and of their columns those in `SHOWN`; all are in the file."""
     columns = [name for name in SHOWN if name in rows[0]]
-    more = f" (first {limit} of {len(rows)})" if len(rows) > limit else ""
-    table = Table(caption=f"{len(rows)} images{more}", box=None, header_style="bold")
+    more = f" (first {len(rows)})" if count > len(rows) else ""
+    table = Table(caption=f"{count} images{more}", box=None, header_style="bold")
     for name in columns:
         table.add_column(SHOWN[name], overflow="fold", no_wrap=not isinstance(rows[0][name], str))
-    for row in rows[:limit]:
+    for row in rows:
         table.add_row(*(Text(_cell(row.get(name))) for name in columns))
     return table
 

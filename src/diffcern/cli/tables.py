@@ -11,8 +11,8 @@ from rich.console import Console
 
 from diffcern.cli.bars import Bars
 from diffcern.cli.derive import from_job
-from diffcern.cli.options import JsonOption, OutFile, OutLists, OverwriteOption, StrictOption
-from diffcern.cli.shown import rows_table, scores_table
+from diffcern.cli.options import OUT, JsonOption, OutFile, OutLists, OverwriteOption, StrictOption
+from diffcern.cli.shown import SHORT, rows_table, scores_table
 from diffcern.jobs.adapt import Adapt
 from diffcern.jobs.answer import Answer
 from diffcern.jobs.classify import Classify
@@ -23,7 +23,7 @@ from diffcern.jobs.rows import RowsJob, Table
 @from_job(Adapt)
 def adapt(
     job: Adapt,
-    out: Annotated[Path, typer.Option("--out", help="result file: .parquet, .csv or .json")],
+    out: Annotated[Path, typer.Option("--out", help=OUT)],
     strict: StrictOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -82,10 +82,12 @@ def _show(
     """
     table = job.carry_out(out, overwrite=overwrite, events=Bars())
     if as_json:
-        typer.echo(json.dumps({scored[0]: table.scores, "rows": table.rows} if scored else table.rows, indent=1))
-    elif table.good:
-        caption = f"{len(table.good)} {scored[2]}" if scored else ""
-        Console().print(scores_table(table.scores, scored[1], caption) if scored else rows_table(table.good))
+        rows = [*table.rows]
+        typer.echo(json.dumps({scored[0]: table.scores, "rows": rows} if scored else rows, indent=1))
+    elif count := len(table.rows) - table.skipped:
+        caption = f"{count} {scored[2]}" if scored else ""
+        shown = scores_table(table.scores, scored[1], caption) if scored else rows_table(table.first(SHORT), count)
+        Console().print(shown)
     report_skipped(table, strict)
 
 
@@ -94,7 +96,8 @@ def report_skipped(table: Table, strict: bool) -> None:
     console = Console(stderr=True, soft_wrap=True, markup=False)
     skipped = table.skipped
     if table.out:
-        console.print(f"{len(table.good)} rows in {table.out}" + (f", {skipped} skipped" if skipped else ""))
+        made = len(table.rows) - skipped
+        console.print(f"{made} rows in {table.out}" + (f", {skipped} skipped" if skipped else ""))
     elif skipped:
         console.print(f"{skipped} skipped")
     if skipped and (strict or skipped == len(table.rows)):

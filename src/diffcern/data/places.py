@@ -10,6 +10,7 @@ from typing import IO
 
 from diffcern.errors import DiffcernError, UsageError, first_line
 
+VERSIONS = ("ETag", "etag", "md5Hash", "generation", "blob_id", "LastModified", "last_modified", "mtime", "created")
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")  # {000..011}, as WebDataset writes shards
 
 
@@ -61,6 +62,19 @@ def open_file(name: str) -> IO[bytes]:
 
         file: IO[bytes] = fsspec.open(name, "rb").open()
         return file
+
+
+def version_of(url: str) -> str:
+    """Of a file in a store what changes with it: its tag, or its size and time; "" where the store tells neither.
+    Raises as `reaching`."""
+    with reaching(url):
+        import fsspec
+
+        system, path = fsspec.url_to_fs(url)
+        system.invalidate_cache()
+        said = system.info(path)
+    told = [f"{name}={said[name]}" for name in VERSIONS if said.get(name) is not None]
+    return " ".join([str(said.get("size")), *told]) if told else ""
 
 
 @contextmanager

@@ -107,7 +107,8 @@ def _members(shard: str) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
         file.seek(0)
         try:
             with tarfile.open(fileobj=file, mode="r:") as archive:
-                for member in archive:
+                while (member := archive.next()) is not None:
+                    archive.members.clear()  # type: ignore[attr-defined]  # it would keep a kilobyte of each
                     folder, _, base = member.name.rpartition("/")
                     stem, _, suffix = base.partition(".")
                     if not member.isfile() or not stem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,6 +60,8 @@ class Adapt(OverImages):
         dense = KINDS[self.task].dense if self.task in KINDS else False
         if dense and out is None:
             raise UsageError(f"answers of {self.task} are maps, and are written beside a table: give out")
+        if dense and out and not out.suffix:
+            raise UsageError(f"answers of {self.task} are maps, beside a table in one file: give --out {out}.parquet")
         names: dict[str, Any] = {"predictor": self.predictor, "prior": self.prior or None, "task": self.task}
         stream = ("online" if self.online else "episodic", self.batch_size)
         names |= {"trust_remote_code": self.trust_remote_code}
@@ -101,9 +104,9 @@ class Adapt(OverImages):
             heard = warned(found, events.say) if beside and not self.shuffle else found
             return adapt_rows(predictor, heard, least=self.abstain_below)
 
-        digest = None if beside else of_images(dataset, out)
+        digests = None if beside else partial(of_images, dataset)
         schema = columns.adapted(dense, method.needs_batch)
-        return Work("adapting", settings, images.ids, rows, digest, not beside, method.evaluations, schema)
+        return Work("adapting", settings, images.ids, rows, digests, not beside, method.evaluations, schema)
 
     def _check(self, method: Method, given: Asked) -> None:
         """Raises UsageError where the images at a time, or their order, are not for such a method."""

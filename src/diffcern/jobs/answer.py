@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,7 +87,9 @@ class Answer(RowsJob):
             how: dict[str, Any] = {name: getattr(self, name) for name in ("shift", "severity", "seed", "batch_size")}
             return answer_rows(data, answerer, cleaning, **how, todo=todo)
 
-        return Work("answering", settings, data.ids, rows, of_questions(data), schema=answered(cleaning is not None))
+        return Work(
+            "answering", settings, data.ids, rows, partial(of_questions, data), schema=answered(cleaning is not None)
+        )
 
     @staticmethod
     def scores(rows: Sequence[Row]) -> list[Row]:

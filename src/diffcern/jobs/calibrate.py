@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,8 +67,8 @@ class Calibrate(OverImages):
             return [fitted(found, given.about(("episodic", 1)), folder, self.per_class)]
 
         settings = {**given.settings, "fingerprints": models.fingerprints(), "seed": self.seed}
-        digest, count = of_images(dataset, out) if out else None, given.method.evaluations
-        return Work("answering", settings, dataset.ids, rows, digest, evaluations=count, schema=KNOWN, scores=scores)
+        digests, count = partial(of_images, dataset), given.method.evaluations
+        return Work("answering", settings, dataset.ids, rows, digests, evaluations=count, schema=KNOWN, scores=scores)
 
 
 def of_run(run: Path, entry: str | None, shift: str, per_class: bool, keep: str | None) -> Row:

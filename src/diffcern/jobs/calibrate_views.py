@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,8 +75,8 @@ class CalibrateViews(OverImages):
             "fingerprints": given.models.fingerprints(),
             "seed": self.seed,
         }
-        digest = of_images(dataset, out) if out else None
-        return Work("looking", settings, dataset.ids, rows, digest, evaluations=method.evaluations, scores=scores)
+        digests = partial(of_images, dataset)
+        return Work("looking", settings, dataset.ids, rows, digests, evaluations=method.evaluations, scores=scores)
 
 
 def gain_rows(dataset: Dataset, method: Canonical, seed: int, todo: Sequence[int]) -> Iterator[Row]:

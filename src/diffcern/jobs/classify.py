@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from pydantic.dataclasses import dataclass
@@ -42,5 +43,5 @@ class Classify(OverImages):
 
         settings = {**given.settings, "fingerprints": given.models.fingerprints(), "seed": self.seed}
         settings |= {"abstain_below": self.abstain_below} if self.abstain_below else {}
-        digest, count = of_images(given.dataset, out) if out else None, given.method.evaluations
-        return Work("classifying", settings, given.dataset.ids, rows, digest, evaluations=count, schema=CLASSIFIED)
+        digests, count = partial(of_images, given.dataset), given.method.evaluations
+        return Work("classifying", settings, given.dataset.ids, rows, digests, evaluations=count, schema=CLASSIFIED)

@@ -113,7 +113,9 @@ class Match(RowsJob):
             matched = partial(match_rows, data, models.prior, **options, **how)
         tags = {tag for entry in data.entries for tag in entry.tags}
         schema = columns.matched(named is not None, tags, shortlist is not None)
-        return Work("matching", settings, data.ids, lambda todo: matched(todo=todo), of_examples(data), schema=schema)
+        return Work(
+            "matching", settings, data.ids, lambda todo: matched(todo=todo), partial(of_examples, data), schema=schema
+        )
 
     @staticmethod
     def scores(rows: Sequence[Row]) -> list[Row]:

@@ -106,7 +106,7 @@ class Purify(OnModels, Spread):
                 for made in work(folder.todo):
                     add(made)
             else:
-                piecewise(executor, Elsewhere(self), folder.todo, work.dataset.ids, add)
+                piecewise(executor, Elsewhere(self), [folder.todo], work.dataset.ids, add)
         purified = Folder(out, rows, size - len(rows), out)
         if purified.skipped == size:
             raise DiffcernError(purified.in_words)

@@ -5,18 +5,20 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffcern.jobs.base import Events, Row, Silent, keeping
 from diffcern.jobs.models import OnModels
+from diffcern.jobs.sinks import Sink, sink_for
 from diffcern.jobs.spread import Spread, piecewise
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from diffcern.run.digests import Digests
     from diffcern.run.executors import Executor
-    from diffcern.run.journal import Journal
 
 
 @dataclass(frozen=True)
@@ -24,17 +26,18 @@ class Work:
     """A job with its models and data at hand.
 
     settings: what its rows depend on, fingerprints of the models too; rows made under others are not gone on with.
-    ids: of all that it is about, in order. rows: makes those at the places that it is given; some make none. digest: of
-    what a row answers about, by id. alone: whether a row depends on no other, so that those of an interrupted run are
-    kept. evaluations: of the denoiser for a row, 0 where that is not known. schema: of the table. scores: what its rows
-    come to, where the job alone does not know.
+    ids: of all that it is about, in order. rows: makes those at the places that it is given; some make none.
+    digests: of what the rows at some places answer about, by id; a result on the way keeps them beside it.
+    alone: whether a row depends on no other, so that those of an interrupted run are kept. evaluations: of the denoiser
+    for a row, 0 where that is not known. schema: of the table. scores: what its rows come to, where the job alone does
+    not know.
     """
 
     what: str
     settings: dict[str, Any]
     ids: Sequence[str]
     rows: Callable[[Sequence[int]], Iterator[Row]]
-    digest: Callable[[str], str] | None = None
+    digests: Callable[[Path, Sequence[int]], Digests] | None = None
     alone: bool = True
     evaluations: int = 0
     schema: pa.Schema | None = None
@@ -43,10 +46,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Table:
-    """rows: those of what was skipped have an `error`. scores: what they come to, where a job has a measure.
-    out: the file."""
+    """rows: those of what was skipped have an `error`; of a table in parts, they are read when they are asked for.
+    scores: what they come to, where a job has a measure. out: the file, or the folder of parts."""
 
-    rows: list[Row]
+    rows: Sequence[Row]
     scores: list[Row] = field(default_factory=list)
     out: Path | None = None
 
@@ -54,9 +57,14 @@ class Table:
     def good(self) -> list[Row]:
         return [row for row in self.rows if not row["error"]]
 
+    def first(self, limit: int) -> list[Row]:
+        """Of the good ones."""
+        return list(islice((row for row in self.rows if not row["error"]), limit))
+
     @property
     def skipped(self) -> int:
-        return len(self.rows) - len(self.good)
+        known: int | None = getattr(self.rows, "skipped", None)
+        return sum(bool(row["error"]) for row in self.rows) if known is None else known
 
 
 class RowsJob(OnModels, Spread):
@@ -74,55 +82,46 @@ class RowsJob(OnModels, Spread):
         return []
 
     def carry_out(self, out: Path | None, *, overwrite: bool = False, events: Events = Silent()) -> Table:
-        from diffcern.run.journal import Journal, check_out
+        from diffcern.run.journal import check_out
+        from diffcern.run.parts import check_parts
 
-        if out:
+        if out and out.suffix:
             check_out(out, overwrite, lists=self.lists)
+        elif out:
+            check_parts(out)
         executor, work = self.executor(self.device, events), self.load(out, events)
-        journal = None
-        if out:
-            journal = Journal(out, work.settings, overwrite=overwrite, digest=work.digest, schema=work.schema)
-            if not work.alone:
-                journal.restart()
         with self.threads():
-            table = Table(collect(work, journal, events, Elsewhere(self, out), executor), out=out)
+            rows = collect(work, sink_for(work, out, overwrite), events, Elsewhere(self, out), executor)
+        table = Table(rows, out=out)
         if work.scores:
-            return Table(table.rows, work.scores(table.good), out)
-        return Table(table.rows, self.scores(table.good) if table.good else [], out)
+            return Table(rows, work.scores(table.good), out)
+        scored = type(self).scores is not RowsJob.scores and len(rows) > table.skipped
+        return Table(rows, self.scores(table.good) if scored else [], out)
 
 
 def collect(
-    work: Work,
-    journal: Journal | None,
-    events: Events,
-    elsewhere: Elsewhere | None = None,
-    executor: Executor | None = None,
-) -> list[Row]:
-    """All rows: those that the journal had, then the others as they come, into it; made here, or by an executor with
-    what it loads `elsewhere`. Raises Interrupted at Ctrl-C."""
-    rows: list[Row] = list(journal.rows) if journal else []
-    done = {row["id"] for row in rows}
-    todo = [place for place, id in enumerate(work.ids) if id not in done]
+    work: Work, sink: Sink, events: Events, elsewhere: Elsewhere | None = None, executor: Executor | None = None
+) -> Sequence[Row]:
+    """All rows: those that the sink had, then the others as they come, into it; made here, or by an executor with what
+    it loads `elsewhere`. Raises Interrupted at Ctrl-C."""
 
     def kept() -> str:
-        return f"{len(rows)} rows are kept: run the same command to continue" if journal else "nothing is kept"
+        return f"{sink.done} rows are kept: run the same command to continue" if sink.keeps else "nothing is kept"
 
-    with keeping(kept), events.rows(work.what, len(work.ids), len(rows), work.evaluations) as heard:
+    with keeping(kept), events.rows(work.what, len(work.ids), sink.done, work.evaluations) as heard:
 
         def add(row: Row) -> None:
-            if journal:
-                journal.add(row)
-            rows.append(row)
+            sink.add(row)
             heard(row)
 
-        if executor and elsewhere and todo:
+        todo = sink.todo()
+        if executor and elsewhere and any(todo):
             piecewise(executor, elsewhere, todo, work.ids, add, work.alone)
         else:
-            for row in work.rows(todo):
-                add(row)
-    if journal:
-        journal.finish()
-    return rows
+            for places in todo:
+                for row in work.rows(places):
+                    add(row)
+    return sink.finish()
 
 
 @dataclass(frozen=True)

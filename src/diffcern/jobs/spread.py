@@ -65,13 +65,13 @@ class Spread(Job):
 def piecewise(
     executor: Executor,
     make: Make[Sequence[int], Sequence[Row]],
-    places: Sequence[int],
+    stretches: Sequence[Sequence[int]],
     ids: Sequence[str],
     add: Callable[[Row], None],
     alone: bool = True,
 ) -> None:
-    """Hands on the rows of these places as they are made elsewhere, by `make()(places)`. Of a piece that workers die
-    of, those rows are set aside, with an error, that they die of again.
+    """Hands on the rows of these stretches of places as they are made elsewhere, by `make()(places)`. Of a piece that
+    workers die of, those rows are set aside, with an error, that they die of again.
 
     alone: whether a row depends on no other; else all are one piece, and DiffcernError is raised where workers die."""
     spoilt: list[int] = []
@@ -85,8 +85,8 @@ def piecewise(
             raise DiffcernError(f"{why}, and one image depends on another here: run again")
         spoilt.extend(piece)
 
-    size = PIECE if alone else max(1, len(places))
-    pieces = [tuple(places[start : start + size]) for start in range(0, len(places), size)]
+    size = PIECE if alone else max(1, *map(len, stretches))
+    pieces = [places[start : start + size] for places in stretches for start in range(0, len(places), size)]
     executor.map(make, pieces, finished, lost)
     one_by_one = [(place,) for place in spoilt]
     executor.map(make, one_by_one, finished, lambda piece, why: add({"id": ids[piece[0]], "error": why}))

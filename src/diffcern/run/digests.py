@@ -6,38 +6,78 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from diffcern.data import Dataset, Pairs, Questions, Subset
+from diffcern.data.places import is_url, version_of
 from diffcern.errors import DiffcernError
 from diffcern.fingerprints import digest
 
-Digests = Callable[[str], str]  # by id
+
+@dataclass(frozen=True)
+class About:
+    """What one row answers about. images: rows of data sets, encoded; texts: beside them."""
+
+    images: tuple[tuple[Dataset, int], ...]
+    texts: tuple[object, ...] = ()
 
 
-def of_images(dataset: Dataset, out: Path | None = None) -> Digests:
-    """Of the encoded image; "" where the data set makes its images, or has lost this one.
+class Digests:
+    """The digest of what is answered about, by id; "" for an id that is not known, or where it is made and not stored.
 
-    out: a result on the way, beside which digests are kept: an image whose file is the one that it was, by size, times
-    and inode, is not read again.
+    about: by id. out: a result on the way, beside which digests are kept: where the files are those that they were, by
+    size, times and inode (in a store: by its tag or time), they are not read again.
     """
-    rows = {id: index for index, id in enumerate(dataset.ids)}
-    kept = Kept(beside(out)) if out else None
 
-    def found(id: str) -> str:
-        if id not in rows:
+    def __init__(self, about: Callable[[str], About | None], out: Path | None = None) -> None:
+        self._about = about
+        self._kept = Kept(beside(out)) if out else None
+
+    def __call__(self, id: str) -> str:
+        about = self._about(id)
+        if about is None:
             return ""
-        stamp = _stamp(dataset, rows[id]) if kept else ""
-        if kept and stamp and (known := kept.get(id, stamp)):
+        stamp = _stamps(about) if self._kept else ""
+        if self._kept and stamp and (known := self._kept.get(id, stamp)):
             return known
-        digest, inside = _content(dataset, rows[id])
-        if kept and stamp and inside:
-            kept.put(id, stamp, digest)
-        return digest
+        contents = [_content(*image) for image in about.images]
+        found = digest([[content for content, _ in contents], about.texts]) if about.texts else contents[0][0]
+        if self._kept and stamp and all(inside for _, inside in contents):
+            self._kept.put(id, stamp, found)
+        return found
 
-    return found
+    def stamp(self, id: str) -> str:
+        """What changes with the files that hold it; "" where that cannot be told."""
+        about = self._about(id)
+        return _stamps(about) if about else ""
+
+
+def of_images(dataset: Dataset, out: Path | None = None, rows: Sequence[int] | None = None) -> Digests:
+    """Of the encoded image. rows: those that are asked about, else all."""
+    ids = dataset.ids
+    places = {ids[row]: row for row in (range(len(ids)) if rows is None else rows)}
+    return Digests(lambda id: About(((dataset, places[id]),)) if id in places else None, out)
+
+
+def of_examples(pairs: Pairs, out: Path | None = None, rows: Sequence[int] | None = None) -> Digests:
+    """Of the images and captions of an example."""
+    entries = {entry.id: entry for entry in pairs.entries}
+    return Digests(lambda id: About(e.images, tuple(e.captions)) if (e := entries.get(id)) else None, out)
+
+
+def of_questions(questions: Questions, out: Path | None = None, rows: Sequence[int] | None = None) -> Digests:
+    """Of the image, the question and what may be answered."""
+    asked = {entry.id: entry for entry in questions.asked}
+
+    def about(id: str) -> About | None:
+        e = asked.get(id)
+        return About((e.image,), (e.question, e.answer, e.kind, *e.choices)) if e else None
+
+    return Digests(about, out)
 
 
 def beside(out: Path) -> Path:
@@ -67,29 +107,10 @@ class Kept:
             file.write(json.dumps([id, stamp, digest]) + "\n")
 
 
-def of_examples(pairs: Pairs) -> Digests:
-    """Of the images and captions of an example."""
-    entries = {entry.id: entry for entry in pairs.entries}
-
-    def found(id: str) -> str:
-        return _whole([_content(*image)[0] for image in entries[id].images], entries[id].captions)
-
-    return lambda id: found(id) if id in entries else ""
-
-
-def of_questions(questions: Questions) -> Digests:
-    """Of the image, the question and what may be answered."""
-    asked = {entry.id: entry for entry in questions.asked}
-
-    def found(id: str) -> str:
-        entry = asked[id]
-        return _whole([_content(*entry.image)[0]], (entry.question, entry.answer, entry.kind, *entry.choices))
-
-    return lambda id: found(id) if id in asked else ""
-
-
-def _whole(images: list[str], texts: tuple[str, ...]) -> str:
-    return digest([images, texts])
+def _stamps(about: About) -> str:
+    stamps = [_stamp(*image) for image in about.images]
+    texts = [digest(about.texts)] if about.texts else []
+    return " ".join([*stamps, *texts]) if all(stamps) else ""
 
 
 def _stamp(dataset: Dataset, row: int) -> str:
@@ -97,11 +118,22 @@ def _stamp(dataset: Dataset, row: int) -> str:
     source, row = _source(dataset, row)
     if not hasattr(source, "file"):
         return ""
+    file = str(source.file(row))
+    if is_url(file):
+        return _version(file)
     try:
-        found = os.stat(source.file(row))  # noqa: PTH116
+        found = os.stat(file)  # noqa: PTH116
     except OSError:
         return ""
     return f"{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}-{found.st_ino}"
+
+
+@cache  # a store is asked once in a process, as its shards are indexed once
+def _version(file: str) -> str:
+    try:
+        return version_of(file)
+    except DiffcernError:
+        return ""
 
 
 def _source(dataset: Dataset, row: int) -> tuple[Any, int]:

@@ -1,0 +1,253 @@
+"""A table in parts: a folder of Parquet files, each of `PART` rows in the order of what they are about, and a manifest.
+
+    rows/_manifest.jsonl         a line of settings, then one for each part that is done
+    rows/part-000000.parquet     every reader of folders of Parquet takes them as one table
+
+A part on the way is a `Journal`, so that a kill loses no row; what is done is not read again, and no more rows are in
+memory than those of the parts on the way.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from diffcern.claims import changed, listed
+from diffcern.errors import DiffcernError
+from diffcern.files import check_folder, reading
+from diffcern.fingerprints import digest
+from diffcern.run.digests import Digests
+from diffcern.run.journal import Journal, begun, read_rows
+
+Row = dict[str, Any]
+PART = 1000
+MANIFEST = "_manifest.jsonl"  # Parquet's readers pass over names that begin so
+AGAIN = "delete it, and the same command makes it again"
+
+
+@dataclass
+class Part:
+    """One on the way. places: of the rows that it is to hold; digests: of what they are about."""
+
+    number: int
+    places: range
+    ids: list[str]
+    digests: Digests | None
+    journal: Journal
+
+
+class Parts:
+    """Rows by place, into a folder. settings: what they depend on; ids: of all, in order; digests: of what those at
+    some places are about; schema: of the parts.
+
+    Raises DiffcernError for a folder that holds something else, rows of other settings (unless overwrite) or of things
+    that have changed since, or parts that are damaged; and for one that another command is writing.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        settings: dict[str, Any],
+        ids: Sequence[str],
+        *,
+        overwrite: bool = False,
+        digests: Callable[[Path, Sequence[int]], Digests] | None = None,
+        schema: pa.Schema | None = None,
+    ) -> None:
+        self.out, self.settings, self.ids, self.digests, self.schema = out, settings, ids, digests, schema
+        check_parts(out)
+        out.mkdir(parents=True, exist_ok=True)
+        self._count = -(-len(ids) // PART)
+        self._header = json.dumps({**settings, "rows": len(ids), "part": PART}, sort_keys=True, default=str)
+        self._file = (out / MANIFEST).open("ab+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._done = self._read(overwrite)
+        except BlockingIOError as error:
+            self._file.close()
+            raise DiffcernError(f"another command is writing {out}: wait for it, or give another --out") from error
+        except DiffcernError:
+            self._file.close()
+            raise
+        self._open: dict[int, Part] = {}
+        self._of: dict[str, int] = {}  # the part on the way that a row belongs to
+        left = [number for number in range(self._count) if number not in self._done]
+        for number in [number for number in left if begun(self.path(number))]:
+            self._begin(number, overwrite)
+        self._ahead = iter([number for number in left if number not in self._open])
+
+    def path(self, number: int) -> Path:
+        return self.out / f"part-{number:06}.parquet"
+
+    keeps = True
+
+    @property
+    def done(self) -> int:
+        """Rows that are there."""
+        return sum(line["rows"] for line in self._done.values()) + sum(len(p.journal.rows) for p in self._open.values())
+
+    def todo(self) -> list[Sequence[int]]:
+        """Places whose rows are not there: those of each part."""
+        found: list[Sequence[int]] = []
+        for number in range(self._count):
+            if number in self._open:
+                part = self._open[number]
+                have = {row["id"] for row in part.journal.rows}
+                found.append([place for place, id in zip(part.places, part.ids, strict=True) if id not in have])
+            elif number not in self._done:
+                found.append(self._places(number))
+        return found
+
+    def add(self, row: Row) -> None:
+        """One more row, handed to the system when this returns."""
+        while row["id"] not in self._of:
+            self._begin(next(self._ahead))
+        part = self._open[self._of[row["id"]]]
+        part.journal.add(row)
+        if len(part.journal.rows) == len(part.places):
+            self._end(part)
+
+    def finish(self) -> RowsOfParts:
+        """Ends parts for which no more rows come."""
+        for part in [*self._open.values()]:
+            self._end(part)
+        self._file.close()
+        lines = [self._done[number] for number in sorted(self._done)]
+        return RowsOfParts([self.path(number) for number in sorted(self._done)], lines)
+
+    def _places(self, number: int) -> range:
+        return range(number * PART, min((number + 1) * PART, len(self.ids)))
+
+    def _digests(self, number: int) -> tuple[list[str], Digests | None]:
+        places = self._places(number)
+        ids = [self.ids[place] for place in places]
+        return ids, self.digests(self.path(number), places) if self.digests else None
+
+    def _begin(self, number: int, overwrite: bool = False) -> None:
+        ids, digests = self._digests(number)
+        settings = {**self.settings, "part": number}
+        journal = Journal(self.path(number), settings, overwrite=overwrite, digest=digests, schema=self.schema)
+        self._open[number] = Part(number, self._places(number), ids, digests, journal)
+        self._of |= dict.fromkeys(ids, number)
+
+    def _end(self, part: Part) -> None:
+        """The line comes first: where a kill comes between, the journal is there, and the part is ended again."""
+        rows = part.journal.rows
+        skipped = sum(bool(row["error"]) for row in rows)
+        line: dict[str, Any] = {"part": part.number, "rows": len(rows), "skipped": skipped}
+        line |= {"stamp": stamp(part.ids, part.digests), "content": content(part.ids, part.digests)}
+        self._write(line)
+        part.journal.finish()
+        self._done[part.number] = line
+        del self._open[part.number]
+        for id in part.ids:
+            del self._of[id]
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._file.write(json.dumps(line).encode() + b"\n")
+        self._file.flush()
+
+    def _read(self, overwrite: bool) -> dict[int, dict[str, Any]]:
+        """The lines of the parts that are done; others, and a torn last one, are left out."""
+        self._file.seek(0)
+        first, *lines = self._file.read().split(b"\n")
+        known: dict[int, dict[str, Any]] = {}
+        for text in lines:
+            with suppress(ValueError, KeyError, TypeError):  # torn
+                line = json.loads(text)
+                known[int(line["part"])] = line
+        same = first == self._header.encode()
+        done = {number: line for number, line in known.items() if same and self._whole(number, line, overwrite)}
+        if first and not same and not overwrite:
+            with suppress(ValueError):
+                said = listed(changed(json.loads(first), json.loads(self._header)))
+                raise DiffcernError(
+                    f"{self.out} was begun with other settings ({said}): give --overwrite to start again, or another "
+                    "--out"
+                )
+            raise DiffcernError(f"{self.out / MANIFEST} is damaged in line 1: give --overwrite to start again")
+        if not same or (overwrite and len(done) == self._count):
+            for path in [*self.out.glob("part-*.parquet"), *self.out.glob(".part-*.jsonl")]:
+                path.unlink()
+            done = {}
+        if not same or lines[-1:] != [b""] or len(done) < len(known):  # what was left out goes from the file, too
+            self._file.truncate(0)
+            self._file.write(self._header.encode() + b"\n")
+            for line in done.values():
+                self._write(line)
+            self._file.flush()
+        return done
+
+    def _whole(self, number: int, line: dict[str, Any], overwrite: bool) -> bool:
+        """Whether a part is there, and about what is there now. Raises DiffcernError."""
+        path = self.path(number)
+        if not path.is_file():
+            return False
+        with reading(path, f"To mend it, {AGAIN}"):
+            rows = pq.read_metadata(path).num_rows
+        ids, digests = self._digests(number)
+        now = stamp(ids, digests)
+        if rows == line["rows"] and ((now and now == line["stamp"]) or content(ids, digests) == line["content"]):
+            return True
+        if not overwrite:
+            why = "has other rows than were written" if rows != line["rows"] else "is about what has changed since"
+            raise DiffcernError(f"{path} {why}: give --overwrite to make it again, or another --out")
+        path.unlink()
+        return False
+
+
+def check_parts(out: Path) -> None:
+    """Raises DiffcernError for a folder that holds something else, or that cannot be written."""
+    check_folder(out)
+    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
+        raise DiffcernError(
+            f"{out} holds other files: give --out a folder of its own, or a file (.parquet, .csv, .json)"
+        )
+
+
+def stamp(ids: Sequence[str], digests: Digests | None) -> str:
+    """Of the files that rows are about; "" where that cannot be told."""
+    stamps = [digests.stamp(id) for id in ids] if digests else []
+    return digest([list(ids), stamps]) if stamps and all(stamps) else ""
+
+
+def content(ids: Sequence[str], digests: Digests | None) -> str:
+    """Of what rows are about."""
+    return digest([[id, digests(id) if digests else ""] for id in ids])
+
+
+class RowsOfParts(Sequence[Row]):
+    """Read when they are asked for, part by part."""
+
+    def __init__(self, paths: list[Path], lines: list[dict[str, Any]]) -> None:
+        self.paths, self._lines = paths, lines
+        self.skipped: int = sum(line["skipped"] for line in lines)
+
+    def __len__(self) -> int:
+        return sum(line["rows"] for line in self._lines)
+
+    def __iter__(self) -> Iterator[Row]:
+        for path in self.paths:
+            yield from read_rows(path)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(len(self))[index]]
+        place = range(len(self))[index]
+        for path, line in zip(self.paths, self._lines, strict=True):
+            if place < line["rows"]:
+                return read_rows(path)[place]
+            place -= line["rows"]
+        raise IndexError(index)

@@ -1,0 +1,180 @@
+"""A table in parts: the same files whatever was killed on the way, and nothing read again that is done."""
+
+import errno
+import json
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from diffcern import jobs
+from diffcern.data import ImageFolder, encode_png, load_dataset
+from diffcern.errors import DiffcernError, UsageError
+from diffcern.run import parts
+from diffcern.run.digests import of_images
+from diffcern.run.journal import Journal
+from diffcern.run.parts import MANIFEST, Parts
+
+SCHEMA = pa.schema([("id", pa.string()), ("value", pa.int64()), ("error", pa.string())])
+IDS = [f"{number:03}" for number in range(25)]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(parts, "PART", 10)
+
+
+def row(place):
+    return {"id": IDS[place], "value": place, "error": "broken" if place == 7 else None}
+
+
+def opened(folder, ids=IDS, settings=None, **how):
+    return Parts(folder, settings or {"seed": 0}, ids, schema=SCHEMA, **how)
+
+
+def filled(table, places=None):
+    for place in [place for stretch in table.todo() for place in stretch] if places is None else places:
+        table.add(row(place))
+    return table
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("part-*.parquet")}
+
+
+def test_one_table_for_readers_of_folders(tmp_path):
+    rows = filled(opened(tmp_path / "rows")).finish()
+    assert len(rows) == 25
+    assert rows.skipped == 1
+    assert [found["value"] for found in rows] == list(range(25))
+    assert (rows[12]["id"], rows[-1]["id"], [found["id"] for found in rows[9:11]]) == ("012", "024", ["009", "010"])
+    assert pq.read_table(tmp_path / "rows").column("value").to_pylist() == list(range(25))
+    assert sorted(path.name for path in (tmp_path / "rows").iterdir()) == [MANIFEST, *sorted(files(tmp_path / "rows"))]
+
+
+@pytest.mark.parametrize("order", [range(25), [24, 3, 11, *range(12, 24), 0, *range(4, 11), 1, 2]])
+def test_the_same_files_after_any_interruption(tmp_path, order):
+    """Rows come in any order, as from workers; after each the command may be killed, and its last line be torn."""
+    filled(opened(tmp_path / "whole")).finish()
+    order = list(order)
+    for place in order:
+        table = opened(tmp_path / "rows")
+        assert place in {left for stretch in table.todo() for left in stretch}
+        table.add(row(place))
+        del table
+        with (tmp_path / "rows" / MANIFEST).open("a") as file:
+            file.write('{"part": 1, "ro')
+    table = opened(tmp_path / "rows")
+    assert (table.done, table.todo()) == (25, [])
+    table.finish()
+    assert files(tmp_path / "rows") == files(tmp_path / "whole")
+
+
+def test_killed_between_the_line_and_the_part(tmp_path, monkeypatch):
+    table = opened(tmp_path / "rows")
+    filled(table, range(9))
+    with monkeypatch.context() as killed:
+        killed.setattr(Journal, "finish", lambda journal: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            table.add(row(9))
+    del table
+    again = opened(tmp_path / "rows")
+    assert again.done == 10
+    filled(again).finish()
+    filled(opened(tmp_path / "whole")).finish()
+    assert files(tmp_path / "rows") == files(tmp_path / "whole")
+
+
+def test_what_is_refused(tmp_path):
+    first = filled(opened(tmp_path / "rows"), range(12))
+    with pytest.raises(DiffcernError, match="another command is writing"):
+        opened(tmp_path / "rows")
+    del first
+    for ids, settings in ((IDS[:-1], {"seed": 0}), (IDS, {"seed": 1})):
+        with pytest.raises(DiffcernError, match=r"other settings \((rows was 25, is 24|seed was 0, is 1)\)"):
+            opened(tmp_path / "rows", ids, settings)
+    with pytest.raises(DiffcernError, match="is about what has changed since"):
+        opened(tmp_path / "rows", ["other", *IDS[1:]])
+    again = opened(tmp_path / "rows", ["other", *IDS[1:]], overwrite=True)
+    assert list(again.todo()[0]) == list(range(10))
+    del again
+    assert opened(tmp_path / "rows", settings={"seed": 1}, overwrite=True).done == 0
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "photo.png").touch()
+    with pytest.raises(DiffcernError, match="holds other files"):
+        opened(tmp_path / "mine")
+
+
+def test_a_damaged_part(tmp_path):
+    filled(opened(tmp_path / "rows")).finish()
+    path = tmp_path / "rows" / "part-000001.parquet"
+    good = path.read_bytes()
+    path.write_bytes(good[:50])
+    with pytest.raises(DiffcernError, match=r"part-000001\.parquet.*delete it, and the same command makes it again"):
+        opened(tmp_path / "rows")
+    path.unlink()
+    filled(opened(tmp_path / "rows")).finish()
+    assert path.read_bytes() == good
+
+
+def test_a_full_disk(tmp_path, monkeypatch):
+    """The error of the system, and what was written before is gone on with."""
+    table, add = filled(opened(tmp_path / "rows"), range(13)), Journal.add
+
+    def full(journal, row):
+        raise OSError(errno.ENOSPC, "No space left on device", str(journal.path))
+
+    monkeypatch.setattr(Journal, "add", full)
+    with pytest.raises(OSError, match="No space left"):
+        table.add(row(13))
+    monkeypatch.setattr(Journal, "add", add)
+    del table
+    assert opened(tmp_path / "rows").done == 13
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder, digits = tmp_path / "pictures", load_dataset("embedded:digits")
+    folder.mkdir()
+    for place in range(12):
+        (folder / f"{place:02}.png").write_bytes(encode_png(digits[place].image))
+    return folder
+
+
+def test_done_parts_are_not_read_again(tmp_path, pictures, monkeypatch):
+    """But where a file is another one, by size or time, its image is, and a part about another image is refused."""
+    data = load_dataset(str(pictures))
+    how = {"digests": partial(of_images, data), "schema": SCHEMA}
+    table = Parts(tmp_path / "rows", {}, data.ids, **how)
+    for id in data.ids[:11]:
+        table.add({"id": id, "value": 0, "error": None})
+    del table
+    read: list[int] = []
+    monkeypatch.setattr(ImageFolder, "content", lambda self, row: read.append(row) or self.file(row))
+    assert Parts(tmp_path / "rows", {}, data.ids, **how).done == 11
+    assert read == []
+    content = (pictures / "03.png").read_bytes()
+    (pictures / "03.png").write_bytes(content)  # the same one, copied anew
+    assert Parts(tmp_path / "rows", {}, data.ids, **how).done == 11
+    assert len(read) == 10
+    (pictures / "03.png").write_bytes((pictures / "04.png").read_bytes())
+    with pytest.raises(DiffcernError, match=r"part-000000\.parquet is about what has changed since"):
+        Parts(tmp_path / "rows", {}, data.ids, **how)
+
+
+def test_a_job_into_a_folder(tmp_path, pictures):
+    (pictures / "05.png").write_bytes(b"torn")
+    adapt = jobs.Adapt(images=str(pictures), predictor="embedded:digits", method="source", device="cpu")
+    one, table = adapt.carry_out(tmp_path / "one.parquet"), adapt.carry_out(tmp_path / "rows")
+    assert pq.read_table(one.out).drop(["seconds"]).equals(pq.read_table(table.out).drop(["seconds"]))
+    assert (table.skipped, len(table.first(3)), len(table.rows)) == (1, 3, 12)
+    lines = [json.loads(line) for line in (tmp_path / "rows" / MANIFEST).read_text().splitlines()]
+    assert [line.get("skipped") for line in lines] == [None, 1, 0]
+    spread = jobs.Adapt(images=str(pictures), predictor="embedded:digits", method="source", device="cpu", workers=2)
+    spread.carry_out(tmp_path / "two")
+    without = [pq.read_table(tmp_path / folder).drop(["seconds"]) for folder in ("rows", "two")]
+    assert without[0].equals(without[1])
+    stream = jobs.Adapt(images=str(pictures), predictor="embedded:digits", method="tent", online=True, batch_size=4)
+    with pytest.raises(UsageError, match=r"give --out FILE\.parquet"):
+        stream.carry_out(tmp_path / "stream")
