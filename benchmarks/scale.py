@@ -1,8 +1,9 @@
 """What several workers give, what survives their deaths, what a resumed job reads again, and what rows cost in memory.
 
-    python benchmarks/scale.py efficiency [--count 300]     images per second of 2 workers against one, and of Ray
+    python benchmarks/scale.py efficiency [--count 300] [--cifar10 test.parquet]  2 workers against one, and on Ray
     python benchmarks/scale.py overhead   [--count 2000]    milliseconds that Ray takes for a unit that does nothing
     python benchmarks/scale.py chaos      [--kills 100]     workers and drivers killed at random: the same bytes?
+    python benchmarks/scale.py many       [--count 20000] [--kills 100]   the same over many rows, into parts
     python benchmarks/scale.py nodes                         two Ray nodes here, of which one leaves: the same bytes?
     python benchmarks/scale.py paper      [--count 60]       from measured units: what would 8 and 64 workers give?
     python benchmarks/scale.py resume     [--count 2000]    of a job that was 99 % done, what is read again
@@ -32,8 +33,9 @@ from typing import Any
 import pyarrow.parquet as pq
 
 COMMAND = [sys.executable, "-c", "from diffcern.cli import main; main()"]
-WHAT = ("efficiency", "overhead", "chaos", "nodes", "paper", "resume", "memory")
+WHAT = ("efficiency", "overhead", "chaos", "many", "nodes", "paper", "resume", "memory")
 PORT = 6399
+WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 START = 20.0  # seconds until a worker has its models
 MODELS = ["--predictor", "embedded:digits", "--prior", "embedded:digits"]
 BENCH = """
@@ -63,6 +65,7 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="+", default=(1000, 10_000))
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cifar10", type=Path, help="efficiency: on its images, with the priors in weights/")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
         globals()[given.what](given)
@@ -154,7 +157,12 @@ def finished(process: subprocess.Popen[str]) -> str:
 
 def efficiency(given: argparse.Namespace) -> None:
     """From the first unit that is done to the last one, by the times of their files: without start-up."""
-    Path("s.toml").write_text(BENCH.format(count=given.count or 300))
+    spec = BENCH.format(count=given.count or 300)
+    if given.cifar10:
+        spec = spec.replace("digits", "cifar10").replace('dataset = "embedded:cifar10"', f'dataset = "{given.cifar10}"')
+        for kind in ("predictor", "prior"):
+            spec = spec.replace(f'{kind} = "embedded:cifar10"', f'{kind} = "{WEIGHTS / f"cifar10-{kind}"}"')
+    Path("s.toml").write_text(spec)
     rates: dict[str, float] = {}
     ways = {"1 worker": ("--workers", 1), "2 workers": ("--workers", 2), "2 on Ray": ("--ray", "local", "--workers", 2)}
     for number in range(2):
@@ -207,34 +215,43 @@ def chaos(given: argparse.Namespace) -> None:
         "purify": (("purify", "pictures", "--prior", "embedded:digits", "--set", "steps=10"), "*.png"),
         "align": (align, "**/*.png"),
     }
-    total = 0
-    for name, (arguments, kept) in commands.items():
-        whole, torn = Path(f"{name}-whole"), Path(f"{name}-torn")
-        for folder in (whole, torn):
-            folder.mkdir()
-        out = {folder: folder / "rows.parquet" if name == "adapt" else folder for folder in (whole, torn)}
-        finished(diffcern(*arguments, "--workers", 1, "--device", "cpu", "--out", out[whole]))
-        kills, starts = {"worker": 0, "driver": 0}, 0
-        while True:
-            process = diffcern(
-                *arguments, "--ray", "local", "--workers", 2, "--out", out[torn], stdout=subprocess.DEVNULL
-            )
-            starts += 1
-            while process.poll() is None:
-                wait = draw.uniform(0.5, 4.0)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(wait)
-                if process.poll() is None and sum(kills.values()) < given.kills // 4:
-                    victim = "driver" if draw.random() < 0.2 else "worker"
-                    kills[victim] += kill(process, victim, draw)
-            if process.returncode == 0:
-                break
-            subprocess.run(["pkill", "-9", "-f", "raylet|gcs_server|ray::"], check=False)
-        same = contents(whole, kept) == contents(torn, kept)
-        total += sum(kills.values())
-        print(f"{name:7} {kills['worker']} workers and {kills['driver']} drivers killed, {starts} starts: ", end="")
-        print("the same bytes" if same else "OTHER BYTES", f"({len(contents(whole, kept))} files)", flush=True)
+    total = sum(tortured(name, *how, given.kills // 4, draw) for name, how in commands.items())
     print(f"{total} kills")
+
+
+def many(given: argparse.Namespace) -> None:
+    """`adapt` over a shard of small pictures, into a table in parts."""
+    shard(Path("many.tar"), given.count or 20_000)
+    arguments = ("adapt", "webdataset:many.tar", "--predictor", "embedded:digits", "--method", "source")
+    tortured("many", arguments, "part-*.parquet", given.kills, random.Random(given.seed))
+
+
+def tortured(name: str, arguments: tuple[object, ...], kept: str, most: int, draw: random.Random) -> int:
+    """A command undisturbed, and again and again until all its kills are spent and it ends; returns how many."""
+    whole, torn = Path(f"{name}-whole"), Path(f"{name}-torn")
+    for folder in (whole, torn):
+        folder.mkdir()
+    out = {folder: folder / "rows.parquet" if name == "adapt" else folder for folder in (whole, torn)}
+    finished(diffcern(*arguments, "--workers", 1, "--device", "cpu", "--out", out[whole]))
+    kills, starts = {"worker": 0, "driver": 0}, 0
+    while True:
+        process = diffcern(*arguments, "--ray", "local", "--workers", 2, "--out", out[torn], stdout=subprocess.DEVNULL)
+        starts += 1
+        while process.poll() is None:
+            wait = draw.uniform(0.5, 4.0)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(wait)
+            if process.poll() is None and sum(kills.values()) < most:
+                victim = "driver" if draw.random() < 0.2 else "worker"
+                kills[victim] += kill(process, victim, draw)
+        if process.returncode == 0:
+            break
+        subprocess.run(["pkill", "-9", "-f", "raylet|gcs_server|ray::"], check=False)
+    same = contents(whole, kept) == contents(torn, kept)
+    killed = sum(kills.values())
+    print(f"{name:7} {kills['worker']} workers and {kills['driver']} drivers killed, {starts} starts: ", end="")
+    print("the same bytes" if same else "OTHER BYTES", f"({len(contents(whole, kept))} files)", flush=True)
+    return killed
 
 
 def kill(process: subprocess.Popen[str], victim: str, draw: random.Random) -> int:
@@ -253,7 +270,7 @@ def kill(process: subprocess.Popen[str], victim: str, draw: random.Random) -> in
 def contents(folder: Path, kept: str) -> dict[str, Any]:
     """Without the seconds of a table, and pictures of pages."""
     paths = [path for path in sorted(folder.glob(kept)) if path.name != "before-after.png"]
-    if kept == "rows.parquet":
+    if kept in ("rows.parquet", "part-*.parquet"):  # tables, whose rows took their seconds
         return {path.name: pq.read_table(path).drop(["seconds"]).to_pylist() for path in paths}
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
@@ -295,18 +312,22 @@ def resume(given: argparse.Namespace) -> None:
     print(f"{left} of {count} rows were left, {opened} images were opened: {100 * opened / count:.2f} % of the input")
 
 
-def memory(given: argparse.Namespace) -> None:
-    """Of `adapt` over a shard of small pictures, into a table in parts."""
+def shard(file: Path, count: int) -> None:
     from diffcern.data import encode_png, load_dataset
 
     data = load_dataset("embedded:digits")
     pictures = [encode_png(data[row].image) for row in range(200)]
+    with tarfile.open(file, "w") as archive:
+        for row in range(count):
+            info = tarfile.TarInfo(f"{row:07}.png")
+            info.size = len(pictures[row % 200])
+            archive.addfile(info, io.BytesIO(pictures[row % 200]))
+
+
+def memory(given: argparse.Namespace) -> None:
+    """Of `adapt` over a shard of small pictures, into a table in parts."""
     for count in given.counts:
-        with tarfile.open(f"{count}.tar", "w") as archive:
-            for row in range(count):
-                info = tarfile.TarInfo(f"{row:07}.png")
-                info.size = len(pictures[row % 200])
-                archive.addfile(info, io.BytesIO(pictures[row % 200]))
+        shard(Path(f"{count}.tar"), count)
         asked = ["adapt", f"webdataset:{count}.tar", "--predictor", "embedded:digits", "--method", "source"]
         code = (
             "import resource, sys\nfrom diffcern.cli import main\n"

@@ -1,13 +1,16 @@
 """`diffcern purify` as a user runs it."""
 
 import json
+from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from diffcern import jobs
 from diffcern.cli import app
-from diffcern.data import encode_png, load_dataset
+from diffcern.data import decode, encode_png, load_dataset
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.run.purify import file_names
 
@@ -135,3 +138,36 @@ def test_a_damaged_result_is_named(images, tmp_path):
 def test_what_would_be_passed_over_is_refused(images, tmp_path, arguments, message):
     result = run(images, *SHORT, "-o", tmp_path / "out", *arguments)
     assert message in str(result.exception) + result.output
+
+
+@pytest.mark.parametrize(("form", "suffix"), [("webdataset", ".tar"), ("parquet", ".parquet")])
+def test_shards(tmp_path, monkeypatch, form, suffix):
+    """The same images as in files, read again as data; a shard that was deleted is made again, of the same bytes."""
+    monkeypatch.setattr("diffcern.run.parts.PART", 4)
+    pictures, digits_ = tmp_path / "pictures", load_dataset("embedded:digits")
+    for place in range(6):
+        (pictures / f"{place % 2}").mkdir(parents=True, exist_ok=True)
+        (pictures / f"{place % 2}" / f"{place}.x.png").write_bytes(encode_png(digits_[place].image))
+    (pictures / "1" / "torn.png").write_bytes(b"torn")
+    how = {"prior": "embedded:digits", "device": "cpu", "options": {"steps": 2}}
+    asked = {"images": f"imagefolder:{pictures}", **how}
+    plain = jobs.Purify(**asked).carry_out(tmp_path / "files")
+    whole = jobs.Purify(**asked, form=form).carry_out(tmp_path / "whole")
+    assert (whole.made, whole.skipped, plain.made) == (6, 1, 6)
+    assert whole.sheet.is_file()
+    again = jobs.Purify(**asked, form=form).carry_out(tmp_path / "whole")
+    assert (again.made, again.there) == (0, 7)
+    shards = sorted((tmp_path / "whole").glob(f"part-*{suffix}"))
+    assert len(shards) == 2
+    data = load_dataset(f"{form}:{tmp_path / 'whole'}")
+    by_name = {Path(id).name.split(".")[0].split("_")[0]: row for row, id in enumerate(data.ids)}
+    for place in range(6):
+        made = data[by_name[str(place)]]
+        assert torch.equal(made.image, decode(tmp_path / "files" / f"{place % 2}" / f"{place}.x.png", "x"))
+        assert made.target == place % 2
+    with pytest.raises(DiffcernError, match="holds shards"):
+        jobs.Purify(**asked).carry_out(tmp_path / "whole")
+    bytes_before = shards[1].read_bytes()
+    shards[1].unlink()
+    assert jobs.Purify(**asked, form=form).carry_out(tmp_path / "whole").made == 2  # and one was skipped
+    assert shards[1].read_bytes() == bytes_before

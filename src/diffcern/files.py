@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,30 @@ def check_folder(folder: Path) -> None:
         raise DiffcernError(f"cannot write into {folder}: {nearest} is a file; give another --out")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise DiffcernError(f"cannot write into {folder}: {nearest} is read-only; give another --out")
+
+
+@contextmanager
+def writing(folder: Path, part: str = "") -> Iterator[None]:
+    """While this lasts, no other command writes there, or that part of it. Makes the folder; the system lets go of it
+    whichever way the command ends. Raises DiffcernError where another one is at it."""
+    lock, new = folder / f".lock{part}", not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = lock.open("a")
+    except OSError as error:
+        raise DiffcernError(f"cannot write into {folder}: {error.strerror}; give another --out") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.stat(lock)  # noqa: PTH116  # or it was opened as another one took it away
+        except (BlockingIOError, FileNotFoundError) as error:
+            raise DiffcernError(f"another command is writing {folder}: wait for it, or give another --out") from error
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+            if new and not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def check_files(kind: str, folder: Path, patterns: Sequence[str]) -> None:

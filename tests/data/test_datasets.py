@@ -403,7 +403,7 @@ def test_parquet_bad_rows_and_files(tmp_path: Path) -> None:
     (tmp_path / "cut.parquet").write_bytes(data[: len(data) // 2])
     with pytest.raises(DiffcernError, match=r"cut\.parquet: truncated or not a Parquet file"):
         ParquetImages(tmp_path / "cut.parquet")
-    with pytest.raises(DiffcernError, match="no Parquet file at"):
+    with pytest.raises(DiffcernError, match=r"no \.parquet file at"):
         load_dataset(f"parquet:{tmp_path}/none.parquet")
     with pytest.raises(DiffcernError, match="no rows"):
         ParquetImages(written(tmp_path / "empty.parquet", table([])))

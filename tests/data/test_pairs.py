@@ -161,5 +161,5 @@ def test_pairs_errors(tmp_path: Path) -> None:
         load_pairs("wino")
     with pytest.raises(UsageError, match="form is winoground:PATH"):
         load_pairs("winoground:")
-    with pytest.raises(DiffcernError, match="no Parquet file"):
+    with pytest.raises(DiffcernError, match=r"no \.parquet file"):
         load_pairs(f"{tmp_path}/none.parquet")

@@ -80,5 +80,5 @@ def test_unknown_names() -> None:
         load_questions("question:here.parquet")
     with pytest.raises(UsageError, match="the form is questions:FILE"):
         load_questions("questions:")
-    with pytest.raises(DiffcernError, match="no Parquet file at nowhere"):
+    with pytest.raises(DiffcernError, match=r"no \.parquet file at nowhere"):
         load_questions("questions:nowhere.parquet")

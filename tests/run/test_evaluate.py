@@ -14,6 +14,7 @@ import tomli_w
 import torch
 
 from diffcern.errors import DiffcernError, UsageError
+from diffcern.files import writing
 from diffcern.methods import DiffusionClassifier
 from diffcern.report import summarise
 from diffcern.run.bench import Bench
@@ -462,3 +463,14 @@ def test_a_unit_counts_when_all_of_it_is_written(spec, tmp_path, monkeypatch):
     assert not list((tmp_path / "run" / "records").iterdir())
     run(spec, tmp_path / "run")
     assert all(row["complete"] for row in summarise(tmp_path / "run"))
+
+
+def test_a_second_command_into_one_folder_is_refused(spec, tmp_path):
+    """Unless it does another shard; and once the first one has ended, whichever way, it goes on."""
+    out = tmp_path / "out"
+    with writing(out, "-0-1"):
+        with pytest.raises(DiffcernError, match="another command is writing"):
+            evaluate(spec, out, device=CPU)
+        evaluate(spec, out, device=CPU, shard=(1, 50))
+    evaluate(spec, out, device=CPU, shard=(0, 50))
+    assert not list(out.glob(".lock*"))

@@ -20,6 +20,7 @@ DATASETS = {  # what each form of `diffcern.data.FORMS` is
     "imagefolder": "a folder with one folder of images per class: the labels are its names",
     "folder": "a folder of images without labels",
     "webdataset": "image tars with labels in .cls members, here or in an object store",
+    "files": "images that a text file lists, a path or an address on each line, and a label after a tab",
     "parquet": "one Parquet file, or a folder of them, with a column of encoded images and perhaps labels",
     "hf": "a split of a data set on the Hugging Face hub, as hf:uoft-cs/cifar10:test",
     "hf-stream": "COUNT images of a shuffled stream of such a split, without downloading the rest",

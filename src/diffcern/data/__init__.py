@@ -11,6 +11,7 @@ from diffcern.data import digit_groups, digits, imagenet, objectnet, scenes
 from diffcern.data.base import Batch, Dataset, Sample, Subset, collate, readable, subset
 from diffcern.data.corrupted import CifarC, imagenet_c
 from diffcern.data.examples import PAIR_FORMS, QUESTION_FORMS, load_pairs, load_questions
+from diffcern.data.file_list import FileList
 from diffcern.data.folder import ImageFolder
 from diffcern.data.formats import is_image
 from diffcern.data.hub import HubImages
@@ -34,6 +35,7 @@ __all__ = [
     "CifarC",
     "ClassFolders",
     "Dataset",
+    "FileList",
     "HubImages",
     "ImageFolder",
     "MatchingExample",
@@ -145,6 +147,10 @@ def _webdataset(rest: str, class_names: Names, max_side: int | None) -> Dataset:
     return WebDataset(rest if is_url(rest) else str(Path(rest).expanduser()), class_names, max_side)
 
 
+def _files(rest: str, class_names: Names, max_side: int | None) -> Dataset:
+    return FileList(rest, class_names, max_side)
+
+
 def _hub(
     rest: str, class_names: Names, max_side: int | None, mask_names: Names = None, streamed: int | None = None
 ) -> Dataset:
@@ -191,6 +197,7 @@ DATASETS: dict[str, Callable[[str, Names, int | None], Dataset]] = {
     "folder": _folder,
     "parquet": _parquet,
     "webdataset": _webdataset,
+    "files": _files,
     "hf": _hub,
     "hf-stream": _stream,
     **{variant: partial(_imagenet, variant) for variant in VARIANTS},
@@ -204,6 +211,7 @@ FORMS = {
     "folder": "folder:PATH",
     "parquet": "parquet:PATH",
     "webdataset": "webdataset:PATH",
+    "files": "files:LIST.txt",
     "hf": "hf:OWNER/NAME[/CONFIG]:SPLIT",
     "hf-stream": "hf-stream:OWNER/NAME[/CONFIG]:SPLIT:COUNT",
     **{variant: f"{variant}:ROOT" for variant in VARIANTS},

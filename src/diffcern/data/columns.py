@@ -6,6 +6,7 @@ empty where a table carries no such description.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ IMAGE_COLUMNS = ("image", "img", "jpg", "png", "picture", "photo")
 # Of tables that name files beside them (`metadata.parquet` of an image folder), where no column above is there.
 PATH_COLUMNS = ("file_name", "image_path", "image_file", "filepath", "file_path", "filename", "path")
 
+NUMBER = re.compile(r"-?[0-9]{1,18}")  # as a text
 MOST_CLASSES = 1_000_000  # that are named by their number
 
 Features = Mapping[str, Any]
@@ -102,6 +104,12 @@ def classes(
 def wordnet_ids(names: Sequence[str]) -> tuple[str, ...]:
     """The names, where every one of them is a WordNet id such as "n01440764"; else ()."""
     return tuple(names) if all(WORDNET_ID.fullmatch(name) for name in names) else ()
+
+
+def spelt(values: Sequence[str | None]) -> list[int | str | None]:
+    """Labels from a text: numbers where all of them are, else names."""
+    numbers = all(value is None or NUMBER.fullmatch(value) for value in values)
+    return [int(value) if numbers and value is not None else value for value in values]
 
 
 def labels(

@@ -7,14 +7,13 @@ Only the row groups that are asked for are read; labels and ids are read once, w
 
 from __future__ import annotations
 
-import glob
 import re
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -30,6 +29,7 @@ from diffcern.files import reading
 from diffcern.texts import decode_text, parse_json
 
 CACHE_BYTES = 256 * 2**20  # of encoded images per data set, lest random access reread row groups
+PATTERN = re.compile(r"[*?{\[]")
 SPLIT_WORDS = {"train": "train", "test": "test", "val": "validation", "valid": "validation"}
 SPLIT_WORDS |= {"validation": "validation", "dev": "validation"}
 
@@ -179,23 +179,13 @@ def _encoded(schema: pa.Schema, name: str) -> bool:
 
 
 def _files(path: str) -> list[Path | str]:
-    if is_url(path):
-        return [*files_of(path, ".parquet")]
-    place = Path(path)
-    if place.is_file():
-        return [place]
-    if place.is_dir():
-        files = sorted(place.glob("*.parquet"))
-        splits = {split for file in files if (split := _split(file.stem))}
-        if len(splits) > 1:
-            hint = f"name one, for example {place / (files[0].stem.split('-')[0] + '*.parquet')}"
-            raise DiffcernError(f"{path} holds several splits ({', '.join(sorted(splits))}); {hint}.")
-    else:
-        # not Path.glob, which takes no absolute pattern
-        files = [Path(match) for match in sorted(glob.glob(path, recursive=True))]  # noqa: PTH207
-    if not files:
-        raise DiffcernError(f"no Parquet file at {path}: give a file, a folder of *.parquet or a pattern.")
-    return [*files]
+    files = files_of(path, ".parquet")
+    stems = [PurePosixPath(file).stem for file in files]
+    splits = {split for stem in stems if (split := _split(stem))}
+    if len(splits) > 1 and not PATTERN.search(path):
+        hint = f"name one, for example {path.rstrip('/')}/{stems[0].split('-')[0]}*.parquet"
+        raise DiffcernError(f"{path} holds several splits ({', '.join(sorted(splits))}); {hint}.")
+    return [*files] if is_url(path) else [Path(file) for file in files]
 
 
 def _split(stem: str) -> str | None:

@@ -6,6 +6,7 @@ import glob
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
 
 from diffcern.errors import DiffcernError, UsageError, first_line
@@ -35,12 +36,19 @@ def files_of(pattern: str, suffix: str) -> list[str]:
                 matches = inner if inner is not None else sorted(system.glob(path)) if "*" in path else [path]
                 found += [system.unstrip_protocol(match) for match in matches if system.isfile(match)]
         else:
-            found += sorted(glob.glob(f"{glob.escape(name)}/*{suffix}")) or sorted(glob.glob(name, recursive=True))  # noqa: PTH207
+            found += _local(Path(name), suffix)
         if len(found) == before and len(names) > 1:
             raise DiffcernError(f"no {suffix} file at {name}, which is one of {pattern}: all of them are wanted.")
     if not found:
         raise DiffcernError(f"no {suffix} file at {pattern}: give a file, a folder of *{suffix}, or a pattern.")
     return found
+
+
+def _local(place: Path, suffix: str) -> list[str]:
+    """A file or a folder's files, whatever signs its name holds; else what the pattern stands for."""
+    if place.is_dir():
+        return sorted(map(str, place.glob(f"*{suffix}")))
+    return [str(place)] if place.is_file() else sorted(glob.glob(str(place), recursive=True))  # noqa: PTH207
 
 
 def _spelt_out(pattern: str) -> Iterator[str]:

@@ -6,7 +6,6 @@ its place, in any order, without a word of the others.
 
 from __future__ import annotations
 
-import re
 import tarfile
 import threading
 from array import array
@@ -22,7 +21,6 @@ from diffcern.data.places import files_of, open_file, reaching
 from diffcern.errors import DiffcernError
 
 LABEL = "cls"
-NUMBER = re.compile(r"-?[0-9]{1,18}")
 
 
 class WebDataset:
@@ -54,9 +52,7 @@ class WebDataset:
         if not ids:
             raise DiffcernError(f"{path} holds no images.")
         self.ids: Sequence[str] = columns.unique(ids, path)
-        numbers = all(label is None or NUMBER.fullmatch(label) for label in labels)
-        given = [int(label) if numbers and label is not None else label for label in labels]
-        self.targets, own = columns.labels(given, LABEL, class_names, {}, path)
+        self.targets, own = columns.labels(columns.spelt(labels), LABEL, class_names, {}, path)
         self.class_names, self.class_ids = columns.classes(own, {}, LABEL, self.targets, path)
         self._open: tuple[int, IO[bytes] | None] = (-1, None)
         self._lock = threading.Lock()

@@ -89,6 +89,7 @@ class Align(OnModels, Spread):
     def carry_out(self, out: Path | None, *, overwrite: bool = False, events: Events = Silent()) -> Aligned:
         """overwrite: has no meaning here: what is in `out` is gone on with."""
         from diffcern.alignment import Alignment
+        from diffcern.files import writing
         from diffcern.fingerprints import fingerprint
         from diffcern.run.executors import InProcess
         from diffcern.train.align import align
@@ -116,7 +117,7 @@ class Align(OnModels, Spread):
             how: dict[str, Any] = {"batch_size": self.batch_size}
             here = isinstance(executor, InProcess)
             make = (lambda: studio) if here else Elsewhere(self, out.absolute())
-            with events.stages() as report, self.threads():
+            with events.stages() as report, self.threads(), writing(out):
                 losses = align(out, alignment, material, drawn.learner, make, executor, **how, report=report)
         return Aligned(out, losses)
 

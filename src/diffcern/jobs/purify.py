@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass as plain
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic.dataclasses import dataclass
 
@@ -29,14 +29,18 @@ if TYPE_CHECKING:
     from diffcern.run.purify import Purification
 
 
+Form = Literal["files", "webdataset", "parquet"]
+
+
 @plain(frozen=True)
 class Folder:
-    """Purified images. rows: those that were made now or skipped; there: how many were made before; sheet: a picture
-    of some, before and after."""
+    """Purified images. rows: those that were made now or skipped (of shards: skipped); there: how many were made
+    before; made: now; sheet: a picture of some, before and after."""
 
     out: Path
     rows: list[Row]
     there: int
+    made: int
     sheet: Path
 
     @property
@@ -46,16 +50,15 @@ class Folder:
     @property
     def in_words(self) -> str:
         """In words."""
-        made = len(self.rows) - self.skipped
-        return f"{made} images purified into {self.out}, {self.there} were there, {self.skipped} skipped"
+        return f"{self.made} images purified into {self.out}, {self.there} were there, {self.skipped} skipped"
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class Purify(OnModels, Spread):
     """Purify images: noise them, and denoise them with a prior, guided by what they were.
 
-    Writes PNG files named after their inputs, and a sheet of some before and after: the centre square of each image in
-    the prior's resolution, or with the view "whole" all of it in its own.
+    Writes PNG files named after their inputs, or shards of them, and a sheet of some before and after: the centre
+    square of each image in the prior's resolution, or with the view "whole" all of it in its own.
     """
 
     command = "purify"
@@ -71,6 +74,7 @@ class Purify(OnModels, Spread):
     options: Options = field(default_factory=dict)
     batch_size: Annotated[int, help_of("images at a time; changes no result", ge=1)] = 16
     view: View = "centre"
+    form: Annotated[Form, help_of("PNG files, or shards of 1,000 images: files, webdataset or parquet")] = "files"
     max_side: MaxSide = 4096
 
     def idle(self) -> tuple[frozenset[str], str]:
@@ -80,9 +84,10 @@ class Purify(OnModels, Spread):
 
     def carry_out(self, out: Path | None, *, overwrite: bool = False, events: Events = Silent()) -> Folder:
         """overwrite: has no meaning here: images that are there are not made again."""
-        from diffcern.files import check_apart
+        from diffcern.files import check_apart, writing
         from diffcern.run.executors import InProcess
-        from diffcern.run.purify import PurifiedFolder, check_settings, write_sheet
+        from diffcern.run.purify import PurifiedFolder, write_sheet
+        from diffcern.run.shards import PurifiedShards
 
         if out is None:
             raise UsageError("purified images are files: give out, a folder")
@@ -90,27 +95,39 @@ class Purify(OnModels, Spread):
         check_apart("purified images", out, Path(self.images))
         method, work = self.loaded()
         settings = {"identity": method.purifier.identity, "seed": self.seed}
-        check_settings(out, {**settings, "max_side": self.max_side, "view": self.view})
-        folder, rows, size = PurifiedFolder(out, work.dataset), list[Row](), len(work.dataset)
+        settings |= {"max_side": self.max_side, "view": self.view}
+        folder: PurifiedFolder | PurifiedShards
+        if self.form == "files":
+            folder = PurifiedFolder(out, work.dataset, settings)
+        else:
+            folder = PurifiedShards(out, work.dataset, settings, self.form)
+        rows, count, size = list[Row](), 0, len(work.dataset)
         with (
+            writing(out),
             keeping(lambda: f"what is in {out} is kept: run again to go on"),
-            events.rows("purifying", size, 0, method.evaluations) as heard,
+            events.rows("purifying", size, folder.there if self.form != "files" else 0, method.evaluations) as heard,
             self.threads(),
         ):
 
             def add(made: Row) -> None:
-                rows.append(folder.add(made))
-                heard(rows[-1])
+                nonlocal count
+                row = folder.add(made)
+                count += not row["error"]
+                if row["error"] or self.form == "files":
+                    rows.append(row)
+                heard(row)
 
             if isinstance(executor, InProcess):
-                for made in work(folder.todo):
-                    add(made)
+                for places in folder.todo:
+                    for made in work(places):
+                        add(made)
             else:
-                piecewise(executor, Elsewhere(self), [folder.todo], work.dataset.ids, add)
-        purified = Folder(out, rows, size - len(rows), out)
-        if purified.skipped == size:
+                piecewise(executor, Elsewhere(self), folder.todo, work.dataset.ids, add)
+        pictures = folder.finish()
+        purified = Folder(out, rows, folder.there, count, out)
+        if not (count or folder.there):
             raise DiffcernError(purified.in_words)
-        return Folder(out, rows, purified.there, write_sheet(work.dataset, out, self.view))
+        return replace(purified, sheet=write_sheet(work.dataset, out, self.view, pictures))
 
     def loaded(self) -> tuple[Purified, Purification]:
         """The method, and what purifies images with it."""

@@ -11,6 +11,7 @@ import torch
 
 from diffcern.data import Dataset
 from diffcern.errors import DiffcernError
+from diffcern.files import writing
 from diffcern.run.bench import Runner, images_of, order_of
 from diffcern.run.executors import Executor, InProcess
 from diffcern.run.opening import Open
@@ -76,9 +77,10 @@ def evaluate(
             raise DiffcernError(f"{what}: {why}; what was finished is kept: run again")
         spoilt.append(piece)
 
-    executor.map(runner, pieces, finished, lost)
-    for unit in spoilt:
-        write(unit, apart(unit, spec, images, runner, executor))
+    with writing(out, "-{}-{}".format(*shard)):
+        executor.map(runner, pieces, finished, lost)
+        for unit in spoilt:
+            write(unit, apart(unit, spec, images, runner, executor))
     progress(len(mine), len(mine), "done")
     return all(folder.done(unit.name, unit.stop - unit.start) for unit in work), folder.skipped()
 

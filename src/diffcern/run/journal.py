@@ -20,6 +20,7 @@ from diffcern.files import atomically, check_folder, reading
 from diffcern.run.digests import beside
 
 SUFFIXES = (".parquet", ".csv", ".json")
+Write = Callable[[list[dict[str, Any]], Path], None]
 CHECKSUM = "checksum"  # the key that the line of a row ends with, and the row does not have
 
 
@@ -57,7 +58,8 @@ class Journal:
     command is writing.
 
     digest: of what a row answers about, by id; where that has changed since, the row is no answer any more. schema: of
-    the table, whatever the rows; columns that it does not name are taken as they are.
+    the table, whatever the rows; columns that it does not name are taken as they are. write: rows into a file that is
+    no table.
     """
 
     def __init__(
@@ -68,8 +70,10 @@ class Journal:
         overwrite: bool = False,
         digest: Callable[[str], str] | None = None,
         schema: pa.Schema | None = None,
+        write: Write | None = None,
     ) -> None:
-        check_out(out, overwrite)
+        if not write:
+            check_out(out, overwrite)
         self.out = out
         self.path = _partial(out)
         self._header = json.dumps(settings, sort_keys=True, default=str)
@@ -77,6 +81,7 @@ class Journal:
         self._older = 0
         self._digest = digest or (lambda id_: "")
         self._schema = schema or pa.schema([])
+        self._write_rows = write
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("ab+")
@@ -171,7 +176,13 @@ class Journal:
     def finish(self) -> None:
         """Writes the table whole, in the order of ids, and removes the journal. Raises DiffcernError where the rows of
         an older journal, which has no checksums, are not of one form."""
-        rows = sorted(self.rows, key=lambda row: row["id"])
+        rows, write = sorted(self.rows, key=lambda row: row["id"]), self._write_rows or self._table
+        atomically(self.out, lambda partial: write(rows, partial))
+        self.path.unlink(missing_ok=True)
+        beside(self.out).unlink(missing_ok=True)
+        self._file.close()
+
+    def _table(self, rows: list[dict[str, Any]], file: Path) -> None:
         types = dict(zip(self._schema.names, self._schema.types, strict=True))
         names = dict.fromkeys([*types, *(name for row in rows for name in row)])
         try:
@@ -182,14 +193,11 @@ class Journal:
             ) from error
         table = pa.table({n: c.cast(pa.string()) if c.type == pa.null() else c for n, c in columns.items()})
         if self.out.suffix == ".parquet":
-            atomically(self.out, lambda partial: pq.write_table(table, partial))
+            pq.write_table(table, file)
         elif self.out.suffix == ".csv":
-            atomically(self.out, lambda partial: pyarrow.csv.write_csv(table, partial))
+            pyarrow.csv.write_csv(table, file)
         else:
-            atomically(self.out, lambda partial: partial.write_text(json.dumps(rows, indent=1) + "\n"))
-        self.path.unlink(missing_ok=True)
-        beside(self.out).unlink(missing_ok=True)
-        self._file.close()
+            file.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def _older(checksum: str) -> int:

@@ -25,7 +25,7 @@ from diffcern.errors import DiffcernError
 from diffcern.files import check_folder, reading
 from diffcern.fingerprints import digest
 from diffcern.run.digests import Digests
-from diffcern.run.journal import Journal, begun, read_rows
+from diffcern.run.journal import Journal, Write, begun, read_rows
 
 Row = dict[str, Any]
 PART = 1000
@@ -46,7 +46,7 @@ class Part:
 
 class Parts:
     """Rows by place, into a folder. settings: what they depend on; ids: of all, in order; digests: of what those at
-    some places are about; schema: of the parts.
+    some places are about; schema: of the parts. form: a suffix, and what writes such a file, where parts are no tables.
 
     Raises DiffcernError for a folder that holds something else, rows of other settings (unless overwrite) or of things
     that have changed since, or parts that are damaged; and for one that another command is writing.
@@ -61,8 +61,11 @@ class Parts:
         overwrite: bool = False,
         digests: Callable[[Path, Sequence[int]], Digests] | None = None,
         schema: pa.Schema | None = None,
+        form: tuple[str, Write] | None = None,
     ) -> None:
         self.out, self.settings, self.ids, self.digests, self.schema = out, settings, ids, digests, schema
+        self.suffix = form[0] if form else ".parquet"
+        self.write = form[1] if form else None
         check_parts(out)
         out.mkdir(parents=True, exist_ok=True)
         self._count = -(-len(ids) // PART)
@@ -85,7 +88,7 @@ class Parts:
         self._ahead = iter([number for number in left if number not in self._open])
 
     def path(self, number: int) -> Path:
-        return self.out / f"part-{number:06}.parquet"
+        return self.out / f"part-{number:06}{self.suffix}"
 
     keeps = True
 
@@ -133,8 +136,8 @@ class Parts:
 
     def _begin(self, number: int, overwrite: bool = False) -> None:
         ids, digests = self._digests(number)
-        settings = {**self.settings, "part": number}
-        journal = Journal(self.path(number), settings, overwrite=overwrite, digest=digests, schema=self.schema)
+        how: dict[str, Any] = {"overwrite": overwrite, "schema": self.schema, "write": self.write}
+        journal = Journal(self.path(number), {**self.settings, "part": number}, digest=digests, **how)
         self._open[number] = Part(number, self._places(number), ids, digests, journal)
         self._of |= dict.fromkeys(ids, number)
 
@@ -175,7 +178,7 @@ class Parts:
                 )
             raise DiffcernError(f"{self.out / MANIFEST} is damaged in line 1: give --overwrite to start again")
         if not same or (overwrite and len(done) == self._count):
-            for path in [*self.out.glob("part-*.parquet"), *self.out.glob(".part-*.jsonl")]:
+            for path in [*self.out.glob(f"part-*{self.suffix}"), *self.out.glob(".part-*.jsonl")]:
                 path.unlink()
             done = {}
         if not same or lines[-1:] != [b""] or len(done) < len(known):  # what was left out goes from the file, too
@@ -191,8 +194,10 @@ class Parts:
         path = self.path(number)
         if not path.is_file():
             return False
-        with reading(path, f"To mend it, {AGAIN}"):
-            rows = pq.read_metadata(path).num_rows
+        rows = line["rows"]
+        if self.suffix == ".parquet":
+            with reading(path, f"To mend it, {AGAIN}"):
+                rows = pq.read_metadata(path).num_rows
         ids, digests = self._digests(number)
         now = stamp(ids, digests)
         if rows == line["rows"] and ((now and now == line["stamp"]) or content(ids, digests) == line["content"]):

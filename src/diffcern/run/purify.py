@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -22,9 +22,11 @@ from diffcern.files import write_whole
 from diffcern.purifier import Purifier
 from diffcern.resizing import View, interpolate, views_of
 from diffcern.run.digests import of_images
+from diffcern.run.parts import MANIFEST
 from diffcern.tasks.base import resized
 from diffcern.texts import read_json, read_text
 
+Pictures = Callable[[str], Path | bytes | None]  # of a purified image by its id
 SETTINGS = "purify.json"
 SOURCES = "sources.jsonl"
 SHEET = "before-after.png"
@@ -47,7 +49,7 @@ class Sources:
 
     def __init__(self, folder: Path, dataset: Dataset) -> None:
         self._file = folder / SOURCES
-        self._now = of_images(dataset)
+        self._now = of_images(dataset, self._file)
         self._known: dict[str, str] = {}
         for line in read_text(self._file).splitlines() if self._file.is_file() else ():
             with contextlib.suppress(ValueError, KeyError, TypeError):  # the last one, torn
@@ -112,14 +114,18 @@ class Purification:
 class PurifiedFolder:
     """The images of a data set in a folder, and which of them are not there yet.
 
-    Raises DiffcernError where one that is there was made of another image.
+    settings: what they are made with. Raises DiffcernError where what is there was made otherwise, or of other images.
     """
 
-    def __init__(self, folder: Path, dataset: Dataset) -> None:
+    def __init__(self, folder: Path, dataset: Dataset, settings: Mapping[str, Any]) -> None:
+        if (folder / MANIFEST).exists():
+            raise DiffcernError(f"{folder} holds shards: give --form as it was, or another --out")
+        check_settings(folder, settings)
         self.folder, self.names, self.sources = folder, file_names(dataset.ids), Sources(folder, dataset)
         done = {id for id, name in self.names.items() if (folder / name).exists()}
         self.sources.check(sorted(done))
-        self.todo = [row for row, id in enumerate(dataset.ids) if id not in done]
+        self.todo: list[Sequence[int]] = [[row for row, id in enumerate(dataset.ids) if id not in done]]
+        self.there = len(done)
 
     def add(self, made: Mapping[str, Any]) -> dict[str, Any]:
         """Writes an image of a `Purification`: its id, file and error."""
@@ -131,18 +137,22 @@ class PurifiedFolder:
         write_whole(path, made["png"])
         return {"id": made["id"], "file": str(self.names[made["id"]]), "error": None}
 
+    def finish(self) -> Pictures:
+        """Where the images are."""
+        return lambda id: self.folder / self.names[id]
 
-def write_sheet(dataset: Dataset, folder: Path, view: View, count: int = 24) -> Path:
+
+def write_sheet(dataset: Dataset, folder: Path, view: View, made: Pictures, count: int = 24) -> Path:
     """The first images and what became of them, side by side, in squares."""
     pairs: list[Tensor] = []
     for item in readable(dataset):
-        if isinstance(item, UnreadableImage):
+        if isinstance(item, UnreadableImage) or not (picture := made(item.id)):
             continue
-        made = folder / file_names(dataset.ids)[item.id]
         try:
-            after = decode(made, item.id)
+            after = decode(picture, item.id)
         except UnreadableImage as error:
-            raise DiffcernError(f"{made} is damaged ({error.reason}): delete it, and it is made again") from error
+            where = picture if isinstance(picture, Path) else f"{item.id} in {folder}"
+            raise DiffcernError(f"{where} is damaged ({error.reason}): delete it, and it is made again") from error
         side = min(after.shape[-2:]) if not pairs else pairs[0].shape[-1]
         pairs += [
             interpolate(image[None], (side, side), "bilinear")[0] for image in (views_of([item.image], view)[0], after)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from diffcern.claims import changed, listed
 from diffcern.errors import DiffcernError
-from diffcern.files import atomically, check_folder, reading
+from diffcern.files import atomically, check_folder, reading, writing
 from diffcern.train.recipes import Regime
 from diffcern.watching import Report, unheard
 
@@ -52,6 +52,18 @@ def train(
     run sees what an uninterrupted one would have seen. The checkpoint in `folder` is written atomically; running
     again continues from it, unless `settings` differ: then DiffcernError says which. report: hears of every tenth step.
     """
+    with writing(folder):
+        return _train(model, loss_at, regime, folder, settings, report)
+
+
+def _train(
+    model: nn.Module,
+    loss_at: Callable[[int], Tensor],
+    regime: Regime,
+    folder: Path,
+    settings: dict[str, object],
+    report: Report,
+) -> Outcome:
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, regime.learning_rate, weight_decay=regime.weight_decay)
     warmup = int(regime.warmup * regime.steps)
