@@ -7,8 +7,8 @@ import torch
 from diffcern.canonical import Search, canonical_view
 from diffcern.data import load_dataset
 from diffcern.data.shifts import shift
-from diffcern.errors import UsageError
-from diffcern.methods.canonical import Canonical
+from diffcern.errors import DiffcernError, UsageError
+from diffcern.methods.canonical import THEN, Canonical
 from diffcern.predictors import load_predictor
 from diffcern.priors import load_prior
 from diffcern.tasks import TASKS, Classification
@@ -94,19 +94,52 @@ def test_the_method_answers_on_the_view_and_says_what_it_is(world):
     task = Classification(predictor.class_names, prior.class_names)
     method = Canonical(predictor, prior, task, views=("light",))
     images = torch.stack([shift(s.image, "background", 4, 0, s.id) for s in samples])
-    answer, state = method.step(method.init(), Inputs(images, [s.id for s in samples]), 0)
+    answer, _ = method.step(method.init(), Inputs(images, [s.id for s in samples]), 0)
     targets = torch.tensor([s.target for s in samples])
     assert (predictor(images).argmax(1) == targets).sum() <= COUNT // 2
     assert (answer.output.argmax(1) == targets).sum() >= COUNT - 1
-    assert all(note.keys() == {"view_nats", "view_gain", "view_offset", "view_turn"} for note in answer.notes)
+    numbers = {"view_nats", "view_nats_standard_error", "view_gain", "view_offset", "view_turn"}
+    assert all(note.keys() == numbers for note in answer.notes)
+    assert all(0 < note["view_nats_standard_error"] < note["view_nats"] for note in answer.notes if note["view_nats"])
     assert all(0 < cost.nfe_forward <= method.evaluations for cost in answer.costs)
-    assert state.known != IDENTITY  # where the next frame of a stream begins
     feedback = Canonical(predictor, prior, task, views=("light",), then="diffusion-tta", then_preset="small")
     assert feedback.evaluations == method.evaluations + feedback.then.evaluations
     one = Inputs(images[:1], [samples[0].id])
     spent = feedback.step(feedback.init(), one, 0)[0].costs[0]
     assert spent.nfe_backward == 20
     assert spent.nfe_forward == 20 + answer.costs[0].nfe_forward
+
+
+def test_the_view_of_the_frame_before_stays_for_a_part_of_a_search(world):
+    """While the light is the same; where it is healed, the frame is searched, and left alone."""
+    prior, samples = world
+    frames = [shift(s.image, "contrast", 4, 0, s.id)[None] for s in samples]
+    search = Search(families=("light",))
+    first = canonical_view(prior, frames[0], samples[0].id, search)
+    later = [canonical_view(prior, f, s.id, search, known=first) for f, s in zip(frames[1:], samples[1:], strict=True)]
+    assert sum(view.transformation == first.transformation for view in later) >= COUNT - 2
+    kept = [view.evaluations for view in later if view.transformation == first.transformation]
+    assert max(kept) < first.evaluations / 2
+    clean = canonical_view(prior, samples[1].image[None], samples[1].id, search, known=first)
+    assert clean.transformation != first.transformation
+    assert (clean.transformation.apply(samples[1].image[None]) - samples[1].image).abs().max() < 0.2
+
+
+@pytest.mark.parametrize("then", sorted(set(THEN) - {"source", "gda"}))
+def test_what_answers_on_the_view(world, then):
+    """The answer, and its costs, are those of the method itself on the view that was found."""
+    prior, samples = world
+    predictor = load_predictor("embedded:digits")
+    task = Classification(predictor.class_names, prior.class_names)
+    how = {"views": ("light",), "then": then, "then_preset": "small"}
+    method = Canonical(predictor, prior, task, **how)
+    image = shift(samples[0].image, "contrast", 4, 0, samples[0].id)[None]
+    answer, _ = method.step(method.init(), Inputs(image, [samples[0].id]), 0)
+    view = canonical_view(prior, image, samples[0].id, method.search, looked_at=predictor.view)
+    seen = view.transformation.apply(image).clamp(0, 1)
+    alone, _ = method.then.step(method.then.init(), Inputs(seen, [samples[0].id]), 0)
+    assert torch.equal(answer.output, alone.output)
+    assert answer.costs[0].nfe_forward == view.evaluations + alone.costs[0].nfe_forward
 
 
 def test_a_familiar_frame_leaves_what_feedback_has_learnt(world):
@@ -161,10 +194,34 @@ def test_maps_are_brought_back():
     turned = Transformation(turn=20.0)._turned(straight, view._matrix(straight.shape[-2:]))
     assert (turned.argmax(1)[inner] == straight.argmax(1)[inner]).float().mean() < 0.9
     assert (method._back(view, turned).argmax(1)[inner] == straight.argmax(1)[inner]).float().mean() > 0.95
-    with pytest.raises(UsageError, match="not for segmentation; these are: source, diffusion-tta, diffpure, dda"):
+    with pytest.raises(UsageError, match=r"not for segmentation; these are: source, .*diffusion-tta, .*diffpure, dda"):
         Canonical(predictor, prior, method.task, then="diffusion-classifier")
     answer, _ = method.step(method.init(), Inputs(image, ["scene"]), 0)
     assert answer.output.shape == predictor(image).shape
+
+
+def test_depths_are_brought_back():
+    predictor, prior = load_predictor("embedded:scenes-depth"), load_prior("embedded:scenes-depth")
+    method = Canonical(predictor, prior, TASKS["depth"].joining(predictor, prior), views=("turn",))
+    view, depth = Transformation(turn=90.0), torch.arange(64.0).expand(1, 64, 64).clone()
+    turned = view.apply(depth[:, None].expand(1, 3, 64, 64))[:, 0]
+    assert not torch.equal(turned, depth)
+    assert torch.allclose(method._back(view, turned), depth, atol=1e-3)
+
+
+def test_pixels_that_are_none(world):
+    prior, samples = world
+    broken = samples[0].image[None].clone()
+    broken[0, 0, 3, 3] = torch.nan
+    with pytest.raises(DiffcernError, match=r"NaN|finite"):
+        canonical_view(prior, broken, "x", Search(families=("light",)))
+
+
+def test_an_image_smaller_than_the_prior(world):
+    """Is enlarged, as predictors do."""
+    prior, samples = world
+    small = shift(samples[0].image, "contrast", 4, 0, "x")[None, :, ::2, ::2]
+    assert min(canonical_view(prior, small, "x", Search(families=("light",))).transformation.gain) > 1.5
 
 
 @pytest.mark.parametrize(

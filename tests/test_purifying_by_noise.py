@@ -71,13 +71,13 @@ def test_an_autoencoder_s_latents_have_no_such_level(tmp_path):
         Purifier(prior, AUTO)
 
 
-def test_methods_say_what_each_image_took(world):
+@pytest.mark.parametrize("name", ["diffpure", "dda"])
+def test_methods_say_what_each_image_took(world, name):
     prior, samples = world
     predictor = load_predictor("embedded:digits")
     task = Classification(predictor.class_names, prior.class_names)
-    method = build_method(
-        "diffpure", predictor, prior, task, {"start": "auto", "steps": 5, "solver": "ddim", "clip": True}
-    )
+    clip = {"clip": True} if name == "diffpure" else {}
+    method = build_method(name, predictor, prior, task, {"start": "auto", "steps": 5, "solver": "ddim", **clip})
     images = torch.stack([samples[0].image, shift(samples[1].image, "noise", 5, 0, "y")])
     costs = method.step(None, Inputs(images, ["x", "y"]), 0)[0].costs
     assert costs[0].nfe_forward < costs[1].nfe_forward <= method.evaluations

@@ -242,3 +242,11 @@ def test_a_lane_that_was_led_by_another_before():
         assert lane.best == best
     assert lane.gaps[1] == (0.0, 0.0)
     assert lane.gaps[0][0] == pytest.approx(0.25)
+
+
+def test_a_single_hypothesis_has_won():
+    """As where a data set has one class: its gap is 0, and there is no margin."""
+    lane = Lane(torch.tensor([[1.0, 2.0]]), [0], [0], seen=2)
+    lane.look(Rule())
+    assert lane.gaps == {0: (0.0, 0.0)}
+    assert lane.notes().keys() == {"stopped_after", "rivals_left"}

@@ -10,6 +10,7 @@ by draws that chose nothing: the view must be likelier than none of the family, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -80,13 +81,19 @@ class Search:
 
 @dataclass(frozen=True)
 class View:
-    """What was found. nats: by how much likelier than the image as it is, over the families that changed it;
-    evaluations: of the denoiser. noise: in the latent of the view, as `noise_levels.py` finds it."""
+    """What was found. nats: by how much likelier than the image as it is, over the families that changed it, and their
+    standard error; evaluations: of the denoiser. noise: in the latent of the view, as `noise_levels.py` finds it."""
 
     transformation: Transformation
     nats: float
     evaluations: int
     noise: float
+    standard_error: float = 0.0
+
+    @property
+    def sensed(self) -> float:
+        """Of the noise, what was in the latent of the image itself."""
+        return self.noise / (sum(self.transformation.gain) / 3)
 
 
 def canonical_view(
@@ -97,31 +104,43 @@ def canonical_view(
     *,
     looked_at: Callable[[Tensor], Images] = lambda image: image,
     seed: int = 0,
-    known: Transformation = IDENTITY,
+    known: View | None = None,
     gains: Mapping[str, Tensor] | None = None,
 ) -> View:
     """Of one image `[1, 3, H, W]` in [0, 1]. looked_at: the part of an image that is shown to the prior
-    (`Predictor.view`). known: of the image before, in a stream; a candidate beside the grids. gains: of clean images,
+    (`Predictor.view`). known: of the image before, in a stream: where none of its neighbours is surely likelier it is
+    this image's too, for a part of what a search takes; else that part is spent beside a search, of which it is one of
+    the candidates. gains: of clean images,
     in the place of the prior's own. Raises as `check_pixels`."""
     check_pixels(prior)
     gains = prior.clean_gains if gains is None else gains
+    margins = {name: clean_gains.margin(gains, name) for name in search.families}
+    if search.margin is not None:
+        margins = dict.fromkeys(margins, search.margin)
+    asked = 0
+    if known:
+        scale = _Scale(prior, image, looked_at, id, seed, search, known.sensed)
+        if scale.stays(known.transformation, search, margins):
+            return replace(known, evaluations=scale.spent)
+        asked = scale.spent
     scale = _Scale(prior, image, looked_at, id, seed, search)
-    best, total = IDENTITY, 0.0
+    best, gained = IDENTITY, list[Evidence]()
     for name in search.families:
         family = FAMILIES[name]
         low, before = max(search.low, family.low, scale.quiet), best
-        best = scale.race([before, family.like(before, known), *family.grid(before, image)], search, low)
+        like = [family.like(before, known.transformation)] if known else []
+        best = scale.race([before, *like, *family.grid(before, image)], search, low)
         if best == before:
             continue
         for number in range(search.rounds):
             best = scale.race([best, *family.around(best, 0.5**number)], search, low)
-        margin = clean_gains.margin(gains, name) if search.margin is None else search.margin
-        gain = scale.gain(best, before, search, low, margin)
+        gain = scale.gain(best, before, search, low, margins[name])
         if gain is None:
             best = before
         else:
-            total += gain
-    return View(best, total, scale.spent, scale.noise * sum(best.gain) / 3)
+            gained.append(gain)
+    nats, error = sum(gain.nats.item() for gain in gained), math.hypot(*(g.standard_error.item() for g in gained))
+    return View(best, nats, asked + scale.spent, scale.noise * sum(best.gain) / 3, error)
 
 
 def gains_of(
@@ -138,7 +157,14 @@ class _Scale:
     """Weighs one image's candidates, all under the same noise, and counts what it takes."""
 
     def __init__(
-        self, prior: Prior, image: Tensor, looked_at: Callable[[Tensor], Images], id: str, seed: int, search: Search
+        self,
+        prior: Prior,
+        image: Tensor,
+        looked_at: Callable[[Tensor], Images],
+        id: str,
+        seed: int,
+        search: Search,
+        noise: float | None = None,
     ) -> None:
         self.prior, self.image, self.looked_at, self.id, self.seed = prior, image, looked_at, id, seed
         self.left = search.budget
@@ -147,9 +173,11 @@ class _Scale:
         self.small = interpolate(seen, (rows, columns), "bilinear")  # the numbers that the prior can tell
         self.stretch = channels / image.shape[1] if search.jacobian else 0.0
         self.own = self.latent(IDENTITY)
-        level = noise_level(prior, self.own, id, seed)
-        self.noise = level.noise
-        self.left, self.spent = self.left - level.evaluations, level.evaluations
+        self.spent, self.noise = 0, noise or 0.0
+        if noise is None:
+            level = noise_level(prior, self.own, id, seed)
+            self.spent, self.noise = level.evaluations, level.noise
+            self.left -= level.evaluations
         self.quiet = time_of(prior, LOUDER * self.noise)
 
     def latent(self, view: Transformation) -> Tensor:
@@ -172,8 +200,8 @@ class _Scale:
     def race(self, views: Sequence[Transformation], search: Search, low: float) -> Transformation:
         """The first of them, or one that is likelier: those fall out that lose some of the image, or change nothing."""
         first, *others = dict.fromkeys(views)
-        own = first.apply(self.image)
-        fitting = [first, *(g for g in others if all(g.fits(self.image)) and _is_other(g.apply(self.image), own))]
+        own = first.apply(self.image).clamp(0, 1)
+        fitting = [first, *(g for g in others if all(g.fits(self.image)) and _is_other(g.apply(self.image).clamp(0, 1), own))]
         lane = Lane(torch.full((len(fitting), search.draws), torch.nan), list(range(len(fitting))), range(len(fitting)))
         rule, draws = Rule(LEAVES, START), self.draws(search.draws, low)
         while lane.open and len(lane.alive) > 1:
@@ -187,9 +215,19 @@ class _Scale:
             lane.look(rule)
         return fitting[lane.best] if lane.seen else first
 
+    def stays(self, view: Transformation, search: Search, margins: Mapping[str, float]) -> bool:
+        """Whether no neighbour of the view, nor what the family did not touch, is surely likelier by the margin."""
+        for name, margin in margins.items():
+            family = FAMILIES[name]
+            low = max(search.low, family.low, self.quiet)
+            best = self.race([view, family.like(view, IDENTITY), *family.around(view, 1.0)], search, low)
+            if best != view and self.gain(best, view, search, low, margin) is not None:
+                return False
+        return True
+
     def gain(
         self, view: Transformation, before: Transformation, search: Search, low: float, margin: float
-    ) -> float | None:
+    ) -> Evidence | None:
         """By how many nats the view is likelier, where it surely is by the margin, which is wider in noise."""
         draws, rule = self.draws(CHECKED * search.draws, low, "/check"), Rule(start=FIRST)
         margin += NOISY * self.noise
@@ -202,7 +240,7 @@ class _Scale:
             found = Evidence(differences, draws.timesteps[:, :seen].cpu())
             nats, unsure = found.nats.item(), search.z * found.standard_error.item()
             if nats - unsure > margin:
-                return nats
+                return found
             if nats + unsure < margin:
                 return None
         return None

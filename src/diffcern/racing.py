@@ -148,6 +148,7 @@ class Lane:
         best = self.best
         rivals = [k for k in self.alive if k != best]
         if not rivals:
+            self.gaps.setdefault(best, (0.0, 0.0))
             return
         differences = self.errors[rivals, : self.seen] - self.errors[best, : self.seen]
         out = rule.leave(differences, self.errors.shape[0] - 1).tolist() if self.seen > 1 else [False] * len(rivals)

@@ -18,7 +18,7 @@ OPTIONS = {
     "memo": {"views": 4, "learning_rate": 0.05},
     "ttt-mae": {"steps": 2, "masks": 4},
     "diffusion-tta": {"steps": 2, "draws": 4, "optimizer": "sgd", "learning_rate": 0.05},
-    "diffusion-classifier": {"draws": 8},
+    "diffusion-classifier": {"draws": 8, "stop": "race", "strategy": "van-der-corput"},
     "prototypes": {"per_class": 4, "steps": 3},
     "canonical": {"draws": 4, "rounds": 1, "margin": 0.0},
     "random-views": {"views": 3},

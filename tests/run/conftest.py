@@ -30,6 +30,7 @@ def models(tmp_path_factory):
 def table(models):
     """A specification as a TOML table: every protocol, 9 images, two cells."""
     tta = {"steps": 2, "draws": 4, "optimizer": "sgd", "learning_rate": 0.1}
+    race = {"draws": 6, "stop": "race", "strategy": "van-der-corput"}
     return {
         "name": "tiny",
         "data": {"dataset": "embedded:digits/validation", "count": 45},
@@ -39,7 +40,7 @@ def table(models):
             "source": {"method": "source", "batch_size": 20},
             "tent": {"method": "tent", "protocol": "online", "batch_size": 10},
             "diffusion-tta": {"method": "diffusion-tta", "options": tta},
-            "diffusion-classifier": {"method": "diffusion-classifier", "options": {"draws": 4}},
+            "diffusion-classifier": {"method": "diffusion-classifier", "options": race},
         },
     }
 

@@ -175,7 +175,10 @@ def test_summary_counts_the_records(spec, whole):
         assert cell["value"] == pytest.approx(accuracy)
         assert cell["ci_low"] <= cell["value"] <= cell["ci_high"]
         assert cell["n"] == 45
-        assert cell["nfe_forward"] == {"diffusion-tta": 8, "diffusion-classifier": 40}.get(entry, 0)
+        if entry == "diffusion-classifier":  # which races: at least its first look, at most all draws of all classes
+            assert 30 <= cell["nfe_forward"] <= 60
+        else:
+            assert cell["nfe_forward"] == {"diffusion-tta": 8}.get(entry, 0)
 
 
 def test_another_specification_is_refused(spec, table, whole):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from diffcern import clean_gains
-from diffcern.canonical import USUAL, Search, canonical_view
+from diffcern.canonical import USUAL, Search, View, canonical_view
 from diffcern.errors import UsageError
 from diffcern.evidence import check_pixels
 from diffcern.familiarity import DRAWS, asked_strangeness, threshold
@@ -24,9 +24,12 @@ from diffcern.fingerprints import digest
 from diffcern.kinds import KINDS
 from diffcern.methods.base import Count, Method, State, frozen_view
 from diffcern.methods.building import build
+from diffcern.methods.corrections import RandomViews
 from diffcern.methods.diffusion_classifier import DiffusionClassifier
 from diffcern.methods.diffusion_tta import DiffusionTTA
-from diffcern.methods.purification import DDA, DiffPure
+from diffcern.methods.dusa import Dusa
+from diffcern.methods.memo import Memo
+from diffcern.methods.purification import DDA, GDA, DiffPure
 from diffcern.methods.source import Source
 from diffcern.predictors import Predictor
 from diffcern.priors import Prior
@@ -39,13 +42,19 @@ from diffcern.tasks.base import resized
 from diffcern.transformations import IDENTITY, Transformation
 from diffcern.types import Cost, Inputs, Prediction, concatenate
 
-Then = Literal["source", "diffusion-tta", "diffusion-classifier", "diffpure", "dda"]
-THEN: dict[str, type[Method]] = {
+Then = Literal[
+    "source", "memo", "random-views", "diffusion-tta", "diffusion-classifier", "dusa", "diffpure", "dda", "gda"
+]
+THEN: dict[str, type[Method]] = {  # those that answer for one image, and need no folder
     "source": Source,
+    "memo": Memo,
+    "random-views": RandomViews,
     "diffusion-tta": DiffusionTTA,
     "diffusion-classifier": DiffusionClassifier,
+    "dusa": Dusa,
     "diffpure": DiffPure,
     "dda": DDA,
+    "gda": GDA,
 }
 
 
@@ -53,7 +62,7 @@ THEN: dict[str, type[Method]] = {
 class CanonicalState:
     """known: the view of the image before, where a stream goes on; then: the state of the method on the view."""
 
-    known: Transformation
+    known: View | None
     then: State
 
 
@@ -65,7 +74,8 @@ class Canonical(Method):
     predictor's answer, that answer stays, for 16 evaluations. gains: the folder of a clean_gains.json for margins,
     where that is not the prior's own.
 
-    Online the view of the image before is one of the candidates: a camera does not change between frames. Needs a prior
+    Online the view of the image before is asked about first, for a camera does not change between frames: where none
+    of its neighbours is likelier it stays, for a part of what a search takes. Needs a prior
     of pixels (an autoencoder's latents have no likelihood of images), which is asked without a condition.
     """
 
@@ -112,7 +122,7 @@ class Canonical(Method):
         self.evaluations = budget + denoise + self.then.evaluations + DRAWS * (familiar is not None)
 
     def init(self) -> CanonicalState:
-        return CanonicalState(IDENTITY, self.then.init())
+        return CanonicalState(None, self.then.init())
 
     def step(self, state: CanonicalState, inputs: Inputs, seed: int) -> tuple[Prediction, CanonicalState]:
         answers = []
@@ -132,9 +142,9 @@ class Canonical(Method):
                 answer, after = self.then.step(state.then, Inputs(seen, one.ids), seed)
             else:
                 answer, after = self.source.step(None, Inputs(seen, one.ids), seed)[0], state.then
-            state = CanonicalState(chosen, after)
+            state = CanonicalState(view, after)
             costs = [Cost(view.evaluations + denoised + asked) + cost for cost in answer.costs]
-            notes = [{**(answer.notes[0] if answer.notes else {}), "view_nats": view.nats, **_numbers(chosen)}]
+            notes = [{**(answer.notes[0] if answer.notes else {}), **_numbers(view)}]
             answers.append(Prediction(self._back(chosen, answer.output), costs, answer.trace or [[]], notes))
         return concatenate(answers), state
 
@@ -163,6 +173,8 @@ class Canonical(Method):
         return view.back(output) if self.task.kind.classes else view.back(output[:, None])[:, 0]
 
 
-def _numbers(view: Transformation) -> dict[str, float]:
-    """What the view is, for a record: mean gain and offset, and the turn in degrees."""
-    return {"view_gain": sum(view.gain) / 3, "view_offset": sum(view.offset) / 3, "view_turn": view.turn}
+def _numbers(found: View) -> dict[str, float]:
+    """What the view is, for a record: mean gain and offset, the turn in degrees, and by how much it is likelier."""
+    view = found.transformation
+    numbers = {"view_gain": sum(view.gain) / 3, "view_offset": sum(view.offset) / 3, "view_turn": view.turn}
+    return {"view_nats": found.nats, "view_nats_standard_error": found.standard_error, **numbers}
