@@ -30,6 +30,7 @@ for row, example in zip(axes, examples, strict=True):
     for k, axis in enumerate(row):
         best = int(errors.mean[k].argmin())
         axis.imshow(example.images[k].permute(1, 2, 0))
+        axis.set_anchor("W")
         sure = margins[k] / deviations[k]
         verdict = "right" if best == k else "wrong"
         said = f"{fill(example.captions[best], 26)}\n\n{verdict}, {sure:.1f} standard errors"
