@@ -39,6 +39,13 @@ def test_every_page_is_in_the_navigation_and_nothing_else():
     assert set(listed) >= MADE
 
 
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_lead_somewhere_where_the_site_does_not_look(page):
+    text = (ROOT / page).read_text()
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    assert not [link for link in links if link and not (ROOT / link).exists()]
+
+
 def test_there_are_examples_enough():
     assert len(EXAMPLES) >= 12
 
