@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -44,6 +45,17 @@ def test_links_lead_somewhere_where_the_site_does_not_look(page):
     text = (ROOT / page).read_text()
     links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
     assert not [link for link in links if link and not (ROOT / link).exists()]
+
+
+def test_tables_of_runs_are_what_their_summaries_say(monkeypatch):
+    monkeypatch.syspath_prepend(DOCS)
+    tables = importlib.import_module("tables")
+    marked = [page for page in tables.PAGES if tables.MARK.search(page.read_text())]
+    assert len(marked) >= 3
+    for page in marked:
+        text = page.read_text()
+        assert tables.written(text) == text, f"python docs/tables.py writes {page.name}"
+    assert tables.written(text.replace(" | ", " | 9")) != text.replace(" | ", " | 9")  # a figure typed by hand
 
 
 def test_there_are_examples_enough():
