@@ -19,6 +19,7 @@ extensions = [
     "_site.repository",  # links to files of the repository that are no pages
     "_site.findings",  # the page findings.md
     "_site.api",  # the pages api/*.md
+    "_site.signatures",  # and their types have bounds
     "_site.docstrings",  # our docstrings are prose
     "_site.options",  # the options at the end of each method's page
 ]
@@ -42,6 +43,7 @@ autodoc_class_signature = "mixed"
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 100
 add_module_names = False
+smartquotes = False  # --option is an option
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",

@@ -4,8 +4,8 @@
     python docs/tables.py --check                   # fails where a page says something else
     python docs/tables.py --keep runs/NAME [...]    # keeps the summary of a run, NAME.json
 
-A page marks a table by `<!-- table: NAME -->` and `<!-- end of table -->`; what stands between is written. `entries=a,b` and
-`shifts=c,d` behind the name choose rows and columns, and leave the notes below the table out.
+A page marks a table by `<!-- table: NAME -->` and `<!-- end of table -->`; what stands between is written. Behind the
+name `entries=a,b` and `shifts=c,d` choose rows and columns, and leave the notes below the table out.
 """
 
 from __future__ import annotations

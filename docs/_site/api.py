@@ -8,7 +8,10 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 import diffcern
+from _site.docstrings import inline
 from _site.repository import write
+from diffcern.jobs import Job, schema
+from diffcern.methods.base import Method
 
 PAGES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {  # page: what it says, module: names
     "diffcern": ("What most programs need; the only names that do not move.", {"diffcern": tuple(diffcern.__all__)}),
@@ -83,6 +86,7 @@ PAGES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {  # page: what it sa
 }
 
 
+TABLE = "   .. list-table::\n      :header-rows: 1\n      :widths: 20 20 60"
 DATA = {"METHODS": "The methods' classes by name, as a command line, a specification and ``diffcern.adapt`` name them."}
 
 
@@ -101,10 +105,26 @@ def described(module: str, name: str) -> str:
     found = getattr(import_module(module), name)
     if isinstance(found, type):
         kind = "autoexception" if issubclass(found, BaseException) else "autoclass"
-        return f".. {kind}:: {module}.{name}\n   :members:\n"
+        inherited = issubclass(found, (Job, Method)) and found not in (Job, Method)  # what all of these have
+        members = "" if inherited else "   :members:\n"
+        return f".. {kind}:: {module}.{name}\n{members}" + (
+            fields(found) if inherited and issubclass(found, Job) else ""
+        )
     if callable(found):
         return f".. autofunction:: {module}.{name}\n"
     return f".. py:data:: {module}.{name}\n\n   {DATA[name]}\n"
+
+
+def fields(job: type[Job]) -> str:
+    """What a job is made of, from its own schema: first what must be given."""
+    found = schema(job)
+    needed = found.get("required", [])
+    rows = []
+    for name, field in sorted(found["properties"].items(), key=lambda item: item[0] not in needed):
+        default = "must be given" if name in needed else f"``{field.get('default', {})!r}``"
+        rows.append(f"      * - ``{name}``\n        - {default}\n        - {inline(field.get('description', ''))}")
+    head = "      * - field\n        - default\n        - meaning"
+    return "\n" + "\n".join([TABLE, "", head, *rows]) + "\n"
 
 
 def write_pages(app: Sphinx) -> None:

@@ -27,7 +27,7 @@ def arguments(text: str, names: set[str]) -> tuple[str, list[tuple[str, str]]]:
     if not names:
         return text, []
     one = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
-    begins = re.compile(rf"(?:(?<=^)|(?<=[.;)] )|(?<=[.;)]\n))((?:{one})(?:(?:, | and )(?:{one}))*): ")
+    begins = re.compile(rf"(?:(?<=^)|(?<=[.;)] )|(?<=[.;)]\n))((?:{one})(?:(?:, | and )(?:{one}))*):\s")
     found = list(begins.finditer(text))
     if not found:
         return text, []
