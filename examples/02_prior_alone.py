@@ -28,8 +28,8 @@ with tempfile.TemporaryDirectory() as folder:
     table = diffcern.classify(folder, prior="embedded:digits")
 
 # %%
-# A row for each image: the ranked labels, by how much the first stands out, and what the answer cost. The race ends at
-# a margin of two standard errors, or after 64 draws.
+# A row for each image: the ranked labels, by how much the first stands out from its closest rival, and what the answer
+# cost: labels that are clearly worse leave early.
 
 rows = {row["id"].removesuffix(".png"): row for row in table.rows}
 figure, axes = plt.subplots(1, len(samples), figsize=(9, 2.4))
