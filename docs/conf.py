@@ -1,5 +1,6 @@
 """Sphinx's settings for the site: `scripts/site` builds it, and every warning is an error."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -57,7 +58,7 @@ sphinx_gallery_conf = {
     "min_reported_time": 1,
     "write_computation_times": False,  # their page is made with scripts of other hosts
     "remove_config_comments": True,
-    "plot_gallery": True,
+    "plot_gallery": os.environ.get("EXAMPLES") != "skip",  # scripts/site --quick
     "matplotlib_animations": False,
     "image_scrapers": ("matplotlib",),
     "reset_modules": ("_site.pictures.reset",),
