@@ -3,7 +3,7 @@
     diffcern demo && python docs/picture.py demo-run
 
 Takes, for each shift, the first image (in the run's order) that source gets wrong and diffusion-tta right, so it shows
-what success looks like; the table beside it in the README says how often that happens.
+what success looks like; the table in docs/start.md says how often that happens.
 """
 
 from __future__ import annotations

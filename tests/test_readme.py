@@ -1,4 +1,4 @@
-"""The README's commands for users' own models, as printed, on tiny checkpoints under the published names."""
+"""The documents' commands for users' own models, as printed, on tiny checkpoints under the published names."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from diffcern.cli import app
 from diffcern.data import encode_png
 from diffcern.labels import imagenet_labels
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-SECTION = README.split("## Use your own models")[1].split("\n## ")[0]
-COMMANDS = re.findall(r"^diffcern .*$", SECTION, re.MULTILINE)
-DOCS = (Path(__file__).parents[1] / "docs" / "priors.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+CASES = (ROOT / "docs" / "i-have.md").read_text()
+COMMANDS = re.findall(r"^diffcern .*hf:.*$", CASES, re.MULTILINE)
+DOCS = (ROOT / "docs" / "priors.md").read_text()
 TABLE = DOCS.split("## Models known to work")[1].split("\n## ")[0]
 FORMS = dict(re.findall(r"^\| `(\S+/\S+)` \|[^|]*\| ([^|]*) \|", TABLE, re.MULTILINE))
 NAMED = re.compile(r"(?:hf:|\+controlnet[a-z-]*:)([\w.-]+/[\w.-]+)")  # also behind one another
@@ -67,7 +68,7 @@ def test_the_command_runs_as_printed(hub, command):
         assert Path(arguments[arguments.index("--out") + 1]).stat().st_size > 0
 
 
-def test_the_section_has_commands():
+def test_the_page_has_commands():
     assert len(COMMANDS) == 5
 
 
@@ -76,7 +77,7 @@ def models(text: str) -> set[str]:
     return {name for name in NAMED.findall(text) if name not in ("OWNER/NAME", "SD+controlnet")}
 
 
-@pytest.mark.parametrize("text", [README, DOCS], ids=["README", "docs/priors.md"])
+@pytest.mark.parametrize("text", [README, CASES, DOCS], ids=["README", "docs/i-have.md", "docs/priors.md"])
 def test_every_model_that_is_named_is_known_to_exist(text):
     assert models(text) - {"OWNER/NAME"} <= FORMS.keys()
     assert not DELETED.search(text.replace(TABLE, ""))

@@ -1,0 +1,1 @@
+"""Parts of the documentation's site that Sphinx does not bring: see `extensions` in conf.py."""
