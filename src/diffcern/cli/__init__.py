@@ -4,30 +4,44 @@ from __future__ import annotations
 
 import errno
 import sys
-from typing import Annotated
+import traceback
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from diffcern import __version__
 from diffcern.cli import calibrate, train
 from diffcern.cli.align import align, align_answerer
 from diffcern.cli.bench import bench, report
+from diffcern.cli.consoles import speak, voice
 from diffcern.cli.demo import demo
 from diffcern.cli.listing import listing
 from diffcern.cli.purify import purify
 from diffcern.cli.tables import adapt, answer, classify, match
 from diffcern.errors import DiffcernError, UsageError, first_line
 
+LOUDNESS = ("--quiet", "-q", "--verbose", "-v")
 OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator: can't allocate")  # torch's words, on a GPU and on the CPU
+
+
+class Spoken(TyperGroup):
+    """Takes the options of how loud a command is behind the command too."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        loud = [arg for arg in args[:end] if arg in LOUDNESS]
+        return super().parse_args(ctx, [*loud, *(arg for arg in args[:end] if arg not in LOUDNESS), *args[end:]])
+
 
 app = typer.Typer(
     help="Make vision models robust at test time with pre-trained diffusion models.",
     no_args_is_help=True,
     invoke_without_command=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    cls=Spoken,
 )
 app.command()(demo)
 app.command()(adapt)
@@ -47,7 +61,14 @@ app.command("list")(listing)
 @app.callback()
 def root(
     version: Annotated[bool, typer.Option("--version", help="print the version and exit", is_eager=True)] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="results and errors alone")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="also what is loaded from where, seconds, and tracebacks")
+    ] = False,
 ) -> None:
+    if quiet and verbose:
+        raise UsageError("--quiet and --verbose: give one of the two")
+    speak(quiet, verbose)
     if version:
         typer.echo(f"diffcern {__version__}")
         raise typer.Exit
@@ -73,6 +94,8 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
+    if voice().verbose:
+        traceback.print_exc()
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     console.print(f"[bold red]error:[/] {escape(message)}")
     sys.exit(code)

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from diffcern.cli.consoles import remarks, voice
 from diffcern.cli.progress import counted, progress_of
 from diffcern.jobs.base import Row
 from diffcern.watching import Report
@@ -70,11 +71,12 @@ class Bars:
     """Bars on a console, and words. staged: how stages are shown."""
 
     def __init__(self, staged: Staged = bar_for_each, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, soft_wrap=True, markup=False)
+        self.console = console or remarks()
         self._staged = staged
 
     @contextmanager
     def rows(self, what: str, total: int, done: int = 0, evaluations: int = 0) -> Iterator[Callable[[Row], None]]:
+        voice().stop_waiting()
         if done:
             self.say(f"continuing: {done} of {total} are done")
         with progress_of(what, total - done, self.console, evaluations) as step:
@@ -87,6 +89,7 @@ class Bars:
             yield heard
 
     def stages(self) -> AbstractContextManager[Report]:
+        voice().stop_waiting()
         return self._staged(self.console)
 
     def say(self, text: str) -> None:

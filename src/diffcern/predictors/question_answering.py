@@ -26,6 +26,7 @@ from diffcern.predictors.hub import folder_of, stored
 from diffcern.predictors.image_processors import check_preprocessing, preprocessing
 from diffcern.quiet import quiet_reading
 from diffcern.resizing import Images
+from diffcern.watching import doing
 from diffcern.weights import check_described, check_loaded, check_network
 from diffcern.words import check_words
 
@@ -164,7 +165,7 @@ def load_answerer(name: str, *, allow_pickle: bool = False) -> Answerer:
             "`diffcern train answerer` writes it"
         )
     advice = "A LLaVA in transformers' format has config.json, model.safetensors, a processor and a tokenizer"
-    with reading(Path(name), advice), quiet_reading():
+    with doing(f"loading the answerer {name}"), reading(Path(name), advice), quiet_reading():
         config = transformers.AutoConfig.from_pretrained(folder)
         if config.model_type != "llava":
             raise DiffcernError(f"{name} is a {config.model_type}; questions are answered by llava models")
