@@ -18,6 +18,7 @@ from diffcern.cli.align import align, align_answerer
 from diffcern.cli.bench import bench, report
 from diffcern.cli.consoles import speak, voice
 from diffcern.cli.demo import demo
+from diffcern.cli.doctor import doctor
 from diffcern.cli.listing import listing
 from diffcern.cli.purify import purify
 from diffcern.cli.tables import adapt, answer, classify, match
@@ -56,6 +57,7 @@ app.command()(report)
 app.add_typer(calibrate.app, name="calibrate")
 app.add_typer(train.app, name="train")
 app.command("list")(listing)
+app.command()(doctor)
 
 
 @app.callback()

@@ -173,7 +173,7 @@ def check_depth(depth: Float[Tensor, "rows columns"], id: str) -> None:
 
 def filled(depth: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
     """Depth whose unknown pixels (0) take the value of the nearest known one: for conditions only."""
-    from scipy.ndimage import distance_transform_edt  # comes with scikit-image
+    from scipy.ndimage import distance_transform_edt  # slow to import
 
     unknown = (depth <= 0).numpy()
     if not unknown.any():
