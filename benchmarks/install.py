@@ -2,8 +2,8 @@
 
     python benchmarks/install.py
 
-Of the environment it runs in; a library's own files, then those of it and of the libraries that would go with it. Seconds
-are the best of three imports in a process of their own, less those of what diffcern's own command line imports.
+In this environment: the files of a library, then of all that would go with it, and the best of three imports in a
+process of their own.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from diffcern.cli.demo import demo
 from diffcern.cli.doctor import doctor
 from diffcern.cli.listing import listing
 from diffcern.cli.purify import purify
+from diffcern.cli.schema import schema
 from diffcern.cli.tables import adapt, answer, classify, match
 from diffcern.errors import DiffcernError, UsageError, first_line
 
@@ -58,6 +59,7 @@ app.add_typer(calibrate.app, name="calibrate")
 app.add_typer(train.app, name="train")
 app.command("list")(listing)
 app.command()(doctor)
+app.command()(schema)
 
 
 @app.callback()
