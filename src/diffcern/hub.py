@@ -36,7 +36,9 @@ def download(name: str, patterns: Sequence[str], configuration: str = "config.js
         note(f"{repository} is read from {fetched}")
         return fetched
     except HFValidationError as error:
-        raise UsageError(f"{name!r} is neither a folder nor a hub repository (OWNER/NAME)") from error
+        raise UsageError(
+            f"{name!r} is neither a folder nor a hub repository (OWNER/NAME): check its spelling"
+        ) from error
     except RepositoryNotFoundError as error:
         raise DiffcernError(
             f"the hub has no repository {name!r} that you may read: check its name, or log in with `hf auth login`"

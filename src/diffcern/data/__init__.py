@@ -100,7 +100,7 @@ def _loaded(name: str, class_names: Names, max_side: int | None, mask_names: Nam
     if (brought := made("datasets", name, object)) is not None:
         return _brought(name, brought, class_names)
     if path.is_absolute() or name.startswith((".", "~")):
-        raise DiffcernError(f"no such file or folder: {name}.")
+        raise DiffcernError(f"no such file or folder: {name}. Check the path.")
     mistake = unknown(
         "data set",
         name,

@@ -70,7 +70,9 @@ def report_on(folder: Path) -> tuple[list[dict[str, Any]], Path]:
         with doing(f"writing the report of {folder}"):
             return write_summary(folder), write_report(folder)
     except OSError as error:
-        raise DiffcernError(f"cannot write the report into {folder}: {error.strerror}") from error
+        raise DiffcernError(
+            f"cannot write the report into {folder}: {error.strerror}. Mend that, then run `diffcern report {folder}`"
+        ) from error
 
 
 def parse_shard(text: str) -> tuple[int, int]:

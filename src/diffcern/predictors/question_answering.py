@@ -79,7 +79,9 @@ class Answerer(nn.Module):
         if not question.strip():
             raise UsageError("the question is empty: ask something")
         if not choices:
-            raise UsageError(f"the question {question!r} has no choices: answers are weighed against each other")
+            raise UsageError(
+                f"the question {question!r} has no choices: answers are weighed against each other, so give two or more"
+            )
         if len(set(choices)) < len(choices) or not all(choice.strip() for choice in choices):
             raise UsageError(f"the choices of {question!r} are different texts, not {', '.join(map(repr, choices))}")
         for text in (question, *choices):
@@ -168,7 +170,10 @@ def load_answerer(name: str, *, allow_pickle: bool = False) -> Answerer:
     with doing(f"loading the answerer {name}"), reading(Path(name), advice), quiet_reading():
         config = transformers.AutoConfig.from_pretrained(folder)
         if config.model_type != "llava":
-            raise DiffcernError(f"{name} is a {config.model_type}; questions are answered by llava models")
+            raise DiffcernError(
+                f"{name} is a {config.model_type}; questions are answered by llava models: give one, such "
+                "as embedded:scenes-answerer"
+            )
         weights = stored(folder, name, allow_pickle)
         processor = transformers.AutoProcessor.from_pretrained(folder)
         build = partial(transformers.LlavaForConditionalGeneration, config)

@@ -77,7 +77,10 @@ def _load(name: str, allow_pickle: bool) -> Prior:
         place = rest if family == "hf" else str(Path(base).expanduser())
         return from_hub(place, control=control, allow_pickle=allow_pickle)
     if control:
-        raise UsageError(f"a ControlNet stands beside Stable Diffusion in diffusers' format, not beside {base}")
+        raise UsageError(
+            f"a ControlNet stands beside Stable Diffusion in diffusers' format, not beside {base}: leave "
+            "it out, or give such a folder"
+        )
     if family == "embedded":
         return _own(asset(rest, "prior"))
     if family == "guided-diffusion":
