@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import time
 from dataclasses import dataclass
@@ -139,8 +140,8 @@ def _extras(requirements: list[Requirement]) -> list[Extra]:
     """Those that users install; `dev` is for contributors."""
     found: dict[str, list[Library]] = {}
     for each in requirements:
-        for name in metadata.metadata("diffcern").get_all("Provides-Extra") or [] if each.marker else []:
-            if name != "dev" and each.marker and each.marker.evaluate({"extra": name}):
+        for name in re.findall(r'extra == "([\w-]+)"', str(each.marker or "")):
+            if name != "dev":
                 found.setdefault(name, []).append(_library(each))
     extras = []
     for name, libraries in found.items():

@@ -116,7 +116,7 @@ def schema_of(output: str) -> Schema:
     """Of what a command prints with --json, or of "summary.json". Raises UsageError for what prints none."""
     if output not in OUTPUTS:
         raise unknown("output", output, OUTPUTS)
-    return {"$schema": DIALECT, "title": output, **OUTPUTS[output]()}
+    return {"$schema": DIALECT, **OUTPUTS[output](), "title": output}
 
 
 def _typed(kind: Any) -> Callable[[], Schema]:

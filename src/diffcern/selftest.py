@@ -40,7 +40,7 @@ class Digits:
         return score(self.prior, latents, self.prior.hypotheses(), asked, weighting="x0").mean
 
     def answers(self) -> tuple[bool, str]:
-        found = self.errors(slice(None), 32).argmin(1).tolist()
+        found = self.errors(slice(None), 12).argmin(1).tolist()
         names = [int(self.prior.class_names[place]) for place in found]
         return names == self.targets, f"{', '.join(map(str, names))} for {', '.join(map(str, self.targets))}"
 
