@@ -96,3 +96,13 @@ def test_the_version_is_one(cli):
     assert 'dynamic = ["version"]' in (ROOT / "pyproject.toml").read_text()
     changes = (ROOT / "CHANGELOG.md").read_text()
     assert "## [Unreleased]" in changes
+
+
+@pytest.mark.parametrize("command", ["", "adapt", "align", "calibrate", "train prior", "list"])
+def test_help_and_lists_fit_80_columns_whole(cli, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = cli(*command.split(), *([] if command == "list" else ["--help"]))
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    assert "…" not in out
+    assert out.count("...\n") == out.count("[ARGS]...\n")

@@ -5,12 +5,11 @@ from __future__ import annotations
 import errno
 import sys
 import traceback
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from typer.core import TyperGroup
 
 from diffcern import __version__
 from diffcern.cli import calibrate, train
@@ -19,29 +18,21 @@ from diffcern.cli.bench import bench, report
 from diffcern.cli.consoles import speak, voice
 from diffcern.cli.demo import demo
 from diffcern.cli.doctor import doctor
+from diffcern.cli.groups import Spoken
 from diffcern.cli.listing import listing
 from diffcern.cli.purify import purify
 from diffcern.cli.schema import schema
 from diffcern.cli.tables import adapt, answer, classify, match
 from diffcern.errors import DiffcernError, UsageError, first_line
 
-LOUDNESS = ("--quiet", "-q", "--verbose", "-v")
 OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator: can't allocate")  # torch's words, on a GPU and on the CPU
-
-
-class Spoken(TyperGroup):
-    """Takes the options of how loud a command is behind the command too."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        end = args.index("--") if "--" in args else len(args)
-        loud = [arg for arg in args[:end] if arg in LOUDNESS]
-        return super().parse_args(ctx, [*loud, *(arg for arg in args[:end] if arg not in LOUDNESS), *args[end:]])
 
 
 app = typer.Typer(
     help="Make vision models robust at test time with pre-trained diffusion models.",
     no_args_is_help=True,
     invoke_without_command=True,
+    rich_markup_mode=None,  # its boxes cut long names at 80 columns
     pretty_exceptions_enable=False,
     cls=Spoken,
 )

@@ -12,6 +12,7 @@ import typer
 from diffcern.cli.bars import Bars
 from diffcern.cli.consoles import print_json, results, waiting
 from diffcern.cli.derive import from_job, interruptible
+from diffcern.cli.groups import Group
 from diffcern.cli.options import JsonOption, OutFile, OutLists, OverwriteOption, StrictOption
 from diffcern.cli.tables import report_skipped
 from diffcern.jobs.calibrate import KEEP, Calibrate, of_run
@@ -19,6 +20,7 @@ from diffcern.jobs.calibrate_views import CalibrateViews
 
 app = typer.Typer(
     no_args_is_help=True,
+    cls=Group,
     help="Fit what a prior's answers are read by: temperatures of probabilities, margins of views.",
 )
 
@@ -94,6 +96,6 @@ def _present(score: dict[str, Any], as_json: bool) -> None:
         low, high = (100 * end for end in score[f"interval_{name}"])
         error, risk = (100 * score[f"{what}_{name}"] for what in ("calibration_error", "risk_of_the_surer_half"))
         said = f"calibration error {error:.1f} points [{low:.1f}, {high:.1f}]"
-        say(f"{name:>7}: {said}; wrong among the surer half {risk:.1f} %")
+        say(f"{name:>7}: {said}; wrong of the surer half {risk:.1f} %")
     say("after: of images that the temperature was not fitted on (five folds)")
     say(f"kept in {score['kept']}")

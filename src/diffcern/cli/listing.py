@@ -61,6 +61,8 @@ def listing(
     console = results()
     for title, rows in chosen.items():
         table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+        table.add_column(overflow="fold")
+        table.add_column(overflow="fold")
         for name, text in rows.items():
             table.add_row(Text(name, "bold"), Text(text))
         console.print(table, "")

@@ -10,6 +10,7 @@ import typer
 from diffcern.cli.bars import Bars, training_bar
 from diffcern.cli.consoles import results
 from diffcern.cli.derive import from_job
+from diffcern.cli.groups import Group
 from diffcern.jobs.train import TrainAnswerer, TrainClip, Training, TrainMae, TrainPredictor, TrainPrior, TrainTextPrior
 
 TRAININGS: tuple[type[Training], ...] = (
@@ -20,7 +21,7 @@ TRAININGS: tuple[type[Training], ...] = (
     TrainClip,
     TrainAnswerer,
 )
-app = typer.Typer(help="Train a prior or a predictor.", no_args_is_help=True)
+app = typer.Typer(help="Train a prior or a predictor.", no_args_is_help=True, cls=Group)
 
 
 def training(
