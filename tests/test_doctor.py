@@ -2,6 +2,8 @@
 
 import json
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 import torch
@@ -79,3 +81,11 @@ def test_what_an_extra_brings_is_told_where_it_is_missing(monkeypatch):
     with pytest.raises(UsageError, match=r"pip install 'diffcern\[corruptions\]'"):
         absent.GaussianBlur(1)
     assert not hasattr(absent, "__path__")
+
+
+def test_every_extra_is_one_and_contributors_have_all():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    extras = dict(project["optional-dependencies"])
+    everything = extras.pop("dev")
+    assert set(optional.EXTRAS.values()) <= extras.keys()
+    assert all(requirement in everything for extra in extras.values() for requirement in extra)

@@ -8,11 +8,11 @@ import pytest
 from rich.console import Console
 
 import diffcern
-from diffcern.cli import completing, consoles
+from diffcern.cli import bars, completing, consoles
 from diffcern.cli.consoles import Voice, results
 from diffcern.data import EMBEDDED
 from diffcern.methods import METHODS
-from diffcern.watching import doing, listening, note
+from diffcern.watching import doing, evaluated, listening, note
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,6 +58,17 @@ def test_the_line_that_waits_ends_before_results(terminal):
         assert terminal._line is None
         with doing("something after it"):
             assert terminal._line is None
+
+
+@pytest.mark.parametrize("staged", [bars.one_bar, bars.bar_for_each])
+def test_bars_are_whole_at_80_columns(terminal, staged):
+    with staged(terminal.console) as report:
+        report(3, 1000, "diffusion-classifier on blur 4")
+        evaluated(9)
+    shown = terminal.console.file.getvalue()
+    assert "diffusion-classifier on blur 4" in shown
+    assert "9 evaluations" in shown
+    assert "…" not in shown
 
 
 def test_nobody_listens_outside():
