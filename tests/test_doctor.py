@@ -85,7 +85,6 @@ def test_what_an_extra_brings_is_told_where_it_is_missing(monkeypatch):
 
 def test_every_extra_is_one_and_contributors_have_all():
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
-    extras = dict(project["optional-dependencies"])
-    everything = extras.pop("dev")
-    assert set(optional.EXTRAS.values()) <= extras.keys()
-    assert all(requirement in everything for extra in extras.values() for requirement in extra)
+    extras = project["optional-dependencies"]
+    for extra in {*optional.EXTRAS.values(), "heif", "lora", "ray"}:  # what tests need; the site's is its own
+        assert set(extras[extra]) <= set(extras["dev"])

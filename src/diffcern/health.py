@@ -18,6 +18,7 @@ from diffcern import __version__
 GIB = 2**30
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "sve", "bf16")  # of a processor, those that networks gain by
 NATIVE = {"avx512_bf16", "amx_bf16", "bf16"}  # those that multiply bfloat16
+OF_CONTRIBUTORS = ("dev", "docs")  # extras
 SIDE = 512  # of the matrices that say how fast bfloat16 is
 
 
@@ -137,11 +138,11 @@ def _library(wanted: Requirement) -> Library:
 
 
 def _extras(requirements: list[Requirement]) -> list[Extra]:
-    """Those that users install; `dev` is for contributors."""
+    """Those that users install."""
     found: dict[str, list[Library]] = {}
     for each in requirements:
         for name in re.findall(r'extra == "([\w-]+)"', str(each.marker or "")):
-            if name != "dev":
+            if name not in OF_CONTRIBUTORS:
                 found.setdefault(name, []).append(_library(each))
     extras = []
     for name, libraries in found.items():

@@ -91,6 +91,6 @@ def main() -> None:
 def _fail(message: str, code: int) -> None:
     if voice().verbose:
         traceback.print_exc()
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
     console.print(f"[bold red]error:[/] {escape(message)}")
     sys.exit(code)
