@@ -60,6 +60,22 @@ def test_the_line_that_waits_ends_before_results(terminal):
             assert terminal._line is None
 
 
+def test_the_line_leaves_room_for_bars_and_comes_back_after_them(terminal):
+    with consoles.waiting():
+        with bars.Bars().rows("classifying", 1) as heard:
+            assert terminal._line is None
+            heard({"id": "a", "error": None})
+        assert terminal._line is not None
+        with bars.Bars().stages():
+            assert terminal._line is None
+        with doing("writing the report"):
+            assert "writing the report" in str(terminal._line.status)
+    assert terminal._line is None
+    with bars.Bars().stages():
+        pass
+    assert terminal._line is None
+
+
 @pytest.mark.parametrize("staged", [bars.one_bar, bars.bar_for_each])
 def test_bars_are_whole_at_80_columns(terminal, staged):
     with staged(terminal.console) as report:

@@ -92,10 +92,14 @@ class Bars:
                     self.say(f"skipped {row['id']}: {row['error']}")
 
             yield heard
+        voice().wait("finishing")
 
-    def stages(self) -> AbstractContextManager[Report]:
+    @contextmanager
+    def stages(self) -> Iterator[Report]:
         voice().stop_waiting()
-        return self._staged(self.console)
+        with self._staged(self.console) as report:
+            yield report
+        voice().wait("finishing")
 
     def say(self, text: str) -> None:
         self.console.print(text)

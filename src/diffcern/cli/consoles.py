@@ -22,6 +22,7 @@ class Voice:
     def __init__(self, quiet: bool = False, verbose: bool = False) -> None:
         self.quiet, self.verbose = quiet, verbose
         self.console = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, quiet=quiet)
+        self.waits = False
         self._line: Status | None = None
 
     def begun(self, what: str) -> None:
@@ -36,10 +37,10 @@ class Voice:
         if self.verbose:
             self.console.print(fact)
 
-    def wait(self) -> None:
-        """From here on, on a terminal, a line says what goes on, until something else is shown."""
-        if self.console.is_terminal and not self.quiet and self._line is None:
-            self._line = self.console.status("starting")
+    def wait(self, what: str) -> None:
+        """From here on a line says what goes on, until something else is shown: on a terminal, while `waiting`."""
+        if self.waits and self.console.is_terminal and not self.quiet and self._line is None:
+            self._line = self.console.status(what)
             self._line.start()
 
     def stop_waiting(self) -> None:
@@ -65,11 +66,13 @@ def waiting() -> Iterator[None]:
     """While this lasts, what is done is heard and shown (see `Voice`)."""
     start = time.perf_counter()
     with listening(voice()):
-        voice().wait()
+        voice().waits = True
+        voice().wait("starting")
         try:
             yield
         finally:
             voice().stop_waiting()
+            voice().waits = False
             voice().noted(f"in all: {time.perf_counter() - start:.2f} s")
 
 
