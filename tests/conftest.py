@@ -13,6 +13,7 @@ import huggingface_hub.constants
 import pytest
 import shape_checks  # noqa: F401, before diffcern
 import torch
+from output_checks import check_output
 from torch import Tensor
 
 from diffcern.cli import main
@@ -102,6 +103,7 @@ def cli(capsys, monkeypatch) -> Callable[..., tuple[int, str, str]]:
         except SystemExit as error:
             code = error.code or 0
         out, err = capsys.readouterr()
+        check_output(list(map(str, arguments)), out)
         return code, out, err
 
     return run

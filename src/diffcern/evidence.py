@@ -137,7 +137,9 @@ def evidence_at(
     own = torch.as_tensor(noise, dtype=torch.float32, device=latents.device).expand(len(latents))
     log_snr = _log_snr(prior, low)
     if float(log_snr[0].exp() * own.max() ** 2) >= 1:
-        raise UsageError(f"noise of {own.max():.3g} in the latents is louder than the schedule's at low = {low}")
+        raise UsageError(
+            f"noise of {own.max():.3g} in the latents is louder than the schedule's at low = {low}: give a higher low"
+        )
     errors = torch.empty(draws.timesteps.shape, dtype=torch.float64)
     index = torch.arange(errors.numel(), device=latents.device)
     for some in index.split(rows):

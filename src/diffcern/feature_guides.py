@@ -68,7 +68,7 @@ class PatchContrast:
         finally:
             handle.remove()
         if not found or not isinstance(found[0], Tensor) or found[0].ndim != 4:
-            raise UsageError("content_layer is a module whose output is a map [B, C, h, w]")
+            raise UsageError("content_layer is a module whose output is a map [B, C, h, w]: name another one")
         return F.normalize(found[0].float().flatten(2).transpose(1, 2), dim=-1)
 
     def __call__(self, x0: Tensor, reference: Tensor) -> Tensor:
@@ -88,7 +88,10 @@ class StyleDirection:
 
     def __init__(self, clip: Predictor) -> None:
         if not isinstance(clip.model, ZeroShot) or len(clip.class_names) != 2:
-            raise UsageError("the style's direction is between two texts of a CLIP or SigLIP model")
+            raise UsageError(
+                "the style's direction is between two texts of a CLIP or SigLIP model: give one as "
+                "predictor, or style=0"
+            )
         source, target = clip.model.text
         self.clip, self.model, self.direction = clip, clip.model, target - source
 

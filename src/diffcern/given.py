@@ -36,7 +36,7 @@ def override(table: dict[str, Any], assignment: str) -> None:
     for parent in parents:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
-            raise UsageError(f"--set {assignment!r}: {parent} is not a table")
+            raise UsageError(f"--set {assignment!r}: {parent} is not a table: leave one of the two out")
     table[last] = value
 
 
@@ -58,7 +58,7 @@ def _labels(text: str) -> list[str] | dict[str, list[str]]:
         if text and Path(text).expanduser().is_file():
             return read_labels(Path(text).expanduser())
     if text.lower().endswith(SUFFIXES) and "," not in text:
-        raise UsageError(f"--labels: there is no file {text}")
+        raise UsageError(f"--labels: there is no file {text}: check the path, or give names, as cat,dog")
     return [label.strip() for label in text.split(",") if label.strip()]
 
 
@@ -67,7 +67,7 @@ def parse_class_map(path: Path | None) -> dict[str, str] | None:
     if path is None:
         return None
     if not path.is_file():
-        raise UsageError(f"--class-map: there is no file {path}")
+        raise UsageError(f"--class-map: there is no file {path}: check the path")
     try:
         content = read_json(path, twice=False)
     except DiffcernError as error:

@@ -50,7 +50,7 @@ class Guide:
         if self.form not in FORMS:
             raise UsageError(f"a guide's form is one of {', '.join(FORMS)}, not {self.form!r}")
         if self.form == "replace" and not (len(self.terms) == 1 and isinstance(self.terms[0][1], LowPass)):
-            raise UsageError("the form 'replace' takes one low-pass term and no other")
+            raise UsageError("the form 'replace' takes one low-pass term and no other: leave the others out")
         if not all(math.isfinite(weight) and weight >= 0 for weight, _ in self.terms):
             raise UsageError(f"weights of a guide are finite and at least 0, not {[w for w, _ in self.terms]}")
 
@@ -66,7 +66,9 @@ class Guide:
                 energy.check(prior.latent_shape[1:])
         needy = [type(energy).__name__ for _, energy in self.terms if getattr(energy, "needs_pixels", False)]
         if needy and not prior.pixels:
-            raise UsageError(f"{', '.join(needy)} looks at pixels, and the latents of this prior are none")
+            raise UsageError(
+                f"{', '.join(needy)} looks at pixels, and the latents of this prior are none: set its weight to 0"
+            )
 
     def gradient(
         self,

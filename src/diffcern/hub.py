@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffcern.errors import DiffcernError, UsageError, first_line
+from diffcern.watching import doing, note
 
 TEXT = ("*.json", "*.txt", "*.model", "*.jinja")  # configurations, tokenizers and chat templates
 
@@ -30,9 +31,14 @@ def download(name: str, patterns: Sequence[str], configuration: str = "config.js
 
     repository, _, revision = name.partition("@")
     try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(patterns)))
+        with doing(f"fetching {repository} from the hub"):
+            fetched = Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(patterns)))
+        note(f"{repository} is read from {fetched}")
+        return fetched
     except HFValidationError as error:
-        raise UsageError(f"{name!r} is neither a folder nor a hub repository (OWNER/NAME)") from error
+        raise UsageError(
+            f"{name!r} is neither a folder nor a hub repository (OWNER/NAME): check its spelling"
+        ) from error
     except RepositoryNotFoundError as error:
         raise DiffcernError(
             f"the hub has no repository {name!r} that you may read: check its name, or log in with `hf auth login`"
@@ -40,6 +46,7 @@ def download(name: str, patterns: Sequence[str], configuration: str = "config.js
     except Exception as error:  # no network in one of its many forms
         cached = try_to_load_from_cache(repository, configuration, revision=revision or None)
         if isinstance(cached, str):
+            note(f"the hub cannot be reached: {repository} is read from {Path(cached).parent}")
             return Path(cached).parent
         raise DiffcernError(
             f"cannot fetch {name!r} and it is not in the cache: give a local folder instead, or run this once on a "

@@ -132,5 +132,5 @@ def _name(value: Any, path: Path) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str) and value:
         value = next((part for part in value if isinstance(part, str) and WORDNET_ID.fullmatch(part)), value[-1])
     if not isinstance(value, str) or not value.strip():
-        raise UsageError(f"{path} holds {value!r} in the place of a name")
+        raise UsageError(f"{path} holds {value!r} in the place of a name: write one there")
     return value.strip()

@@ -228,7 +228,10 @@ def condition_gradient(
                 leaves or None,
             )
             if not error.requires_grad:
-                raise DiffcernError("the error of this prior has no gradient by the condition: it does not read it")
+                raise DiffcernError(
+                    "the error of this prior has no gradient by the condition: it does not read it. Give "
+                    "a prior that does"
+                )
             scale = torch.ones_like(scale) if leaves else scale  # whose gradients are sums over rows
             gradients = torch.autograd.grad(
                 error, [*leaf.parts.values(), *leaves.values()], scale, materialize_grads=True

@@ -64,7 +64,9 @@ def made(group: Group, name: str, kind: type, call: Callable[[Any], Any] = lambd
     try:
         result = call(found)
     except Exception as error:  # whatever it raises
-        raise UsageError(f"{name} could not be made: {first_line(error)}") from error
+        raise UsageError(
+            f"{name} could not be made: {first_line(error)} (docs/extend.md says how it is called)"
+        ) from error
     if not isinstance(result, kind):
         raise UsageError(f"{name} makes a {type(result).__name__}, not a {kind.__name__}: see docs/extend.md")
     return result

@@ -1,13 +1,16 @@
-"""Who watches the denoiser at work: told of every evaluation, so that an image of minutes shows signs of life.
+"""Who watches the work: told of every evaluation of the denoiser, so that an image of minutes shows signs of life, and
+of what is loaded.
 
 Knows nothing of who watches; nobody is watched unless asked for, and one thread's work tells no other's watcher.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Protocol
 
 Watcher = Callable[[int], None]  # takes how many rows the denoiser has just evaluated
 Report = Callable[[int, int, str], None]  # how much is done, of how much, and what
@@ -32,3 +35,43 @@ def evaluated(rows: int) -> None:
 
 def unheard(done: int, total: int, what: str) -> None:
     """A `Report` that nobody hears."""
+
+
+class Listener(Protocol):
+    """Who is told what is done beside the denoiser: what is loaded from where, and how long it takes."""
+
+    def begun(self, what: str) -> None: ...
+
+    def done(self, what: str, seconds: float) -> None: ...
+
+    def noted(self, fact: str) -> None: ...
+
+
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """While this lasts, `listener` hears of `doing` and `note`."""
+    before = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(before)
+
+
+@contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Tells the listener, where there is one, what is done while this lasts, and how long it took."""
+    listener, start = _listener.get(), time.perf_counter()
+    if listener:
+        listener.begun(what)
+    yield
+    if listener:
+        listener.done(what, time.perf_counter() - start)
+
+
+def note(fact: str) -> None:
+    """Tells the listener, where there is one."""
+    if listener := _listener.get():
+        listener.noted(fact)

@@ -64,7 +64,10 @@ def check_finite(what: str, tensors: Mapping[str, Tensor]) -> None:
     """Raises DiffcernError that names a tensor with NaN or infinity in it."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise DiffcernError(f"the weights {what} hold NaN or infinity in {name}: they are damaged, or overflowed")
+            raise DiffcernError(
+                f"the weights {what} hold NaN or infinity in {name}: they are damaged, or overflowed: "
+                "restore them, or train with a lower learning rate"
+            )
 
 
 def check_network(what: str, network: nn.Module, files: Iterable[Path]) -> None:
@@ -99,7 +102,10 @@ def check_described(config: Path, build: Callable[[], nn.Module], files: Sequenc
         if DROPOUT.fullmatch(key) and not 0 <= count <= 1:
             raise DiffcernError(f"{config} says {key} = {count}, which is a share, 0 to 1")
         if DEPTH.fullmatch(key) and count > len(stored):
-            raise DiffcernError(f"{config} speaks of {key} = {count}, and its weights hold {len(stored)} tensors")
+            raise DiffcernError(
+                f"{config} speaks of {key} = {count}, and its weights hold {len(stored)} tensors: restore "
+                "both from one place"
+            )
     try:
         with torch.device("meta"):
             described = sum(tensor.numel() for tensor in build().state_dict().values())
@@ -107,7 +113,10 @@ def check_described(config: Path, build: Callable[[], nn.Module], files: Sequenc
         return
     held = sum(math.prod(shape) for shape in stored.values())
     if described > 4 * held + 1_000_000:
-        raise DiffcernError(f"{config} describes a network of {described:,} numbers, and its weights hold {held:,}")
+        raise DiffcernError(
+            f"{config} describes a network of {described:,} numbers, and its weights hold {held:,}: "
+            "restore both from one place"
+        )
 
 
 def _numbers(content: Any, key: str = "") -> Iterator[tuple[str, float]]:

@@ -72,7 +72,10 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast, words: int, length: int)
     word = next((word for word in sorted(tokenizer.get_vocab()) if word not in SPECIAL.values()), "")
     read = [tokenizer.bos_token_id, *([tokenizer.get_vocab()[word]] if word else []), tokenizer.eos_token_id]
     if special != SPECIAL or tokenizer(word)["input_ids"] != read:
-        raise DiffcernError(f"the tokenizer's own words are {special}, not {SPECIAL}, or it leaves out words or ends")
+        raise DiffcernError(
+            f"the tokenizer's own words are {special}, not {SPECIAL}, or it leaves out words or ends: "
+            "restore the folder"
+        )
 
 
 def text_config(tokenizer: PreTrainedTokenizerFast, width: int, depth: int, heads: int) -> CLIPTextConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -14,20 +15,26 @@ from diffcern import __version__
 from diffcern.cli import calibrate, train
 from diffcern.cli.align import align, align_answerer
 from diffcern.cli.bench import bench, report
+from diffcern.cli.consoles import speak, voice
 from diffcern.cli.demo import demo
+from diffcern.cli.doctor import doctor
+from diffcern.cli.groups import Spoken
 from diffcern.cli.listing import listing
 from diffcern.cli.purify import purify
+from diffcern.cli.schema import schema
 from diffcern.cli.tables import adapt, answer, classify, match
 from diffcern.errors import DiffcernError, UsageError, first_line
 
 OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator: can't allocate")  # torch's words, on a GPU and on the CPU
 
+
 app = typer.Typer(
     help="Make vision models robust at test time with pre-trained diffusion models.",
     no_args_is_help=True,
     invoke_without_command=True,
+    rich_markup_mode=None,  # its boxes cut long names at 80 columns
     pretty_exceptions_enable=False,
-    add_completion=False,
+    cls=Spoken,
 )
 app.command()(demo)
 app.command()(adapt)
@@ -42,12 +49,21 @@ app.command()(report)
 app.add_typer(calibrate.app, name="calibrate")
 app.add_typer(train.app, name="train")
 app.command("list")(listing)
+app.command()(doctor)
+app.command()(schema)
 
 
 @app.callback()
 def root(
     version: Annotated[bool, typer.Option("--version", help="print the version and exit", is_eager=True)] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="results and errors alone")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="also what is loaded from where, seconds, and tracebacks")
+    ] = False,
 ) -> None:
+    if quiet and verbose:
+        raise UsageError("--quiet and --verbose: give one of the two")
+    speak(quiet, verbose)
     if version:
         typer.echo(f"diffcern {__version__}")
         raise typer.Exit
@@ -73,6 +89,8 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    if voice().verbose:
+        traceback.print_exc()
+    console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
     console.print(f"[bold red]error:[/] {escape(message)}")
     sys.exit(code)

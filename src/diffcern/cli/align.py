@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import typer
-
 from diffcern.cli.bars import Bars
+from diffcern.cli.consoles import remarks
 from diffcern.cli.derive import from_job
 from diffcern.cli.options import OutFolder
 from diffcern.jobs.align import Align
@@ -16,10 +15,8 @@ def show_alignment(job: Align, out: OutFolder) -> None:
     aligned = job.carry_out(out, events=Bars())
     if losses := aligned.losses:
         best = losses.index(min(losses))
-        typer.echo(
-            f"validation loss {losses[0]:.3f} before, {losses[best]:.3f} after epoch {best}, which is kept", err=True
-        )
-    typer.echo(f"in {out / PREDICTOR}; answer with it: --method sda --set aligned={out}", err=True)
+        remarks().print(f"validation loss {losses[0]:.3f} before, {losses[best]:.3f} after epoch {best}, which is kept")
+    remarks().print(f"in {out / PREDICTOR}; answer with it: --method sda --set aligned={out}")
 
 
 align = from_job(Align)(show_alignment)

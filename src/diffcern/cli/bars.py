@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from diffcern.cli.progress import counted, progress_of
+from diffcern.cli.consoles import remarks, voice
+from diffcern.cli.progress import bar_beside, counted, progress_of
 from diffcern.jobs.base import Row
 from diffcern.watching import Report
 
@@ -20,7 +21,12 @@ Staged = Callable[[Console], AbstractContextManager[Report]]
 @contextmanager
 def bar_for_each(console: Console) -> Iterator[Report]:
     """A bar for each stage, that is for each first word of what is reported."""
-    columns = [TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    columns = [
+        TextColumn("{task.description:<24}"),
+        bar_beside(console, 78),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    ]
     columns.append(TextColumn("{task.fields[text]}", style="dim"))
     with Progress(*columns, console=console, transient=True) as progress, counted(progress):
         shown: dict[str, TaskID] = {}
@@ -37,7 +43,7 @@ def bar_for_each(console: Console) -> Iterator[Report]:
 @contextmanager
 def one_bar(console: Console) -> Iterator[Report]:
     """A bar that stays, for all of the work."""
-    columns = [TextColumn("{task.description:<44}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %")]
+    columns = [TextColumn("{task.description:<36}"), bar_beside(console, 78), TextColumn("{task.percentage:>3.0f} %")]
     columns += [TimeRemainingColumn(), TextColumn("{task.fields[text]}", style="dim")]
     with Progress(*columns, console=console) as progress, counted(progress):
         task = progress.add_task("loading", total=1, text="")
@@ -48,7 +54,7 @@ def one_bar(console: Console) -> Iterator[Report]:
 def training_bar(console: Console) -> Iterator[Report]:
     """A bar of steps that stays, from the first one on: what is read before has bars of its own. In a log, where no bar
     moves, a line now and then."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), bar_beside(console, 60), MofNCompleteColumn(), TimeRemainingColumn())
     with ExitStack() as stack:
         shown: list[Progress] = []
         spoken = time.monotonic()
@@ -70,11 +76,12 @@ class Bars:
     """Bars on a console, and words. staged: how stages are shown."""
 
     def __init__(self, staged: Staged = bar_for_each, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, soft_wrap=True, markup=False)
+        self.console = console or remarks()
         self._staged = staged
 
     @contextmanager
     def rows(self, what: str, total: int, done: int = 0, evaluations: int = 0) -> Iterator[Callable[[Row], None]]:
+        voice().stop_waiting()
         if done:
             self.say(f"continuing: {done} of {total} are done")
         with progress_of(what, total - done, self.console, evaluations) as step:
@@ -85,9 +92,14 @@ class Bars:
                     self.say(f"skipped {row['id']}: {row['error']}")
 
             yield heard
+        voice().wait("finishing")
 
-    def stages(self) -> AbstractContextManager[Report]:
-        return self._staged(self.console)
+    @contextmanager
+    def stages(self) -> Iterator[Report]:
+        voice().stop_waiting()
+        with self._staged(self.console) as report:
+            yield report
+        voice().wait("finishing")
 
     def say(self, text: str) -> None:
         self.console.print(text)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from diffcern.cli.bars import Bars, one_bar
+from diffcern.cli.consoles import print_json, results, waiting
 from diffcern.cli.derive import from_job
 from diffcern.cli.options import JsonOption, StrictOption
 from diffcern.jobs.bench import Bench, report_on
@@ -45,14 +45,15 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Make summary.json and report.html from the records of a run, and print the table."""
-    _present(*report_on(run_dir), as_json)
+    with waiting():
+        _present(*report_on(run_dir), as_json)
 
 
 def _present(cells: list[dict[str, Any]], page: Path, as_json: bool) -> None:
     from diffcern.report import print_table
 
     if as_json:
-        typer.echo(json.dumps(cells, indent=1))
+        print_json(cells)
     else:
-        print_table(cells)
-        typer.echo(f"\nreport: {page}")
+        print_table(cells, results())
+        results().print(f"\nreport: {page}", soft_wrap=True)

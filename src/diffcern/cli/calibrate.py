@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from diffcern.cli.bars import Bars
+from diffcern.cli.consoles import print_json, results, waiting
 from diffcern.cli.derive import from_job, interruptible
+from diffcern.cli.groups import Group
 from diffcern.cli.options import JsonOption, OutFile, OutLists, OverwriteOption, StrictOption
 from diffcern.cli.tables import report_skipped
 from diffcern.jobs.calibrate import KEEP, Calibrate, of_run
@@ -19,6 +20,7 @@ from diffcern.jobs.calibrate_views import CalibrateViews
 
 app = typer.Typer(
     no_args_is_help=True,
+    cls=Group,
     help="Fit what a prior's answers are read by: temperatures of probabilities, margins of views.",
 )
 
@@ -49,11 +51,13 @@ def views(
 ) -> None:
     table = job.carry_out(out, overwrite=overwrite, events=Bars())
     if as_json:
-        typer.echo(json.dumps(table.scores, indent=1))
+        print_json(table.scores)
     else:
         _present_margins(table.scores)
         if job.keep:
-            typer.echo(f"canonical goes by them with --set gains={job.keep}, or where they are the prior's own")
+            results().print(
+                f"canonical goes by them with --set gains={job.keep}, or where they are the prior's own", soft_wrap=True
+            )
     report_skipped(table, strict)
 
 
@@ -67,12 +71,12 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Fit a temperature on the answers of a bench's entry; classify and adapt use it from then on."""
-    with interruptible():
+    with interruptible(), waiting():
         _present(of_run(run_dir, entry, shift, per_class, keep), as_json)
 
 
 def _present_margins(scores: Sequence[dict[str, Any]]) -> None:
-    say = Console(soft_wrap=True, highlight=False, markup=False).print
+    say = partial(results().print, soft_wrap=True)
     for score in scores:
         least = f"a view is answered on from {score['margin']:.1f} nats"
         most = f"the most that one of {score['images']} clean images gains is {score['most']:.1f}"
@@ -83,15 +87,15 @@ def _present_margins(scores: Sequence[dict[str, Any]]) -> None:
 
 def _present(score: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(score, indent=1))
+        print_json(score)
         return
-    say = Console(soft_wrap=True, highlight=False, markup=False).print
+    say = partial(results().print, soft_wrap=True)
     right = f"{100 * score['accuracy']:.1f} % right"
     say(f"temperature {score['temperature']:.4g}, fitted on {score['images']} images ({right})")
     for name in ("before", "after"):
         low, high = (100 * end for end in score[f"interval_{name}"])
         error, risk = (100 * score[f"{what}_{name}"] for what in ("calibration_error", "risk_of_the_surer_half"))
         said = f"calibration error {error:.1f} points [{low:.1f}, {high:.1f}]"
-        say(f"{name:>7}: {said}; wrong among the surer half {risk:.1f} %")
+        say(f"{name:>7}: {said}; wrong of the surer half {risk:.1f} %")
     say("after: of images that the temperature was not fitted on (five folds)")
     say(f"kept in {score['kept']}")

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from diffcern.cli.bars import Bars
 from diffcern.cli.bench import show_run
+from diffcern.cli.completing import completing
+from diffcern.cli.consoles import print_json, results, waiting
 from diffcern.cli.derive import interruptible
 from diffcern.cli.options import JsonOption
 from diffcern.cli.tables import report_skipped
@@ -37,9 +38,14 @@ SHIFT, SEVERITY = "gaussian_noise", 5  # of the images that questions are asked 
 
 
 def demo(
-    task: Annotated[str, typer.Option("--task", help="classification, segmentation, depth, matching or qa")] = (
-        "classification"
-    ),
+    task: Annotated[
+        str,
+        typer.Option(
+            "--task",
+            help="classification, segmentation, depth, matching or qa",
+            autocompletion=completing(lambda: tuple(COUNTS)),
+        ),
+    ] = "classification",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -66,19 +72,19 @@ def demo(
     if task in SPECS:
         processes = workers or min(4, os.cpu_count() or 1)
         job = Bench(spec=SPECS[task], overrides=(f"data.count={count}",), workers=processes, device="cpu")
-        with interruptible():
+        with interruptible(), waiting():
             show_run(job, folder, as_json)
         return
     check_folder(folder)
     if workers is not None:
         raise UsageError(f"--workers is for {', '.join(SPECS)}; {task} is one process: leave it out")
     kept = f"what is in {folder} is kept: run the same command to continue"
-    with interruptible(), keeping(lambda: kept):  # while models are loaded: `collect` has its own
+    with interruptible(), waiting(), keeping(lambda: kept):  # while models are loaded: `collect` has its own
         summary, table = (matching if task == "matching" else question_answering)(folder, count)
     if as_json:
-        typer.echo(json.dumps(summary, indent=1))
+        print_json(summary)
     else:
-        Console().print(table)
+        results().print(table)
 
 
 def matching(folder: Path, count: int) -> tuple[Summary, Table]:

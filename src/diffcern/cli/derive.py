@@ -18,8 +18,9 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
-from rich.console import Console
 
+from diffcern.cli.completing import NAMES, completing
+from diffcern.cli.consoles import remarks, waiting
 from diffcern.errors import UsageError, unknown
 from diffcern.fields import spelling_of
 from diffcern.jobs.base import Idle, Interrupted, Job, make
@@ -55,6 +56,8 @@ class Option:
         how: dict[str, Any] = {"help": self.about.description, **bounds}
         if kind is float and not unbounded:
             how["callback"] = _finite
+        if names := (lambda: self.choices) if self.choices else NAMES.get(self.name):
+            how["autocompletion"] = completing(names)
         info: Any = typer.Argument(**how) if self.spelling.argument else typer.Option(*self.flags, **how)
         default = self.default
         if default is MISSING:
@@ -113,7 +116,7 @@ def from_job(kind: type[J], **fixed: Any) -> Callable[[Callable[..., None]], Cal
         def command(context: typer.Context, **values: Any) -> None:
             rest = {parameter.name: values.pop(parameter.name) for parameter in own}
             given = {name for name in values if _source(context, name) in GIVEN}
-            with interruptible():
+            with interruptible(), waiting():
                 show(_made(kind, [option for option in options if option.name in given], values, fixed), **rest)
 
         keyword = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
@@ -137,7 +140,7 @@ def interruptible() -> Iterator[None]:
         yield
     except KeyboardInterrupt as interruption:
         kept = str(interruption) if isinstance(interruption, Interrupted) else "nothing more was done"
-        Console(stderr=True, soft_wrap=True, markup=False).print(f"interrupted; {kept}")
+        remarks().print(f"interrupted; {kept}")
         raise typer.Exit(130) from None
 
 

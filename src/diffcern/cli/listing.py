@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from diffcern.cli.completing import LISTS, completing
+from diffcern.cli.consoles import print_json, results, waiting
 from diffcern.cli.options import JsonOption
 from diffcern.errors import unknown
 
@@ -45,22 +46,23 @@ PURPOSES = {  # by type of model, architecture, task or kind of maps
 
 
 def listing(
-    what: Annotated[
-        str, typer.Argument(help="methods, priors, predictors, datasets, pairs, questions, corruptions")
-    ] = "",
+    what: Annotated[str, typer.Argument(help=", ".join(LISTS), autocompletion=completing(lambda: LISTS))] = "",
     as_json: JsonOption = False,
 ) -> None:
     """What exists by name: methods with their options, priors, predictors, data sets, corruptions."""
-    catalogue = _catalogue()
+    with waiting():
+        catalogue = _catalogue()
     if what and what not in catalogue:
         raise unknown("list", what, catalogue)
     chosen = {what: catalogue[what]} if what else catalogue
     if as_json:
-        typer.echo(json.dumps(chosen, indent=1))
+        print_json(chosen)
         return
-    console = Console()
+    console = results()
     for title, rows in chosen.items():
         table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+        table.add_column(overflow="fold")
+        table.add_column(overflow="fold")
         for name, text in rows.items():
             table.add_row(Text(name, "bold"), Text(text))
         console.print(table, "")

@@ -60,6 +60,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
 
 
+def bar_beside(console: Console, others: int) -> BarColumn:
+    """A bar as wide as what stands beside it leaves on this terminal; others: the width of that."""
+    return BarColumn(bar_width=max(2, min(40, console.width - others)))
+
+
 @contextmanager
 def progress_of(what: str, total: int, console: Console, expected: int = 0) -> Iterator[Callable[[], None]]:
     """Shows a bar while this lasts, or in a log a line now and then; call what it gives after each image.
@@ -67,7 +72,7 @@ def progress_of(what: str, total: int, console: Console, expected: int = 0) -> I
     expected: evaluations of the denoiser for one image, 0 where that is not known beforehand.
     """
     counter, spoken = Counter(total, expected), time.monotonic()
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
+    columns = (TextColumn("{task.description}"), bar_beside(console, 64), TextColumn("{task.fields[text]}"))
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=1.0, text=counter.text)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from diffcern.cli.bars import Bars
+from diffcern.cli.consoles import remarks
 from diffcern.cli.derive import from_job
 from diffcern.cli.options import StrictOption
 from diffcern.jobs.purify import Purify
@@ -25,6 +26,6 @@ def purify(
     the prior's resolution, or with --view whole all of it in its own.
     """
     made = job.carry_out(out, events=Bars())
-    typer.echo(f"{made.in_words}; look at {made.sheet}", err=True)
+    remarks().print(f"{made.in_words}; look at {made.sheet}")
     if made.skipped and strict:
         raise typer.Exit(1)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from diffcern.cli.bars import Bars
+from diffcern.cli.consoles import print_json, remarks, results
 from diffcern.cli.derive import from_job
 from diffcern.cli.options import OUT, JsonOption, OutFile, OutLists, OverwriteOption, StrictOption
 from diffcern.cli.shown import SHORT, rows_table, scores_table
@@ -83,18 +82,17 @@ def _show(
     table = job.carry_out(out, overwrite=overwrite, events=Bars())
     if as_json:
         rows = [*table.rows]
-        typer.echo(json.dumps({scored[0]: table.scores, "rows": rows} if scored else rows, indent=1))
+        print_json({scored[0]: table.scores, "rows": rows} if scored else rows)
     elif count := len(table.rows) - table.skipped:
         caption = f"{count} {scored[2]}" if scored else ""
         shown = scores_table(table.scores, scored[1], caption) if scored else rows_table(table.first(SHORT), count)
-        Console().print(shown)
+        results().print(shown)
     report_skipped(table, strict)
 
 
 def report_skipped(table: Table, strict: bool) -> None:
     """Says where the rows are and how many were skipped; exit code 1 where that must not or leaves nothing."""
-    console = Console(stderr=True, soft_wrap=True, markup=False)
-    skipped = table.skipped
+    console, skipped = remarks(), table.skipped
     if table.out:
         made = len(table.rows) - skipped
         console.print(f"{made} rows in {table.out}" + (f", {skipped} skipped" if skipped else ""))

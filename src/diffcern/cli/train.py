@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from diffcern.cli.bars import Bars, training_bar
+from diffcern.cli.consoles import results
 from diffcern.cli.derive import from_job
+from diffcern.cli.groups import Group
 from diffcern.jobs.train import TrainAnswerer, TrainClip, Training, TrainMae, TrainPredictor, TrainPrior, TrainTextPrior
 
 TRAININGS: tuple[type[Training], ...] = (
@@ -19,7 +21,7 @@ TRAININGS: tuple[type[Training], ...] = (
     TrainClip,
     TrainAnswerer,
 )
-app = typer.Typer(help="Train a prior or a predictor.", no_args_is_help=True)
+app = typer.Typer(help="Train a prior or a predictor.", no_args_is_help=True, cls=Group)
 
 
 def training(
@@ -32,8 +34,8 @@ def training(
     stopped = "interrupted" if outcome.interrupted else "stopped"
     state = "finished" if outcome.finished else f"{stopped}; run the same command to go on"
     steps = f"step {outcome.step} of {trained.regime.steps}"
-    typer.echo(f"{state}: {size:.2f} M parameters, {steps}, loss {outcome.loss:.4f}")
-    typer.echo(f"in {out}" + (f" ({trained.use})" if outcome.finished else ""))
+    results().print(f"{state}: {size:.2f} M parameters, {steps}, loss {outcome.loss:.4f}", soft_wrap=True)
+    results().print(f"in {out}" + (f" ({trained.use})" if outcome.finished else ""), soft_wrap=True)
     if outcome.interrupted:
         raise typer.Exit(130)
 

@@ -25,6 +25,7 @@ from diffcern.data.scenes import Scenes
 from diffcern.data.webdataset import WebDataset
 from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.plugins import PATH, announced, made
+from diffcern.watching import doing
 
 __all__ = [
     "DATASETS",
@@ -75,6 +76,11 @@ def load_dataset(
     tables. Raises `UsageError` for an unknown name and for names where the data set has its own or no masks,
     `DiffcernError` for data that are missing or cannot be used.
     """
+    with doing(f"reading the data {name}"):
+        return _loaded(name, class_names, max_side, mask_names)
+
+
+def _loaded(name: str, class_names: Names, max_side: int | None, mask_names: Names) -> Dataset:
     prefix, colon, rest = name.partition(":")
     if colon and prefix in DATASETS:
         if not rest:
@@ -94,7 +100,7 @@ def load_dataset(
     if (brought := made("datasets", name, object)) is not None:
         return _brought(name, brought, class_names)
     if path.is_absolute() or name.startswith((".", "~")):
-        raise DiffcernError(f"no such file or folder: {name}.")
+        raise DiffcernError(f"no such file or folder: {name}. Check the path.")
     mistake = unknown(
         "data set",
         name,

@@ -165,7 +165,7 @@ class Subset:
     def rendition(self, index: int, name: str, severity: int) -> Sample:
         """The sample drawn otherwise; `UsageError` where the source cannot."""
         if not self.renditions:
-            raise UsageError(f"{self.name} has no renditions.")
+            raise UsageError(f"{self.name} has no renditions: choose other shifts.")
         sample: Sample = self.source.rendition(self.indices[index], name, severity)  # type: ignore[attr-defined]
         return sample
 

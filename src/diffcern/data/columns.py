@@ -84,12 +84,17 @@ def classes(
     known = feature.get("names") if isinstance(feature, Mapping) else None
     highest = max(targets, default=-1)
     if given is not None and known and len(given) != len(known):
-        raise DiffcernError(f"{where} names {len(known)} classes, class_names {len(given)}.")
+        raise DiffcernError(f"{where} names {len(known)} classes, class_names {len(given)}. Give as many, or none.")
     if not given and not known and highest >= MOST_CLASSES:
-        raise DiffcernError(f"{where} has the label {highest}, and names no classes: labels count from 0.")
+        raise DiffcernError(
+            f"{where} has the label {highest}, and names no classes: labels count from 0. Give names for "
+            "all, or smaller labels."
+        )
     names = tuple(given or known or map(str, range(highest + 1)))
     if highest >= len(names):
-        raise DiffcernError(f"{where} has the label {highest}, but only {len(names)} class names.")
+        raise DiffcernError(
+            f"{where} has the label {highest}, but only {len(names)} class names. Give a name for each label."
+        )
     if min(targets, default=-1) < -1:
         raise DiffcernError(f"{where} has the label {min(targets)}; labels count from 0, -1 means unknown.")
     ids = wordnet_ids(names)

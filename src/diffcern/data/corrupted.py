@@ -122,7 +122,7 @@ def _array(path: Path) -> NDArray[np.generic]:
     except (OSError, ValueError, EOFError) as error:
         raise DiffcernError(f"cannot read {path}: truncated or not a NumPy array ({error}).") from error
     if not isinstance(array, np.ndarray):
-        raise DiffcernError(f"cannot read {path}: a .npz archive, not a NumPy array.")
+        raise DiffcernError(f"cannot read {path}: a .npz archive, not a NumPy array. Unpack it first.")
     return array
 
 

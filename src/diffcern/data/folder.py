@@ -43,9 +43,11 @@ class ImageFolder:
     ) -> None:
         place = Path(root).expanduser()
         if not place.exists():
-            raise DiffcernError(f"no such file or folder: {place}.")
+            raise DiffcernError(f"no such file or folder: {place}. Check the path.")
         if place.is_file() and not holds_image(place):
-            raise DiffcernError(f"{place} is not an image, neither by its suffix ({LIKE}) nor by how it begins.")
+            raise DiffcernError(
+                f"{place} is not an image, neither by its suffix ({LIKE}) nor by how it begins. Convert it to PNG."
+            )
         self.name = place.absolute().name
         self._base = place.parent if place.is_file() else place
         self._max_side = max_side

@@ -12,6 +12,7 @@ from diffcern.data.base import Accepts, Sample
 from diffcern.data.images import UnreadableImage, decode
 from diffcern.data.maps import known, map_columns, whose_names
 from diffcern.errors import DiffcernError
+from diffcern.optional import optional
 
 BUFFER = 10_000  # rows that a stream is shuffled among
 
@@ -37,11 +38,12 @@ class HubImages:
         streamed: int | None = None,
         mask_names: Sequence[str] | None = None,
     ) -> None:
-        import datasets  # seconds to import, and only needed here
+        datasets = optional("datasets")  # seconds to import, and only needed here
 
         self.name = "/".join(filter(None, [repository, config, split]))
+        load = datasets.load_dataset
         try:
-            rows = datasets.load_dataset(repository, config, split=split, streaming=streamed is not None)
+            rows = load(repository, config, split=split, streaming=streamed is not None)
             if streamed is not None:
                 rows = _first(rows, streamed)
         except Exception as error:  # http, socket, cache and builder errors, of several libraries
@@ -87,7 +89,7 @@ class HubImages:
 
 def _undecoded(rows: Any, images: Sequence[str]) -> Any:
     """The rows with these columns as bytes: our own decoder handles 16 bits, transparency and rotation."""
-    import datasets
+    datasets = optional("datasets")
 
     for column in images:
         rows = rows.cast_column(column, datasets.Image(decode=False))
@@ -96,7 +98,7 @@ def _undecoded(rows: Any, images: Sequence[str]) -> Any:
 
 def _first(stream: Any, count: int) -> Any:
     """The first rows of a shuffled stream, as a data set in memory; images stay encoded."""
-    import datasets
+    datasets = optional("datasets")
 
     features = stream.features.to_dict()
     encoded = _undecoded(stream, [c for c in features if columns.is_image(features, c)])

@@ -195,7 +195,7 @@ def _inside(image: Image.Image, border: int, name: str) -> Image.Image:
 def check_pixels(image: Tensor, name: str) -> None:
     """Raise `DiffcernError`, naming the sample, unless all pixels are finite and in [0, 1]."""
     if not torch.isfinite(image).all():
-        raise DiffcernError(f"image {name!r} holds NaN or infinite pixels.")
+        raise DiffcernError(f"image {name!r} holds NaN or infinite pixels: leave it out, or make it anew.")
     if image.numel() and (image.min() < 0 or image.max() > 1):
         low, high = image.min().item(), image.max().item()
         raise DiffcernError(f"image {name!r} has pixels in [{low:.3g}, {high:.3g}]; they must lie in [0, 1].")

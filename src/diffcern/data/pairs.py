@@ -165,7 +165,7 @@ def _json_lines(path: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
                 raise DiffcernError(f"{place}: {side} must be the name of an image, but is {row[side]!r}.")
         rows.append(row)
     if not rows:
-        raise DiffcernError(f"{path} holds no examples.")
+        raise DiffcernError(f"{path} holds no examples. Give a file that has some.")
     return rows
 
 

@@ -87,7 +87,7 @@ class ParquetImages:
                     self._starts.append(rows)
                     rows += file.metadata.row_group(group).num_rows
         if not rows:
-            raise DiffcernError(f"{where} holds no rows.")
+            raise DiffcernError(f"{where} holds no rows. Give a table that has some.")
         self._length = rows
         values = read_columns(path, cheap)
         ids = columns.texts(values["id"], "id", where) if "id" in values else [str(row) for row in range(rows)]
@@ -231,7 +231,7 @@ def _check_columns(file: pq.ParquetFile, needed: list[str], path: Path | str) ->
     if missing:
         raise DiffcernError(f"{path} has no column {', '.join(missing)}; it has {', '.join(there)}.")
     if twice := [column for column in needed if there.count(column) > 1]:
-        raise DiffcernError(f"{path} has two columns {twice[0]!r}: which one is meant?")
+        raise DiffcernError(f"{path} has two columns {twice[0]!r}: which one is meant? Rename the other.")
 
 
 def _features(schema: pa.Schema, path: Path | str) -> columns.Features:

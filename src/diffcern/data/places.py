@@ -96,7 +96,7 @@ def reaching(name: str) -> Iterator[None]:
     except ValueError as error:  # a protocol that it does not know
         raise UsageError(f"cannot open {name}: {first_line(error)}") from error
     except FileNotFoundError as error:
-        raise DiffcernError(f"no such file: {name}") from error
+        raise DiffcernError(f"no such file: {name}. Check the name.") from error
     except PermissionError as error:
         raise DiffcernError(f"{name} is refused to you: {first_line(error)}; check your credentials") from error
     except (DiffcernError, KeyboardInterrupt):

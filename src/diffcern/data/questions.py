@@ -103,7 +103,9 @@ def _choices(values: object, answer: str, id_: str, where: Path) -> tuple[str, .
         raise DiffcernError(f"{where}: choices of question {id_!r} must be a list of texts, but is {values!r}.")
     choices = tuple(_text(value, "a choice", id_, where) for value in values)
     if answer not in choices:
-        raise DiffcernError(f"{where}: the answer {answer!r} to question {id_!r} is not among its choices, {choices}.")
+        raise DiffcernError(
+            f"{where}: the answer {answer!r} to question {id_!r} is not among its choices, {choices}. Add it to them."
+        )
     return choices
 
 

@@ -50,7 +50,7 @@ class WebDataset:
                 for values, value in ((self._shard, number), (self._start, start), (self._size, size)):
                     values.append(value)
         if not ids:
-            raise DiffcernError(f"{path} holds no images.")
+            raise DiffcernError(f"{path} holds no images. Give a tar that has some.")
         self.ids: Sequence[str] = columns.unique(ids, path)
         self.targets, own = columns.labels(columns.spelt(labels), LABEL, class_names, {}, path)
         self.class_names, self.class_ids = columns.classes(own, {}, LABEL, self.targets, path)
@@ -117,7 +117,9 @@ def _members(shard: str) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
                         if "." in suffix:
                             dotted[f"{key}.{suffix.rpartition('.')[0]}"] = key, place
                         elif key in images:
-                            raise DiffcernError(f"{shard} holds two images called {key}: which one is meant?")
+                            raise DiffcernError(
+                                f"{shard} holds two images called {key}: which one is meant? Rename the other."
+                            )
                         else:
                             images[key] = place
                     elif suffix.lower() == LABEL:

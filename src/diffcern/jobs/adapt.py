@@ -123,4 +123,7 @@ class Adapt(OverImages):
                 "--batch-size (as published: 64 to 200, with --online)"
             )
         if self.shuffle and not (self.online or method.needs_batch):
-            raise UsageError(f"--shuffle is for --online and what reads a batch: {self.method} answers image by image")
+            raise UsageError(
+                f"--shuffle is for --online and what reads a batch: {self.method} answers image by image, "
+                "so leave it out"
+            )

@@ -170,7 +170,7 @@ def purification_options(
 
     if ANSWERING & given.keys():
         names = ", ".join(sorted(ANSWERING & given.keys()))
-        raise UsageError(f"{names}: options of {answering}, not of the purification")
+        raise UsageError(f"{names}: options of {answering}, not of the purification: leave them out here")
     checked = checked_options(method, {**preset_options(method, preset, task), **given})
     return options_of(PURIFIERS[method])(**checked).model_dump(exclude=set(ANSWERING))
 

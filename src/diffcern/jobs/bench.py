@@ -12,6 +12,7 @@ from diffcern.errors import DiffcernError, UsageError
 from diffcern.fields import ARGUMENT, Device, Spelling, help_of
 from diffcern.jobs.base import CHECKED, Events, Silent, keeping
 from diffcern.jobs.spread import Spread
+from diffcern.watching import doing
 
 
 @plain(frozen=True)
@@ -65,11 +66,13 @@ def report_on(folder: Path) -> tuple[list[dict[str, Any]], Path]:
     """Writes summary.json and report.html of a run folder: the summary, and the page. Raises DiffcernError."""
     from diffcern.report import write_report, write_summary
 
-    cells = write_summary(folder)
     try:
-        return cells, write_report(folder)
+        with doing(f"writing the report of {folder}"):
+            return write_summary(folder), write_report(folder)
     except OSError as error:
-        raise DiffcernError(f"cannot write the report into {folder}: {error.strerror}") from error
+        raise DiffcernError(
+            f"cannot write the report into {folder}: {error.strerror}. Mend that, then run `diffcern report {folder}`"
+        ) from error
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -45,7 +45,9 @@ class Calibrate(OverImages):
         given = self.asked(self.method, self.options, calibrated=False, **names)
         models, dataset = given.models, given.dataset
         if models.task.kind.dense:
-            raise UsageError(f"a temperature is of the probabilities of classes, and this is {models.task.name}")
+            raise UsageError(
+                f"a temperature is of the probabilities of classes, and this is {models.task.name}: give a classifier"
+            )
         if not given.method.answers_alone:
             raise UsageError(
                 f"{self.method} reads the statistics of a batch: bench it on held-out images, and give the run folder "
@@ -80,7 +82,7 @@ def of_run(run: Path, entry: str | None, shift: str, per_class: bool, keep: str 
     from diffcern.texts import read_json
 
     if not (run / "spec.toml").is_file():
-        raise UsageError(f"{run} is no folder of a bench: it has no spec.toml")
+        raise UsageError(f"{run} is no folder of a bench: it has no spec.toml. Give one that `diffcern bench` wrote")
     spec = read_spec(run / "spec.toml")
     name = entry or next(iter(spec.entries))
     if entry is None and len(spec.entries) > 1:
@@ -88,7 +90,10 @@ def of_run(run: Path, entry: str | None, shift: str, per_class: bool, keep: str 
     if name not in spec.entries:
         raise unknown("entry", name, list(spec.entries))
     if KINDS[spec.models.task].dense:
-        raise UsageError(f"a temperature is of the probabilities of classes, and {run} is of {spec.models.task}")
+        raise UsageError(
+            f"a temperature is of the probabilities of classes, and {run} is of {spec.models.task}: give a "
+            "run of classification"
+        )
     shifts = ["all", *dict.fromkeys(under for under, _ in spec.shifts.cells)]
     if shift not in shifts:
         raise unknown("shift of this run", shift, shifts)
@@ -139,5 +144,5 @@ def place_for(keep: str | None, prior: str | None) -> Path:
     if folder is None:
         raise UsageError("the prior is no folder that a calibration could be kept in: give --keep FOLDER")
     if not folder.is_dir():
-        raise UsageError(f"no such folder: {folder}")
+        raise UsageError(f"no such folder: {folder}. Make it first, or give another --keep")
     return folder

@@ -103,7 +103,10 @@ class Match(RowsJob):
         else:
             models = load_models(named, device_named(self.device))
             if not isinstance(models.prior, TextPrior):
-                raise UsageError(f"{self.prior} does not read captions: matching needs a text-to-image prior")
+                raise UsageError(
+                    f"{self.prior} does not read captions: matching needs a text-to-image prior, such as "
+                    "embedded:scenes-text"
+                )
             options = {name: getattr(self, name) for name in ("draws", "strategy", "weighting", "norm", "view", "seed")}
             settings |= {**asked, **options, "fingerprints": models.fingerprints()}
             settings |= {"stop": self.stop, "z": self.z, "start": self.start} if rule else {}

@@ -150,7 +150,9 @@ class Purify(OnModels, Spread):
         if twice := [name for name in own if name in self.options]:
             raise UsageError(f"{twice[0]} was given twice, by --{twice[0]} and by --set {twice[0]}=...: leave one out")
         if idle := sorted((ANSWERING - {"cache", "rows"}) & self.options.keys()):
-            raise UsageError(f"{', '.join(idle)}: options of answers to purified images (`adapt`), not of the images")
+            raise UsageError(
+                f"{', '.join(idle)}: options of answers to purified images (`adapt`), not of the images: leave them out"
+            )
         options = {**preset_options(self.method, self.preset), **self.options, **own}
         device = device_named(self.device)
         dataset = load_dataset(self.images, max_side=self.max_side)

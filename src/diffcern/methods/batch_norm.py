@@ -35,7 +35,9 @@ class BatchStatisticsNorm(nn.Module):
     def __init__(self, layer: _BatchNorm, source_count: float, through: bool = True) -> None:
         super().__init__()
         if layer.running_mean is None or layer.running_var is None:
-            raise DiffcernError("BN-adapt needs BatchNorm layers with running statistics")
+            raise DiffcernError(
+                "BN-adapt needs BatchNorm layers with running statistics: give another predictor or method"
+            )
         self.weight, self.bias = layer.weight, layer.bias
         self.register_buffer("running_mean", layer.running_mean)
         self.register_buffer("running_var", layer.running_var)

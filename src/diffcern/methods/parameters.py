@@ -55,7 +55,9 @@ def choose_parameters(model: nn.Module, which: str) -> dict[str, Tensor]:
     elif which == "lora":
         chosen = {name: value for name, value in chosen.items() if ".lora_" in name}
     if not chosen:
-        raise DiffcernError(f"the predictor has no parameters of the kind {which!r} to adapt")
+        raise DiffcernError(
+            f"the predictor has no parameters of the kind {which!r} to adapt: set parameters to another one"
+        )
     return {name: value.detach().clone() for name, value in chosen.items()}
 
 

@@ -135,6 +135,6 @@ class Prototypes(Method):
                 pieces.append(self._features(image.image[None].to(self.prior.device)))
                 classes.append(names.index(name))
         if not pieces:
-            raise DiffcernError(f"{folder / GENERATED} holds no image of these classes")
+            raise DiffcernError(f"{folder / GENERATED} holds no image of these classes: run `diffcern align` for them")
         made = digest([list(images.ids), alignment.fingerprints, alignment.sampling, alignment.seed])
         return torch.cat(pieces), torch.tensor(classes, device=self.prior.device), made

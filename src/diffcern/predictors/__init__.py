@@ -19,6 +19,7 @@ from diffcern.predictors.timm_models import timm_folder, timm_predictor
 from diffcern.predictors.torchvision_models import torchvision_predictor
 from diffcern.predictors.transformers_models import transformers_predictor
 from diffcern.texts import read_json
+from diffcern.watching import doing, note
 from diffcern.weight_files import single_file
 
 __all__ = ["Predictor", "load_predictor"]
@@ -56,7 +57,8 @@ def load_predictor(
     DiffcernError for a model that cannot be had or read.
     """
     vocabulary = vocabulary_of(labels, templates)
-    predictor = _load(name, vocabulary, allow_pickle, trust_remote_code)
+    with doing(f"loading the predictor {name}"):
+        predictor = _load(name, vocabulary, allow_pickle, trust_remote_code)
     if vocabulary is None or isinstance(predictor.model, ZeroShot):
         return predictor
     return predictor.restrict(vocabulary.labels)
@@ -85,6 +87,7 @@ def _read_folder(
     folder: Path, name: str, vocabulary: Vocabulary | None, allow_pickle: bool, trust_remote_code: bool
 ) -> Predictor:
     """Tells by its files what a folder holds."""
+    note(f"a predictor is read from {folder}")
     if (folder / CONFIG).is_file():
         base, names = read_base(folder)
         adapted = load_predictor(  # depth has no names

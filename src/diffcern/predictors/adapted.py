@@ -45,7 +45,9 @@ def read_base(folder: Path) -> tuple[str, tuple[str, ...]]:
     seen, place = {folder.resolve()}, Path(found.base).expanduser()
     while is_file(str(place / CONFIG)):
         if place.resolve() in seen:
-            raise DiffcernError(f"{folder / CONFIG} names {config.base} as its base, which leads back to it")
+            raise DiffcernError(
+                f"{folder / CONFIG} names {config.base} as its base, which leads back to it: restore that file"
+            )
         seen.add(place.resolve())
         found = _read(place)
         place = Path(found.base).expanduser()

@@ -88,7 +88,7 @@ def image_tower(name: str, *, allow_pickle: bool = False) -> tuple[Any, Any]:
     with reading(Path(name), advice), quiet_reading():  # else it lists the weights of the text tower, which stay out
         config = transformers.AutoConfig.from_pretrained(folder)
         if config.model_type != "clip":
-            raise DiffcernError(f"{name} is a {config.model_type}, not a CLIP")
+            raise DiffcernError(f"{name} is a {config.model_type}, not a CLIP: give a CLIP or SigLIP")
         weights = stored(folder, name, allow_pickle)
         files = weights.files(folder, "transformers")
         check_described(folder / "config.json", partial(transformers.CLIPModel, config), files)

@@ -20,7 +20,12 @@ def check_answer(predictor: Predictor, name: str) -> Predictor:
             "configuration files belong to different models, or one was changed"
         ) from error
     if not torch.isfinite(output).all():
-        raise DiffcernError(f"{name} answers a grey image with NaN or infinity: one of its files is damaged")
+        raise DiffcernError(
+            f"{name} answers a grey image with NaN or infinity: one of its files is damaged: restore or fetch it again"
+        )
     if predictor.kind.classes and output.shape[1] != len(predictor.class_names):
-        raise DiffcernError(f"{name} has {output.shape[1]} outputs, and names for {len(predictor.class_names)} classes")
+        raise DiffcernError(
+            f"{name} has {output.shape[1]} outputs, and names for {len(predictor.class_names)} classes: "
+            "correct the names in its configuration"
+        )
     return predictor

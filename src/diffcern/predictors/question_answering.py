@@ -26,6 +26,7 @@ from diffcern.predictors.hub import folder_of, stored
 from diffcern.predictors.image_processors import check_preprocessing, preprocessing
 from diffcern.quiet import quiet_reading
 from diffcern.resizing import Images
+from diffcern.watching import doing
 from diffcern.weights import check_described, check_loaded, check_network
 from diffcern.words import check_words
 
@@ -78,7 +79,9 @@ class Answerer(nn.Module):
         if not question.strip():
             raise UsageError("the question is empty: ask something")
         if not choices:
-            raise UsageError(f"the question {question!r} has no choices: answers are weighed against each other")
+            raise UsageError(
+                f"the question {question!r} has no choices: answers are weighed against each other, so give two or more"
+            )
         if len(set(choices)) < len(choices) or not all(choice.strip() for choice in choices):
             raise UsageError(f"the choices of {question!r} are different texts, not {', '.join(map(repr, choices))}")
         for text in (question, *choices):
@@ -164,10 +167,13 @@ def load_answerer(name: str, *, allow_pickle: bool = False) -> Answerer:
             "`diffcern train answerer` writes it"
         )
     advice = "A LLaVA in transformers' format has config.json, model.safetensors, a processor and a tokenizer"
-    with reading(Path(name), advice), quiet_reading():
+    with doing(f"loading the answerer {name}"), reading(Path(name), advice), quiet_reading():
         config = transformers.AutoConfig.from_pretrained(folder)
         if config.model_type != "llava":
-            raise DiffcernError(f"{name} is a {config.model_type}; questions are answered by llava models")
+            raise DiffcernError(
+                f"{name} is a {config.model_type}; questions are answered by llava models: give one, such "
+                "as embedded:scenes-answerer"
+            )
         weights = stored(folder, name, allow_pickle)
         processor = transformers.AutoProcessor.from_pretrained(folder)
         build = partial(transformers.LlavaForConditionalGeneration, config)

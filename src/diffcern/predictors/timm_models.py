@@ -154,7 +154,9 @@ def _labels(model: Any, name: str) -> Labels:
         )
     if listed := config.get("label_names"):
         if len(listed) != count:
-            raise DiffcernError(f"{name} has {count} outputs and {len(listed)} label_names in its config.json")
+            raise DiffcernError(
+                f"{name} has {count} outputs and {len(listed)} label_names in its config.json: list one for each"
+            )
         info = CustomDatasetInfo(listed, config.get("label_descriptions"))
         keys = [info.index_to_label_name(index) for index in range(count)]
         described = [info.index_to_description(index) for index in range(count)]

@@ -40,7 +40,7 @@ def torchvision_predictor(name: str) -> Predictor:
 def _wrap(model: Any, weights: Any, name: str) -> Predictor:
     transforms = weights.transforms()
     if not hasattr(transforms, "resize_size") or transforms.interpolation.value not in ("bilinear", "bicubic"):
-        raise UsageError(f"torchvision:{name} is neither a classifier nor a semantic segmenter")
+        raise UsageError(f"torchvision:{name} is neither a classifier nor a semantic segmenter: name a model that is")
     (resized,) = transforms.resize_size
     (size,) = getattr(transforms, "crop_size", transforms.resize_size)
     task: TaskName = "classification" if hasattr(transforms, "crop_size") else "segmentation"

@@ -146,7 +146,9 @@ def _names(config: Any, name: str) -> list[str]:
         )
     known, count = config.id2label, config.num_labels
     if count < 2:
-        raise DiffcernError(f"{name} has one output: there is nothing to tell apart")
+        raise DiffcernError(
+            f"{name} has one output: there is nothing to tell apart. Give a classifier of two classes or more"
+        )
     if known.keys() != set(range(count)):
         raise DiffcernError(
             f"{name} has outputs 0 to {count - 1}, and its config.json (id2label) names {min(known)} to {max(known)}: "

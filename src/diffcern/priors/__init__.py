@@ -20,6 +20,7 @@ from diffcern.priors.gaussian import GaussianMixturePrior
 from diffcern.priors.text import TextPrior
 from diffcern.quiet import quiet_reading
 from diffcern.texts import read_json
+from diffcern.watching import doing, note
 from diffcern.weight_files import single_file
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def load_prior(
     that does not exist or labels out of place, DiffcernError for a prior that cannot be had or read.
     """
     vocabulary = vocabulary_of(labels, templates)
-    with quiet_reading():
+    with doing(f"loading the prior {name}"), quiet_reading():
         prior = _load(name, allow_pickle)
     if isinstance(network := getattr(prior, "denoiser", None), nn.Module):  # a prior may be a formula
         nn.Module.to(network, dtype)  # not diffusers' own, which warns of parts that no model here has
@@ -76,7 +77,10 @@ def _load(name: str, allow_pickle: bool) -> Prior:
         place = rest if family == "hf" else str(Path(base).expanduser())
         return from_hub(place, control=control, allow_pickle=allow_pickle)
     if control:
-        raise UsageError(f"a ControlNet stands beside Stable Diffusion in diffusers' format, not beside {base}")
+        raise UsageError(
+            f"a ControlNet stands beside Stable Diffusion in diffusers' format, not beside {base}: leave "
+            "it out, or give such a folder"
+        )
     if family == "embedded":
         return _own(asset(rest, "prior"))
     if family == "guided-diffusion":
@@ -99,6 +103,7 @@ def _load(name: str, allow_pickle: bool) -> Prior:
 
 def _own(folder: Path) -> Prior:
     """A folder that `diffcern train` wrote, of the family that its prior.json names."""
+    note(f"a prior is read from {folder}")
     content = read_json(folder / "prior.json")
     architecture = content.get("architecture") if isinstance(content, dict) else None
     if architecture == "text-dit":

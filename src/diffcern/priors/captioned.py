@@ -162,7 +162,7 @@ class CaptionedPrior(TextPrior):
         if shape.cross_attention_dim != words.hidden_size:
             raise DiffcernError(
                 f"{folder}: the network reads captions {shape.cross_attention_dim} wide, and text_encoder makes them "
-                f"{words.hidden_size} wide: the two belong to different priors"
+                f"{words.hidden_size} wide: the two belong to different priors: restore the folder"
             )
         denoiser = read_denoiser(PixArtTransformer2DModel, folder / "denoiser")
         weights = folder / "text_encoder" / "model.safetensors"

@@ -82,7 +82,9 @@ def parse_control(name: str) -> tuple[str, Control | None]:
         raise unknown("ControlNet", f"controlnet{reads}", ["controlnet", "controlnet-seg", "controlnet-depth"])
     if reads != "-seg":
         if palette is not None:
-            raise UsageError(f"a palette is for classes: +palette belongs to +controlnet-seg, not to {name}")
+            raise UsageError(
+                f"a palette is for classes: +palette belongs to +controlnet-seg, not to {name}: leave it out"
+            )
         return base, Control(control, Maps("depth"), (WHITE,)) if reads else Control(control)
     if not palette:
         raise UsageError(

@@ -129,7 +129,10 @@ def _load(path: Path) -> dict[str, Tensor]:
         advice = "It may be truncated, or hold more than tensors, which is refused; fetch it again."
         raise DiffcernError(f"cannot read {path}: {reason}. {advice}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise DiffcernError(f"{path} is not a guided-diffusion checkpoint: these are a flat dictionary of tensors.")
+        raise DiffcernError(
+            f"{path} is not a guided-diffusion checkpoint: these are a flat dictionary of tensors. Give a "
+            "*_diffusion*.pt file."
+        )
     return {str(name): (value.squeeze(-1) if value.ndim == 3 else value).float() for name, value in state.items()}
 
 

@@ -94,7 +94,9 @@ def from_hub(name: str, *, control: Control | None = None, allow_pickle: bool = 
         controlnet = _networks(control.name, place, {"": ControlNetModel}, "config.json", allow_pickle)[""]
         width = controlnet.config.cross_attention_dim
         if not isinstance(prior, StableDiffusionPrior) or width != prior.denoiser.config.cross_attention_dim:
-            raise UsageError(f"{control.name} was trained beside another U-Net than that of {name} ({kind})")
+            raise UsageError(
+                f"{control.name} was trained beside another U-Net than that of {name} ({kind}): choose one that fits"
+            )
         prior.control(controlnet, control)
     return prior
 

@@ -49,6 +49,9 @@ def class_weights(condition: Condition, classes: int, rows: int, like: Tensor) -
     if condition.classes is not None:
         return F.pad(condition.classes, (0, rows - condition.classes.shape[1]))
     if rows == classes:
-        raise UsageError("this prior was trained with labels only: it has no unconditional form")
+        raise UsageError(
+            "this prior was trained with labels only: it has no unconditional form. Tell it classes, or "
+            "give another prior"
+        )
     null = like.new_full((len(like),), classes, dtype=torch.long)
     return F.one_hot(null, rows).to(like.dtype)

@@ -120,7 +120,9 @@ class StableDiffusionPrior(PipelinePrior):
         none, and for a prior that reads maps already.
         """
         if self.map_channels:
-            raise UsageError(f"this prior reads depth beside its latents, and takes no {control.name} as well")
+            raise UsageError(
+                f"this prior reads depth beside its latents, and takes no {control.name} as well: leave that out"
+            )
         channels, size = controlnet.config.conditioning_channels, self.autoencoder.size
         if control.maps is not None:
             if channels != len(control.colours[0]):

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -88,7 +87,7 @@ def print_table(summary: Sequence[Row], console: Console | None = None) -> None:
     first = summary[0]
     images = max(row["n"] for row in summary)
     title = f"{first['dataset']}, {main_metric(summary).title} in %, {images:,} images"
-    table = Table(title=escape(title), title_justify="left")
+    table = Table(title=Text(title, "table.title"), title_justify="left")
     table.add_column(Text(grid.header[0]), no_wrap=True)
     header, legend, gap = grid.header[1:], "", " "
     if grid.width > console.width:  # a cut name says nothing: numbers, and their names below

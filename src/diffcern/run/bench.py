@@ -239,7 +239,9 @@ def _check_renditions(dataset: Dataset, spec: Spec) -> None:
     """Raises UsageError for a rendition of other data."""
     for shift in dict(spec.shifts.cells):
         if shift in Scenes.renditions and shift not in getattr(dataset, "renditions", ()):
-            raise UsageError(f"{shift} draws embedded:scenes otherwise, and cannot shift {spec.data.dataset}")
+            raise UsageError(
+                f"{shift} draws embedded:scenes otherwise, and cannot shift {spec.data.dataset}: choose other shifts"
+            )
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,10 @@ class OnRay:
                 "set RAY_AUTH_MODE=token"
             ) from error
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            raise UsageError(f"no Ray cluster answers at {self.address!r}: {first_line(error)}") from error
+            raise UsageError(
+                f"no Ray cluster answers at {self.address!r}: {first_line(error)}. Start one (`ray start "
+                "--head`), or give local"
+            ) from error
         if context.dashboard_url:
             self.say(f"Ray's dashboard: http://{context.dashboard_url}")
         try:
@@ -245,4 +248,6 @@ def check_answers(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), CONNECT).close()
     except (OSError, OverflowError) as error:
-        raise UsageError(f"no Ray cluster answers at {address}: {error}") from error
+        raise UsageError(
+            f"no Ray cluster answers at {address}: {error}. Start one (`ray start --head`), or give local"
+        ) from error

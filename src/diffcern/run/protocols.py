@@ -58,7 +58,9 @@ def correlated(targets: Sequence[int], seed: int, concentration: float) -> list[
     if not concentration > 0:
         raise UsageError(f"concentration is above 0, not {concentration}")
     if any(target < 0 for target in targets):
-        raise UsageError("a correlated stream goes by the classes of its images, and some have none")
+        raise UsageError(
+            "a correlated stream goes by the classes of its images, and some have none: choose another protocol"
+        )
     numbers = np.random.default_rng(generator(seed, "correlated").initial_seed())
     classes = sorted(set(targets))
     slots: list[list[int]] = [[] for _ in classes]

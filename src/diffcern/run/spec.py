@@ -172,7 +172,10 @@ def parse_spec(table: Mapping[str, Any], source: str = "specification") -> Spec:
                 f"protocol that carries its state: {', '.join(PROTOCOLS[1:])}"
             )
         if entry.protocol == "correlated" and KINDS[spec.models.task].dense:
-            raise UsageError(f"entry {name!r}: correlated goes by the classes of images: not for {spec.models.task}")
+            raise UsageError(
+                f"entry {name!r}: correlated goes by the classes of images: not for {spec.models.task}, "
+                "which takes another protocol"
+            )
         if not name.replace("-", "").replace("_", "").replace("+", "").isalnum():
             raise UsageError(f"entry name {name!r}: use letters, digits, '-', '_' and '+' (it names files)")
     known = ["clean", *COMMON, *EXTRA, *SHIFTS, *Scenes.renditions, *GROUPS]

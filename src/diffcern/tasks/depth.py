@@ -54,7 +54,9 @@ class Depth:
         if self.shape is None:
             raise DiffcernError(f"{no_maps(prior)}; depth needs one that reads it: {TRAIN}")
         if self.near is not None and not self.metric:
-            raise DiffcernError("this prior reads metres, and the predictor gives relative inverse depth")
+            raise DiffcernError(
+                "this prior reads metres, and the predictor gives relative inverse depth: give one of metres"
+            )
 
     def condition(self, output: Float[Tensor, "batch rows columns"], keep: Keep | None = None) -> Condition:
         """The map `[B, 1, h, w]` in [-1, 1] that the prior reads, or its picture `[B, 3, h, w]` in [0, 1], from the
@@ -173,7 +175,7 @@ def check_depth(depth: Float[Tensor, "rows columns"], id: str) -> None:
 
 def filled(depth: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
     """Depth whose unknown pixels (0) take the value of the nearest known one: for conditions only."""
-    from scipy.ndimage import distance_transform_edt  # comes with scikit-image
+    from scipy.ndimage import distance_transform_edt  # slow to import
 
     unknown = (depth <= 0).numpy()
     if not unknown.any():

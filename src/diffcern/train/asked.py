@@ -77,7 +77,7 @@ def read_asked(answerer: Answerer, data: Questions, size: Size) -> QuestionTable
     Raises UsageError for words that it does not know, DiffcernError for no questions or too many pixels.
     """
     if not len(data):
-        raise DiffcernError(f"{data.name} holds no questions")
+        raise DiffcernError(f"{data.name} holds no questions: give data that have some")
     numbers: dict[tuple[str, str], int] = {}
     groups: dict[tuple[int, int], list[int]] = {}  # by image
     for entry in data.asked:

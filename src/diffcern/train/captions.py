@@ -146,7 +146,7 @@ def read_captions(data: Captioned, size: int) -> CaptionTable:
         said.append([numbers.setdefault(text, len(numbers)) for text in dict.fromkeys(data.captions(i))])
     rows = [i for i, own in enumerate(said) if own]
     if not rows:
-        raise DiffcernError(f"{data.name} holds no images with captions")
+        raise DiffcernError(f"{data.name} holds no images with captions: give data that have some")
     images = read_pixels(data.name, (data.image(i) for i in rows), len(rows), size)
     texts = tuple(numbers)
     tokenizer = word_tokenizer(texts)

@@ -107,7 +107,10 @@ def truth_of(sample: Sample, truth: str, classes: int) -> Tensor:
         return value
     unknown_classes = foreign(value, classes)
     if len(unknown_classes):
-        raise DiffcernError(f"the mask of {sample.id} holds {int(unknown_classes[0])}, and there are {classes} classes")
+        raise DiffcernError(
+            f"the mask of {sample.id} holds {int(unknown_classes[0])}, and there are {classes} classes: "
+            "name all of them"
+        )
     return value
 
 

@@ -196,7 +196,9 @@ def maps_of(kind: str, dataset: Dataset, table: ImageTable) -> Maps | None:
     assert table.truth is not None  # it was asked for
     near, far = table.truth[table.truth > 0].aminmax()
     if near == far:
-        raise DiffcernError(f"{dataset.name} has one depth everywhere: there is nothing to learn from it")
+        raise DiffcernError(
+            f"{dataset.name} has one depth everywhere: there is nothing to learn from it. Give maps that differ"
+        )
     return Maps("depth", near=round(near.item(), 3), far=round(far.item(), 3))
 
 

@@ -31,7 +31,9 @@ class Representations(nn.Module):
         super().__init__()
         blocks = getattr(transformer, "transformer_blocks", ())
         if not 1 <= block <= len(blocks):
-            raise UsageError(f"the network has {len(blocks)} transformer blocks: block {block} is none of them")
+            raise UsageError(
+                f"the network has {len(blocks)} transformer blocks: block {block} is none of them, they count from 0"
+            )
         self._encoder = [encoder.eval().requires_grad_(False)]  # in a list: no part of what is trained and saved
         self.grid = side // transformer.config.patch_size
         width = transformer.config.num_attention_heads * transformer.config.attention_head_dim
@@ -54,7 +56,7 @@ class Representations(nn.Module):
             for handle in handles:
                 handle.remove()
         if not maps:
-            raise UsageError("the encoder has no map of features [B, C, h, w] with h and w above 1")
+            raise UsageError("the encoder has no map of features [B, C, h, w] with h and w above 1: give another one")
         return F.adaptive_avg_pool2d(maps[-1].float(), self.grid).flatten(2).mT
 
     def loss(self, images: Tensor) -> Tensor:

@@ -6,14 +6,16 @@ steps (motion blur goes through ImageMagick, glass blur moves bytes): about one 
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
+from ...optional import optional
 from .noise import Table
+
+cv2 = optional("cv2")
 
 Array = NDArray[np.float32]
 
@@ -138,10 +140,16 @@ def uniform(generator: Generator, low: float, high: float) -> float:
     return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
 
 
-def gaussian(array: Array, sigma: float, truncate: float = 4, border: int = cv2.BORDER_REPLICATE) -> Array:
-    """Gaussian filter over the two leading axes, ending at `truncate` sigmas as in scikit-image and SciPy."""
+def gaussian(array: Array, sigma: float, truncate: float = 4, border: int | None = None) -> Array:
+    """Gaussian filter over the two leading axes, ending at `truncate` sigmas as in scikit-image and SciPy.
+
+    border: as OpenCV has it; None repeats the last pixel.
+    """
     side = 2 * int(truncate * sigma + 0.5) + 1
-    return array if side == 1 else cv2.GaussianBlur(array, (side, side), sigma, borderType=border)
+    if side == 1:
+        return array
+    edge = cv2.BORDER_REPLICATE if border is None else border
+    return cv2.GaussianBlur(array, (side, side), sigma, borderType=edge)
 
 
 def smear(array: Array, radius: float, sigma: float, degrees: float) -> Array:

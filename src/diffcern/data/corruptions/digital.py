@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from io import BytesIO
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Generator, Tensor
 
+from ...optional import optional
 from .blur import channels_first, channels_last, gaussian
 from .noise import Table
+
+cv2 = optional("cv2")
 
 BRIGHTNESS: Table = {  # added to the value of HSV
     32: [(0.05,), (0.1,), (0.15,), (0.2,), (0.3,)],

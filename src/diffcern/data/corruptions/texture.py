@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
-import cv2
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from ...optional import optional
 from .blur import Array, gaussian
+
+cv2 = optional("cv2")
 
 
 def plasma(height: int, width: int, decay: float, generator: Generator) -> Tensor:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from ...optional import optional
 from .blur import Array, gaussian, magnify, smear, uniform
 from .noise import Table
 from .texture import ice, plasma
+
+cv2 = optional("cv2")
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, OpenCV's grey
 
