@@ -201,7 +201,10 @@ class _Scale:
         """The first of them, or one that is likelier: those fall out that lose some of the image, or change nothing."""
         first, *others = dict.fromkeys(views)
         own = first.apply(self.image).clamp(0, 1)
-        fitting = [first, *(g for g in others if all(g.fits(self.image)) and _is_other(g.apply(self.image).clamp(0, 1), own))]
+        fitting = [
+            first,
+            *(g for g in others if all(g.fits(self.image)) and _is_other(g.apply(self.image).clamp(0, 1), own)),
+        ]
         lane = Lane(torch.full((len(fitting), search.draws), torch.nan), list(range(len(fitting))), range(len(fitting)))
         rule, draws = Rule(LEAVES, START), self.draws(search.draws, low)
         while lane.open and len(lane.alive) > 1:
