@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from diffcern.draws import Draws, draw
     from diffcern.errors import DiffcernError, UsageError
     from diffcern.jobs import Interrupted
-    from diffcern.jobs.calls import align, answer, bench, classify, match, purify
+    from diffcern.jobs.calls import align, answer, bench, classify, explain, match, purify
     from diffcern.likelihood import condition_gradient, score
     from diffcern.methods import METHODS, build_method
     from diffcern.methods.presets import preset_options
@@ -54,6 +54,7 @@ _HOMES = {
         "answer",
         "bench",
         "classify",
+        "explain",
         "match",
         "purify",
     ),
@@ -112,6 +113,7 @@ __all__ = [
     "classify",
     "condition_gradient",
     "draw",
+    "explain",
     "load_dataset",
     "load_predictor",
     "load_prior",

@@ -75,6 +75,41 @@ class Margin(TypedDict):
 
 
 @with_config(CLOSED)
+class Level(TypedDict):
+    """By how much the runner-up's error is larger at these noise levels, and its 95 % interval."""
+
+    low: float
+    high: float
+    gap: float | None
+    ends: tuple[float, float] | None
+    draws: int
+
+
+@with_config(CLOSED)
+class Why(TypedDict):
+    """Of an image that was explained; answers: the likeliest first, with their errors."""
+
+    id: str
+    answers: list[str]
+    errors: list[float]
+    margin: float
+    margin_standard_error: float
+    sure: bool
+    levels: list[Level]
+    in_words: list[str]
+    nfe_forward: int
+    error: None
+
+
+@with_config(CLOSED)
+class Left(TypedDict):
+    """Of what could not be read."""
+
+    id: str
+    error: str
+
+
+@with_config(CLOSED)
 class Cell(TypedDict):
     """An entry under a shift at a severity, or in the mean over some; see `report.summarise`."""
 
@@ -195,6 +230,7 @@ def _examined() -> Schema:
 OUTPUTS: dict[str, Callable[[], Schema]] = {
     "adapt": _adapted,
     "classify": _classified,
+    "explain": _typed(list[Why | Left]),
     "match": _matched,
     "answer": _answered,
     "bench": _typed(list[Cell]),

@@ -18,6 +18,7 @@ from diffcern.cli.bench import bench, report
 from diffcern.cli.consoles import speak, voice
 from diffcern.cli.demo import demo
 from diffcern.cli.doctor import doctor
+from diffcern.cli.explain import explain
 from diffcern.cli.groups import Spoken
 from diffcern.cli.listing import listing
 from diffcern.cli.purify import purify
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(adapt)
 app.command()(classify)
+app.command()(explain)
 app.command()(match)
 app.command()(answer)
 app.command()(purify)

@@ -12,6 +12,7 @@ from diffcern.jobs.answer import Answer
 from diffcern.jobs.base import Events, Interrupted, Job, Silent, make, schema
 from diffcern.jobs.bench import Bench
 from diffcern.jobs.classify import Classify
+from diffcern.jobs.explain import Explain
 from diffcern.jobs.match import Match
 from diffcern.jobs.purify import Purify
 from diffcern.jobs.train import (
@@ -31,6 +32,7 @@ __all__ = [
     "Bench",
     "Classify",
     "Events",
+    "Explain",
     "Interrupted",
     "Job",
     "Match",
@@ -48,7 +50,7 @@ __all__ = [
 JOBS: dict[str, type[Job]] = {
     kind.command: kind
     for kind in (
-        *(Adapt, Classify, Match, Answer, Purify, Align, Bench),
+        *(Adapt, Classify, Explain, Match, Answer, Purify, Align, Bench),
         *(TrainPrior, TrainPredictor, TrainMae, TrainTextPrior, TrainClip, TrainAnswerer),
     )
 }

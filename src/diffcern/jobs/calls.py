@@ -14,6 +14,7 @@ from diffcern.jobs.answer import Answer
 from diffcern.jobs.base import Job, Silent, make
 from diffcern.jobs.bench import Bench, RunResult
 from diffcern.jobs.classify import Classify
+from diffcern.jobs.explain import Explain
 from diffcern.jobs.match import Match
 from diffcern.jobs.purify import Folder, Purify
 from diffcern.jobs.rows import RowsJob, Table
@@ -32,7 +33,7 @@ OVERWRITE = "overwrite: replace results that are there. "
 def function_of(kind: type[Job], returns: str, out: str) -> Callable[..., Any]:
     """A function that makes a job of its arguments and carries it out; the field that a command takes by its place,
     this takes first. Tables can be overwritten; folders are gone on with."""
-    overwrites = issubclass(kind, RowsJob)
+    overwrites = issubclass(kind, RowsJob | Explain)
     own = fields(kind)  # type: ignore[arg-type]
     hints = get_type_hints(kind, include_extras=True)
     first = [field.name for field in own if spelling_of(hints[field.name]).argument]
@@ -69,6 +70,8 @@ def function_of(kind: type[Job], returns: str, out: str) -> Callable[..., Any]:
 
 TABLE, FOLDER = f"{KEPT}; None where they are returned alone", f"the folder {KEPT}; it must be given"
 classify = function_of(Classify, f"Returns a `{Table.__name__}`: a row for each image.", TABLE)
+PAGE = "a page, FILE.html"
+explain = function_of(Explain, "Returns an `Explained`: an `Explanation` of each image.", PAGE)
 match = function_of(Match, f"Returns a `{Table.__name__}`: a row for each example, and Winoground's scores.", TABLE)
 answer = function_of(Answer, f"Returns a `{Table.__name__}`: a row for each question, and accuracies.", TABLE)
 purify = function_of(Purify, f"Returns a `{Folder.__name__}`.", FOLDER)
