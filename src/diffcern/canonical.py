@@ -45,8 +45,8 @@ USUAL = ("light", "turn")
 
 @dataclass(frozen=True)
 class Search:
-    """families: of `views.FAMILIES`, in order. budget: evaluations of the denoiser for an image, at most. draws: of a
-    race, at most. low: at least, beside the families' own, and never less than where the schedule's noise is `LOUDER`
+    """families: of `views.FAMILIES`, in order. budget: evaluations of the denoiser for an image, at most (in a stream
+    that has changed, once more). draws: of a race, at most. low: at least, beside the families' own, and never less than where the schedule's noise is `LOUDER`
     than the image's. margin: nats, None for what the prior's clean images gain by the family (`clean_gains.py`), and z:
     standard errors, by which a view must be better than none; a noisy image's margin is wider. rounds: of
     refinement. jacobian: false leaves log |det J| out, as FOCAL does; its form has margin and z 0 too.
@@ -223,7 +223,10 @@ class _Scale:
         for name, margin in margins.items():
             family = FAMILIES[name]
             low = max(search.low, family.low, self.quiet)
-            best = self.race([view, family.like(view, IDENTITY), *family.around(view, 1.0)], search, low)
+            others = [family.like(view, IDENTITY), *family.around(view, 1.0)]
+            if (1 + len(others)) * START > self.left - RESERVED:  # nobody could ask
+                return False
+            best = self.race([view, *others], search, low)
             if best != view and self.gain(best, view, search, low, margin) is not None:
                 return False
         return True

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 from diffcern.errors import DiffcernError, UsageError
 
@@ -28,28 +30,51 @@ def check_folder(folder: Path) -> None:
         raise DiffcernError(f"cannot write into {folder}: {nearest} is read-only; give another --out")
 
 
+def lock(file: IO[Any]) -> None:
+    """Raises BlockingIOError where another process holds it. The system lets go of it whichever way a command ends;
+    on a file system that knows no locks nothing is held."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+            raise
+
+
 @contextmanager
 def writing(folder: Path, part: str = "") -> Iterator[None]:
-    """While this lasts, no other command writes there, or that part of it. Makes the folder; the system lets go of it
-    whichever way the command ends. Raises DiffcernError where another one is at it."""
-    lock, new = folder / f".lock{part}", not folder.exists()
+    """While this lasts, no other command writes there, or that part of it. Makes the folder. Raises DiffcernError where
+    another one is at it."""
+    place, new = folder / f".lock{part}", not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = lock.open("a")
+        file = _locked(place)
+    except BlockingIOError as error:
+        raise DiffcernError(f"another command is writing {folder}: wait for it, or give another --out") from error
     except OSError as error:
         raise DiffcernError(f"cannot write into {folder}: {error.strerror}; give another --out") from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.stat(lock)  # noqa: PTH116  # or it was opened as another one took it away
-        except (BlockingIOError, FileNotFoundError) as error:
-            raise DiffcernError(f"another command is writing {folder}: wait for it, or give another --out") from error
-        try:
             yield
         finally:
-            lock.unlink(missing_ok=True)
+            place.unlink(missing_ok=True)
             if new and not any(folder.iterdir()):
                 folder.rmdir()
+
+
+def _locked(place: Path) -> IO[str]:
+    """The file of that name, locked: who had it before may have taken the name away in between."""
+    while True:
+        file = place.open("a")
+        try:
+            lock(file)
+            if place.exists() and os.path.samestat(os.fstat(file.fileno()), place.stat()):
+                return file
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            file.close()
+            raise
+        file.close()
 
 
 def check_files(kind: str, folder: Path, patterns: Sequence[str]) -> None:

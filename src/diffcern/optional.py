@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
 from diffcern.errors import UsageError
 
-EXTRAS = {"cv2": "corruptions", "datasets": "hub"}  # by module
+EXTRAS = {"cv2": "corruptions", "datasets": "hub", "nicegui": "app"}  # by module
 
 
 def optional(module: str) -> Any:
@@ -21,11 +22,20 @@ def optional(module: str) -> Any:
         return _Absent(module)
 
 
+def needs(module: str) -> None:
+    """Raises UsageError where the module is not installed."""
+    if find_spec(module) is None:
+        raise missing(module)
+
+
+def missing(module: str) -> UsageError:
+    return UsageError(
+        f"this needs {module}, which is not installed: python -m pip install 'diffcern[{EXTRAS[module]}]'"
+    )
+
+
 class _Absent(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        extra = EXTRAS[self.__name__]
-        raise UsageError(
-            f"this needs {self.__name__}, which is not installed: python -m pip install 'diffcern[{extra}]'"
-        )
+        raise missing(self.__name__)

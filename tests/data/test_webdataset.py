@@ -66,6 +66,15 @@ def test_one_shard_and_names_of_classes(tmp_path):
     assert (list(data.ids), list(data.targets)) == (["0", "1"], [1, -1])
 
 
+def test_names_with_signs_of_patterns_and_hidden_files(tmp_path):
+    folder = tmp_path / "set[1]{0..2}"
+    folder.mkdir()
+    (folder / "x.tar").write_bytes(shard(members(0, 1)))
+    (folder / "._x.tar").write_bytes(b"what a Mac leaves beside it")
+    assert len(load_dataset(f"webdataset:{folder}")) == 2
+    assert len(load_dataset(f"webdataset:{folder / 'x.tar'}")) == 2
+
+
 def test_an_object_store():
     store = fsspec.filesystem("memory")
     store.pipe("/shop/train-000.tar", shard(members(0, 1)))

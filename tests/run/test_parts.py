@@ -4,6 +4,7 @@ import errno
 import json
 from functools import partial
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +16,7 @@ from diffcern.run import parts
 from diffcern.run.digests import of_images
 from diffcern.run.journal import Journal
 from diffcern.run.parts import MANIFEST, Parts
+from diffcern.run.shards import key
 
 SCHEMA = pa.schema([("id", pa.string()), ("value", pa.int64()), ("error", pa.string())])
 IDS = [f"{number:03}" for number in range(25)]
@@ -94,7 +96,7 @@ def test_what_is_refused(tmp_path):
     for ids, settings in ((IDS[:-1], {"seed": 0}), (IDS, {"seed": 1})):
         with pytest.raises(DiffcernError, match=r"other settings \((rows was 25, is 24|seed was 0, is 1)\)"):
             opened(tmp_path / "rows", ids, settings)
-    with pytest.raises(DiffcernError, match="is about what has changed since"):
+    with pytest.raises(DiffcernError, match="is about what has changed since: delete it"):
         opened(tmp_path / "rows", ["other", *IDS[1:]])
     again = opened(tmp_path / "rows", ["other", *IDS[1:]], overwrite=True)
     assert list(again.todo()[0]) == list(range(10))
@@ -178,3 +180,56 @@ def test_a_job_into_a_folder(tmp_path, pictures):
     stream = jobs.Adapt(images=str(pictures), predictor="embedded:digits", method="tent", online=True, batch_size=4)
     with pytest.raises(UsageError, match=r"give --out FILE\.parquet"):
         stream.carry_out(tmp_path / "stream")
+
+
+def test_a_manifest_that_was_lost_loses_no_part(tmp_path):
+    """As after a power cut: parts whose settings nobody knows are not taken for none."""
+    filled(opened(tmp_path / "rows")).finish()
+    before = files(tmp_path / "rows")
+    (tmp_path / "rows" / MANIFEST).write_text("")
+    with pytest.raises(DiffcernError, match="is damaged in line 1"):
+        opened(tmp_path / "rows")
+    assert files(tmp_path / "rows") == before
+
+
+def test_an_interruption_lets_go_of_the_folder(tmp_path, pictures, monkeypatch):
+    """As in a notebook, which keeps the exception, and with it everything that was going on."""
+    adapt = jobs.Adapt(images=str(pictures), predictor="embedded:digits", method="source", device="cpu")
+    for out in (tmp_path / "rows", tmp_path / "rows.parquet"):
+        with monkeypatch.context() as broken:
+            add = Journal.add
+
+            def interrupted(journal, row, add=add):
+                if row["id"] == "04.png":
+                    raise KeyboardInterrupt
+                add(journal, row)
+
+            broken.setattr(Journal, "add", interrupted)
+            with pytest.raises(KeyboardInterrupt) as kept:
+                adapt.carry_out(out)
+        assert len(adapt.carry_out(out).rows) == 12
+        assert "4 rows are kept" in str(kept.value)
+
+
+def test_a_store_that_does_not_answer_has_not_changed(tmp_path, monkeypatch):
+    store = fsspec.filesystem("memory")
+    for name in "ab":
+        store.pipe(f"/far/{name}.png", encode_png(load_dataset("embedded:digits")[ord(name) - 97].image))
+    (tmp_path / "list.txt").write_text("memory://far/a.png\nmemory://far/b.png\n")
+    adapt = jobs.Adapt(
+        images=f"files:{tmp_path / 'list.txt'}", predictor="embedded:digits", method="source", device="cpu"
+    )
+    adapt.carry_out(tmp_path / "rows")
+    before = files(tmp_path / "rows")
+    monkeypatch.setattr(type(store), "info", lambda *given, **how: (_ for _ in ()).throw(TimeoutError("no route")))
+    for overwrite in (False, True):
+        with pytest.raises(DiffcernError, match=r"cannot read memory://far/a\.png: .*no route"):
+            adapt.carry_out(tmp_path / "rows", overwrite=overwrite)
+    assert files(tmp_path / "rows") == before
+
+
+def test_keys_of_shards_are_as_many_as_ids():
+    ids = ["a.jpg", "a.png", "a-1.jpg", "a_jpg", "a%2Ejpg", "cats/a.jpg", "/cats/a.jpg"]
+    keys = [key(id) for id in ids]
+    assert len(set(keys)) == len(ids)
+    assert not any("." in each or each.startswith("/") for each in keys)

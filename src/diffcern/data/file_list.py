@@ -8,7 +8,7 @@ from pathlib import Path
 from diffcern.data import columns
 from diffcern.data.base import Accepts, Sample
 from diffcern.data.images import UnreadableImage, decode
-from diffcern.data.places import is_url, open_file
+from diffcern.data.places import Unreachable, is_url, open_file, reaching
 from diffcern.errors import DiffcernError
 from diffcern.texts import read_text
 
@@ -47,6 +47,8 @@ class FileList:
         name = self.ids[row]
         try:
             content = self.content(row)
+        except Unreachable:
+            raise
         except DiffcernError as error:  # one that is missing or refused is skipped and counted, as in a folder
             raise UnreadableImage(name, str(error)) from error
         return Sample(name, decode(content, name, self._max_side), self.targets[row])
@@ -60,5 +62,5 @@ class FileList:
         file = self.file(index)
         if isinstance(file, Path):
             return file
-        with open_file(file) as stream:
+        with reaching(file), open_file(file) as stream:
             return stream.read()

@@ -182,7 +182,7 @@ def _files(path: str) -> list[Path | str]:
     files = files_of(path, ".parquet")
     stems = [PurePosixPath(file).stem for file in files]
     splits = {split for stem in stems if (split := _split(stem))}
-    if len(splits) > 1 and not PATTERN.search(path):
+    if len(splits) > 1 and (Path(path).is_dir() or not PATTERN.search(path)):
         hint = f"name one, for example {path.rstrip('/')}/{stems[0].split('-')[0]}*.parquet"
         raise DiffcernError(f"{path} holds several splits ({', '.join(sorted(splits))}); {hint}.")
     return [*files] if is_url(path) else [Path(file) for file in files]

@@ -15,6 +15,10 @@ VERSIONS = ("ETag", "etag", "md5Hash", "generation", "blob_id", "LastModified", 
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")  # {000..011}, as WebDataset writes shards
 
 
+class Unreachable(DiffcernError):
+    """A store that does not answer now: what it holds may be as good as ever."""
+
+
 def is_url(name: str) -> bool:
     """Whether it is a file of an object store, and not of this machine."""
     return "://" in name
@@ -24,7 +28,7 @@ def files_of(pattern: str, suffix: str) -> list[str]:
     """The files that a path, a folder of files with that suffix, or a pattern with *, ? or {000..011} stands for, in
     order. Raises DiffcernError for none, and as `reaching`."""
     found: list[str] = []
-    names = [*_spelt_out(pattern)]
+    names = [pattern] if Path(pattern).exists() else [*_spelt_out(pattern)]
     for name in names:
         before = len(found)
         if is_url(name):
@@ -47,7 +51,7 @@ def files_of(pattern: str, suffix: str) -> list[str]:
 def _local(place: Path, suffix: str) -> list[str]:
     """A file or a folder's files, whatever signs its name holds; else what the pattern stands for."""
     if place.is_dir():
-        return sorted(map(str, place.glob(f"*{suffix}")))
+        return sorted(str(file) for file in place.glob(f"*{suffix}") if not file.name.startswith("."))
     return [str(place)] if place.is_file() else sorted(glob.glob(str(place), recursive=True))  # noqa: PTH207
 
 
@@ -102,4 +106,6 @@ def reaching(name: str) -> Iterator[None]:
     except (DiffcernError, KeyboardInterrupt):
         raise
     except Exception as error:  # http, socket, botocore and others, each store with its own
-        raise DiffcernError(f"cannot read {name}: {type(error).__name__}: {first_line(error)}") from error
+        raise Unreachable(
+            f"cannot read {name}: {type(error).__name__}: {first_line(error)}; run again later"
+        ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass as plain
 from dataclasses import field, replace
 from pathlib import Path
@@ -35,17 +36,14 @@ Form = Literal["files", "webdataset", "parquet"]
 @plain(frozen=True)
 class Folder:
     """Purified images. rows: those that were made now or skipped (of shards: skipped); there: how many were made
-    before; made: now; sheet: a picture of some, before and after."""
+    before; made: now; skipped: of all; sheet: a picture of some, before and after."""
 
     out: Path
     rows: list[Row]
     there: int
     made: int
+    skipped: int
     sheet: Path
-
-    @property
-    def skipped(self) -> int:
-        return sum(bool(row["error"]) for row in self.rows)
 
     @property
     def in_words(self) -> str:
@@ -84,7 +82,7 @@ class Purify(OnModels, Spread):
 
     def carry_out(self, out: Path | None, *, overwrite: bool = False, events: Events = Silent()) -> Folder:
         """overwrite: has no meaning here: images that are there are not made again."""
-        from diffcern.files import check_apart, writing
+        from diffcern.files import check_apart
         from diffcern.run.executors import InProcess
         from diffcern.run.purify import PurifiedFolder, write_sheet
         from diffcern.run.shards import PurifiedShards
@@ -96,16 +94,13 @@ class Purify(OnModels, Spread):
         method, work = self.loaded()
         settings = {"identity": method.purifier.identity, "seed": self.seed}
         settings |= {"max_side": self.max_side, "view": self.view}
-        folder: PurifiedFolder | PurifiedShards
-        if self.form == "files":
-            folder = PurifiedFolder(out, work.dataset, settings)
-        else:
-            folder = PurifiedShards(out, work.dataset, settings, self.form)
         rows, count, size = list[Row](), 0, len(work.dataset)
+        how = (out, work.dataset, settings)
+        folder = PurifiedFolder(*how) if self.form == "files" else PurifiedShards(*how, self.form)
         with (
-            writing(out),
+            closing(folder),
             keeping(lambda: f"what is in {out} is kept: run again to go on"),
-            events.rows("purifying", size, folder.there if self.form != "files" else 0, method.evaluations) as heard,
+            events.rows("purifying", size, folder.there + folder.skipped, method.evaluations) as heard,
             self.threads(),
         ):
 
@@ -123,8 +118,9 @@ class Purify(OnModels, Spread):
                         add(made)
             else:
                 piecewise(executor, Elsewhere(self), folder.todo, work.dataset.ids, add)
-        pictures = folder.finish()
-        purified = Folder(out, rows, folder.there, count, out)
+            pictures = folder.finish()
+        skipped = sum(bool(row["error"]) for row in rows) if self.form == "files" else folder.skipped
+        purified = Folder(out, rows, folder.there, count, skipped, out)
         if not (count or folder.there):
             raise DiffcernError(purified.in_words)
         return replace(purified, sheet=write_sheet(work.dataset, out, self.view, pictures))

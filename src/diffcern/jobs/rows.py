@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -108,7 +109,7 @@ def collect(
     def kept() -> str:
         return f"{sink.done} rows are kept: run the same command to continue" if sink.keeps else "nothing is kept"
 
-    with keeping(kept), events.rows(work.what, len(work.ids), sink.done, work.evaluations) as heard:
+    with closing(sink), keeping(kept), events.rows(work.what, len(work.ids), sink.done, work.evaluations) as heard:
 
         def add(row: Row) -> None:
             sink.add(row)
@@ -121,7 +122,7 @@ def collect(
             for places in todo:
                 for row in work.rows(places):
                     add(row)
-    return sink.finish()
+        return sink.finish()
 
 
 @dataclass(frozen=True)

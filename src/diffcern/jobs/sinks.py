@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 class Sink(Protocol):
     """Where rows go. keeps: whether they outlive the command; done: how many are there; todo: places of the others, in
-    stretches that are asked for one after the other; finish: all rows, once no more come."""
+    stretches that are asked for one after the other; finish: all rows, once no more come; close: lets go of files."""
 
     @property
     def keeps(self) -> bool: ...
@@ -25,6 +25,7 @@ class Sink(Protocol):
     def todo(self) -> Sequence[Sequence[int]]: ...
     def add(self, row: Row) -> None: ...
     def finish(self) -> Sequence[Row]: ...
+    def close(self) -> None: ...
 
 
 class OneTable:
@@ -56,6 +57,10 @@ class OneTable:
             self._journal.finish()
         return self._rows
 
+    def close(self) -> None:
+        if self._journal:
+            self._journal.close()
+
 
 def sink_for(work: Work, out: Path | None, overwrite: bool) -> Sink:
     """A file, a folder of parts, or nothing but memory."""
@@ -65,8 +70,8 @@ def sink_for(work: Work, out: Path | None, overwrite: bool) -> Sink:
     if out is None:
         return OneTable(work.ids, None)
     if not out.suffix:
-        if not work.alone:
-            raise UsageError("answers that depend on one another are one table: give --out FILE.parquet")
+        if not work.alone or work.scores:
+            raise UsageError("answers that belong together are one table: give --out FILE.parquet")
         digests, schema = work.digests, work.schema
         return Parts(out, work.settings, work.ids, overwrite=overwrite, digests=digests, schema=schema)
     digest = work.digests(out, range(len(work.ids))) if work.digests else None

@@ -8,12 +8,11 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from diffcern.data import Dataset, Pairs, Questions, Subset
-from diffcern.data.places import is_url, version_of
+from diffcern.data.places import Unreachable, is_url, version_of
 from diffcern.errors import DiffcernError
 from diffcern.fingerprints import digest
 
@@ -34,17 +33,17 @@ class Digests:
     """
 
     def __init__(self, about: Callable[[str], About | None], out: Path | None = None) -> None:
-        self._about = about
+        self._about, self._versions = about, dict[str, str]()
         self._kept = Kept(beside(out)) if out else None
 
     def __call__(self, id: str) -> str:
         about = self._about(id)
         if about is None:
             return ""
-        stamp = _stamps(about) if self._kept else ""
+        stamp = self._stamps(about) if self._kept else ""
         if self._kept and stamp and (known := self._kept.get(id, stamp)):
             return known
-        contents = [_content(*image) for image in about.images]
+        contents = [self._content(*image) for image in about.images]
         found = digest([[content for content, _ in contents], about.texts]) if about.texts else contents[0][0]
         if self._kept and stamp and all(inside for _, inside in contents):
             self._kept.put(id, stamp, found)
@@ -53,7 +52,39 @@ class Digests:
     def stamp(self, id: str) -> str:
         """What changes with the files that hold it; "" where that cannot be told."""
         about = self._about(id)
-        return _stamps(about) if about else ""
+        return self._stamps(about) if about else ""
+
+    def _stamps(self, about: About) -> str:
+        stamps = [self._stamp(*image) for image in about.images]
+        texts = [digest(about.texts)] if about.texts else []
+        return " ".join([*stamps, *texts]) if all(stamps) else ""
+
+    def _stamp(self, dataset: Dataset, row: int) -> str:
+        """What changes with the file that holds an image of a row; "" where there is none, or it cannot be told."""
+        source, row = _source(dataset, row)
+        if not hasattr(source, "file"):
+            return ""
+        file = str(source.file(row))
+        return self._version(file) if is_url(file) else _times(file)
+
+    def _version(self, url: str) -> str:
+        """A store is asked once about a file, however many rows are in it. Raises Unreachable."""
+        if url not in self._versions:
+            try:
+                self._versions[url] = version_of(url)
+            except Unreachable:
+                raise
+            except DiffcernError:
+                self._versions[url] = ""
+        return self._versions[url]
+
+    def _content(self, dataset: Dataset, row: int) -> tuple[str, bool]:
+        """The digest of an encoded image, and whether the stamped file holds it, and not one that this names. What a
+        store can tell the version of is not fetched for it."""
+        source, place = _source(dataset, row)
+        if hasattr(source, "file") and is_url(str(source.file(place))) and (version := self._stamp(source, place)):
+            return digest([version, source.ids[place]]), True
+        return _content(source, place)
 
 
 def of_images(dataset: Dataset, out: Path | None = None, rows: Sequence[int] | None = None) -> Digests:
@@ -65,19 +96,23 @@ def of_images(dataset: Dataset, out: Path | None = None, rows: Sequence[int] | N
 
 def of_examples(pairs: Pairs, out: Path | None = None, rows: Sequence[int] | None = None) -> Digests:
     """Of the images and captions of an example."""
-    entries = {entry.id: entry for entry in pairs.entries}
+    entries = {entry.id: entry for entry in _some(pairs.entries, rows)}
     return Digests(lambda id: About(e.images, tuple(e.captions)) if (e := entries.get(id)) else None, out)
 
 
 def of_questions(questions: Questions, out: Path | None = None, rows: Sequence[int] | None = None) -> Digests:
     """Of the image, the question and what may be answered."""
-    asked = {entry.id: entry for entry in questions.asked}
+    asked = {entry.id: entry for entry in _some(questions.asked, rows)}
 
     def about(id: str) -> About | None:
         e = asked.get(id)
         return About((e.image,), (e.question, e.answer, e.kind, *e.choices)) if e else None
 
     return Digests(about, out)
+
+
+def _some(entries: Sequence[Any], rows: Sequence[int] | None) -> Sequence[Any]:
+    return entries if rows is None else [entries[row] for row in rows]
 
 
 def beside(out: Path) -> Path:
@@ -107,33 +142,13 @@ class Kept:
             file.write(json.dumps([id, stamp, digest]) + "\n")
 
 
-def _stamps(about: About) -> str:
-    stamps = [_stamp(*image) for image in about.images]
-    texts = [digest(about.texts)] if about.texts else []
-    return " ".join([*stamps, *texts]) if all(stamps) else ""
-
-
-def _stamp(dataset: Dataset, row: int) -> str:
-    """What changes with the file that holds an image of a row; "" where there is none, or it cannot be told."""
-    source, row = _source(dataset, row)
-    if not hasattr(source, "file"):
-        return ""
-    file = str(source.file(row))
-    if is_url(file):
-        return _version(file)
+def _times(file: str) -> str:
+    """Of a file of this machine; "" where it is not there."""
     try:
         found = os.stat(file)  # noqa: PTH116
     except OSError:
         return ""
     return f"{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}-{found.st_ino}"
-
-
-@cache  # a store is asked once in a process, as its shards are indexed once
-def _version(file: str) -> str:
-    try:
-        return version_of(file)
-    except DiffcernError:
-        return ""
 
 
 def _source(dataset: Dataset, row: int) -> tuple[Any, int]:
@@ -143,14 +158,15 @@ def _source(dataset: Dataset, row: int) -> tuple[Any, int]:
     return source, row
 
 
-def _content(dataset: Dataset, row: int) -> tuple[str, bool]:
-    """The digest of an encoded image, and whether the stamped file holds it, and not one that this names."""
-    source, row = _source(dataset, row)
+def _content(source: Any, row: int) -> tuple[str, bool]:
+    """As `Digests._content`, by reading it. Raises Unreachable."""
     if not hasattr(source, "content"):
         return "", False
     try:
         found = source.content(row)
         data = found.read_bytes() if isinstance(found, Path) else found
+    except Unreachable:
+        raise
     except (OSError, DiffcernError):  # an answer that it cannot be read is one, too
         return "unreadable", False
     if data is None:

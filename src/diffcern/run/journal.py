@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from collections import Counter
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq
 
 from diffcern.claims import changed, listed
 from diffcern.errors import DiffcernError, UsageError
-from diffcern.files import atomically, check_folder, reading
+from diffcern.files import atomically, check_folder, lock, reading
 from diffcern.run.digests import beside
 
 SUFFIXES = (".parquet", ".csv", ".json")
@@ -31,7 +30,8 @@ def check_out(out: Path, overwrite: bool = False, *, lists: bool = False) -> Non
     if lists and out.suffix == ".csv":
         raise UsageError("a row holds lists, for which CSV has no form: give --out FILE.parquet or .json")
     if out.suffix not in SUFFIXES:
-        raise UsageError(f"--out names a file that ends in {', '.join(SUFFIXES)}, not {out.name!r}")
+        suffixes = ", ".join(SUFFIXES)
+        raise UsageError(f"--out ends in {suffixes}, not {out.suffix}: {out.name!r}; a folder of parts has no dot")
     if out.is_dir():
         raise DiffcernError(f"{out} is a folder: give another --out")
     if out.exists() and not overwrite:
@@ -88,7 +88,7 @@ class Journal:
         except OSError as error:
             raise DiffcernError(f"cannot write {out}: {error.strerror}; give another --out") from error
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._file)
             self._read(overwrite)
         except DiffcernError:
             self._file.close()
@@ -172,6 +172,10 @@ class Journal:
         """One more row, handed to the system when this returns."""
         self._write(json.dumps({**row, CHECKSUM: self._checksum(row)}))
         self.rows.append(row)
+
+    def close(self) -> None:
+        """Lets go of it: the same command goes on with it."""
+        self._file.close()
 
     def finish(self) -> None:
         """Writes the table whole, in the order of ids, and removes the journal. Raises DiffcernError where the rows of

@@ -1,18 +1,17 @@
-"""A table in parts: a folder of Parquet files, each of `PART` rows in the order of what they are about, and a manifest.
+"""A table in parts: a folder of Parquet files, each of `PART` successive rows by their ids, and a manifest.
 
     rows/_manifest.jsonl         a line of settings, then one for each part that is done
     rows/part-000000.parquet     every reader of folders of Parquet takes them as one table
 
 A part on the way is a `Journal`, so that a kill loses no row; what is done is not read again, and no more rows are in
-memory than those of the parts on the way.
+memory than those of the parts on the way (and of what their scores are made from, where a job has a measure).
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -22,9 +21,9 @@ import pyarrow.parquet as pq
 
 from diffcern.claims import changed, listed
 from diffcern.errors import DiffcernError
-from diffcern.files import check_folder, reading
+from diffcern.files import check_folder, reading, write_whole, writing
 from diffcern.fingerprints import digest
-from diffcern.run.digests import Digests
+from diffcern.run.digests import Digests, beside
 from diffcern.run.journal import Journal, Write, begun, read_rows
 
 Row = dict[str, Any]
@@ -67,24 +66,20 @@ class Parts:
         self.suffix = form[0] if form else ".parquet"
         self.write = form[1] if form else None
         check_parts(out)
-        out.mkdir(parents=True, exist_ok=True)
+        self._held = ExitStack()
+        self._held.enter_context(writing(out))
         self._count = -(-len(ids) // PART)
         self._header = json.dumps({**settings, "rows": len(ids), "part": PART}, sort_keys=True, default=str)
-        self._file = (out / MANIFEST).open("ab+")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._done = self._read(overwrite)
-        except BlockingIOError as error:
-            self._file.close()
-            raise DiffcernError(f"another command is writing {out}: wait for it, or give another --out") from error
-        except DiffcernError:
-            self._file.close()
-            raise
         self._open: dict[int, Part] = {}
         self._of: dict[str, int] = {}  # the part on the way that a row belongs to
-        left = [number for number in range(self._count) if number not in self._done]
-        for number in [number for number in left if begun(self.path(number))]:
-            self._begin(number, overwrite)
+        try:
+            self._done = self._read(overwrite)
+            left = [number for number in range(self._count) if number not in self._done]
+            for number in [number for number in left if begun(self.path(number))]:
+                self._begin(number, overwrite)
+        except BaseException:
+            self.close()
+            raise
         self._ahead = iter([number for number in left if number not in self._open])
 
     def path(self, number: int) -> Path:
@@ -96,6 +91,11 @@ class Parts:
     def done(self) -> int:
         """Rows that are there."""
         return sum(line["rows"] for line in self._done.values()) + sum(len(p.journal.rows) for p in self._open.values())
+
+    @property
+    def skipped(self) -> int:
+        """Of the parts that are done."""
+        return sum(line["skipped"] for line in self._done.values())
 
     def todo(self) -> list[Sequence[int]]:
         """Places whose rows are not there: those of each part."""
@@ -112,7 +112,9 @@ class Parts:
     def add(self, row: Row) -> None:
         """One more row, handed to the system when this returns."""
         while row["id"] not in self._of:
-            self._begin(next(self._ahead))
+            if (number := next(self._ahead, None)) is None:
+                raise DiffcernError(f"{self.out} has a row of {row['id']!r} already, or none is wanted: run again")
+            self._begin(number)
         part = self._open[self._of[row["id"]]]
         part.journal.add(row)
         if len(part.journal.rows) == len(part.places):
@@ -122,9 +124,14 @@ class Parts:
         """Ends parts for which no more rows come."""
         for part in [*self._open.values()]:
             self._end(part)
-        self._file.close()
         lines = [self._done[number] for number in sorted(self._done)]
         return RowsOfParts([self.path(number) for number in sorted(self._done)], lines)
+
+    def close(self) -> None:
+        """Lets go of the folder: the same command goes on with it."""
+        for part in self._open.values():
+            part.journal.close()
+        self._held.close()
 
     def _places(self, number: int) -> range:
         return range(number * PART, min((number + 1) * PART, len(self.ids)))
@@ -143,76 +150,87 @@ class Parts:
 
     def _end(self, part: Part) -> None:
         """The line comes first: where a kill comes between, the journal is there, and the part is ended again."""
-        rows = part.journal.rows
+        rows, path = part.journal.rows, self.path(part.number)
         skipped = sum(bool(row["error"]) for row in rows)
         line: dict[str, Any] = {"part": part.number, "rows": len(rows), "skipped": skipped}
         line |= {"stamp": stamp(part.ids, part.digests), "content": content(part.ids, part.digests)}
         self._write(line)
         part.journal.finish()
+        if self.write:  # which does not tell how many rows are in it
+            line["bytes"] = path.stat().st_size
+            self._write(line)
         self._done[part.number] = line
         del self._open[part.number]
         for id in part.ids:
             del self._of[id]
 
     def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line).encode() + b"\n")
-        self._file.flush()
+        with (self.out / MANIFEST).open("a") as file:
+            file.write(json.dumps(line) + "\n")
 
     def _read(self, overwrite: bool) -> dict[int, dict[str, Any]]:
-        """The lines of the parts that are done; others, and a torn last one, are left out."""
-        self._file.seek(0)
-        first, *lines = self._file.read().split(b"\n")
+        """The lines of the parts that are done; others, and a torn last one, are left out, from the file too."""
+        manifest = self.out / MANIFEST
+        text = manifest.read_text(errors="replace") if manifest.is_file() else ""
+        first, *lines = text.split("\n")
         known: dict[int, dict[str, Any]] = {}
-        for text in lines:
+        for line in lines:
             with suppress(ValueError, KeyError, TypeError):  # torn
-                line = json.loads(text)
-                known[int(line["part"])] = line
-        same = first == self._header.encode()
+                found = json.loads(line)
+                known[int(found["part"])] = found
+        same = first == self._header
+        if not same and not overwrite:
+            self._refuse(first)
         done = {number: line for number, line in known.items() if same and self._whole(number, line, overwrite)}
-        if first and not same and not overwrite:
-            with suppress(ValueError):
-                said = listed(changed(json.loads(first), json.loads(self._header)))
-                raise DiffcernError(
-                    f"{self.out} was begun with other settings ({said}): give --overwrite to start again, or another "
-                    "--out"
-                )
-            raise DiffcernError(f"{self.out / MANIFEST} is damaged in line 1: give --overwrite to start again")
         if not same or (overwrite and len(done) == self._count):
-            for path in [*self.out.glob(f"part-*{self.suffix}"), *self.out.glob(".part-*.jsonl")]:
+            for path in (*self.out.glob(f"part-*{self.suffix}"), *self.out.glob(".part-*.jsonl")):
                 path.unlink()
             done = {}
-        if not same or lines[-1:] != [b""] or len(done) < len(known):  # what was left out goes from the file, too
-            self._file.truncate(0)
-            self._file.write(self._header.encode() + b"\n")
-            for line in done.values():
-                self._write(line)
-            self._file.flush()
+        whole = "\n".join([self._header, *(json.dumps(done[number]) for number in sorted(done)), ""])
+        if whole != text:
+            write_whole(manifest, whole.encode())
         return done
+
+    def _refuse(self, first: str) -> None:
+        """Raises DiffcernError where what is there was made otherwise, or nobody knows how."""
+        if not first and not any(self.out.glob("part-*")):
+            return
+        again = f"give another --out{', or --overwrite to start again' if not self.write else ''}"
+        with suppress(ValueError, AttributeError):
+            said = listed(changed(json.loads(first), json.loads(self._header)))
+            raise DiffcernError(f"{self.out} was begun with other settings ({said}): {again}")
+        raise DiffcernError(f"{self.out / MANIFEST} is damaged in line 1: {again}")
 
     def _whole(self, number: int, line: dict[str, Any], overwrite: bool) -> bool:
         """Whether a part is there, and about what is there now. Raises DiffcernError."""
         path = self.path(number)
         if not path.is_file():
             return False
-        rows = line["rows"]
-        if self.suffix == ".parquet":
+        size, rows = path.stat().st_size, line["rows"]
+        if not self.write:
             with reading(path, f"To mend it, {AGAIN}"):
                 rows = pq.read_metadata(path).num_rows
+        if rows != line["rows"] or line.get("bytes", size) != size:
+            raise DiffcernError(f"{path} is not as it was written: {AGAIN}")
         ids, digests = self._digests(number)
         now = stamp(ids, digests)
-        if rows == line["rows"] and ((now and now == line["stamp"]) or content(ids, digests) == line["content"]):
+        if now and now == line["stamp"]:
             return True
-        if not overwrite:
-            why = "has other rows than were written" if rows != line["rows"] else "is about what has changed since"
-            raise DiffcernError(f"{path} {why}: give --overwrite to make it again, or another --out")
-        path.unlink()
-        return False
+        same = content(ids, digests) == line["content"]
+        beside(path).unlink(missing_ok=True)
+        if not same and not overwrite:
+            raise DiffcernError(f"{path} is about what has changed since: {AGAIN}, or give another --out")
+        if not same:
+            path.unlink()
+        line["stamp"] = now
+        return same
 
 
 def check_parts(out: Path) -> None:
     """Raises DiffcernError for a folder that holds something else, or that cannot be written."""
     check_folder(out)
-    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
+    others = [path for path in out.iterdir() if path.name != ".lock"] if out.is_dir() else []
+    if others and not (out / MANIFEST).is_file():
         raise DiffcernError(
             f"{out} holds other files: give --out a folder of its own, or a file (.parquet, .csv, .json)"
         )
@@ -234,6 +252,7 @@ class RowsOfParts(Sequence[Row]):
 
     def __init__(self, paths: list[Path], lines: list[dict[str, Any]]) -> None:
         self.paths, self._lines = paths, lines
+        self._latest: tuple[Path, list[Row]] = (Path(), [])
         self.skipped: int = sum(line["skipped"] for line in lines)
 
     def __len__(self) -> int:
@@ -253,6 +272,8 @@ class RowsOfParts(Sequence[Row]):
         place = range(len(self))[index]
         for path, line in zip(self.paths, self._lines, strict=True):
             if place < line["rows"]:
-                return read_rows(path)[place]
+                if self._latest[0] != path:
+                    self._latest = path, read_rows(path)
+                return self._latest[1][place]
             place -= line["rows"]
         raise IndexError(index)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -18,7 +18,7 @@ from torchvision.utils import make_grid
 from diffcern.claims import changed, listed
 from diffcern.data import Dataset, Sample, UnreadableImage, decode, encode_png, readable
 from diffcern.errors import DiffcernError
-from diffcern.files import write_whole
+from diffcern.files import write_whole, writing
 from diffcern.purifier import Purifier
 from diffcern.resizing import View, interpolate, views_of
 from diffcern.run.digests import of_images
@@ -26,7 +26,6 @@ from diffcern.run.parts import MANIFEST
 from diffcern.tasks.base import resized
 from diffcern.texts import read_json, read_text
 
-Pictures = Callable[[str], Path | bytes | None]  # of a purified image by its id
 SETTINGS = "purify.json"
 SOURCES = "sources.jsonl"
 SHEET = "before-after.png"
@@ -120,10 +119,13 @@ class PurifiedFolder:
     def __init__(self, folder: Path, dataset: Dataset, settings: Mapping[str, Any]) -> None:
         if (folder / MANIFEST).exists():
             raise DiffcernError(f"{folder} holds shards: give --form as it was, or another --out")
-        check_settings(folder, settings)
-        self.folder, self.names, self.sources = folder, file_names(dataset.ids), Sources(folder, dataset)
-        done = {id for id, name in self.names.items() if (folder / name).exists()}
-        self.sources.check(sorted(done))
+        with contextlib.ExitStack() as held:
+            held.enter_context(writing(folder))
+            check_settings(folder, settings)
+            self.folder, self.names, self.sources = folder, file_names(dataset.ids), Sources(folder, dataset)
+            done = {id for id, name in self.names.items() if (folder / name).exists()}
+            self.sources.check(sorted(done))
+            self._held = held.pop_all()
         self.todo: list[Sequence[int]] = [[row for row, id in enumerate(dataset.ids) if id not in done]]
         self.there = len(done)
 
@@ -137,17 +139,27 @@ class PurifiedFolder:
         write_whole(path, made["png"])
         return {"id": made["id"], "file": str(self.names[made["id"]]), "error": None}
 
-    def finish(self) -> Pictures:
-        """Where the images are."""
-        return lambda id: self.folder / self.names[id]
+    def finish(self) -> dict[str, Path]:
+        """Where the images are, by id."""
+        return {id: self.folder / name for id, name in self.names.items()}
+
+    def close(self) -> None:
+        """Lets go of it."""
+        self._held.close()
+
+    @property
+    def skipped(self) -> int:
+        """None of those that are there."""
+        return 0
 
 
-def write_sheet(dataset: Dataset, folder: Path, view: View, made: Pictures, count: int = 24) -> Path:
-    """The first images and what became of them, side by side, in squares."""
+def write_sheet(dataset: Dataset, folder: Path, view: View, made: Mapping[str, Path | bytes], count: int = 24) -> Path:
+    """The first images and what became of them, side by side, in squares. made: purified ones by id, of some."""
     pairs: list[Tensor] = []
-    for item in readable(dataset):
-        if isinstance(item, UnreadableImage) or not (picture := made(item.id)):
+    for item in readable(dataset, (row for row, id in enumerate(dataset.ids) if id in made)):
+        if isinstance(item, UnreadableImage):
             continue
+        picture = made[item.id]
         try:
             after = decode(picture, item.id)
         except UnreadableImage as error:

@@ -6,19 +6,18 @@ import base64
 import io
 import json
 import tarfile
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffcern.data import Dataset
+from diffcern.fingerprints import digest
 from diffcern.run.digests import of_images
 from diffcern.run.parts import Parts
-from diffcern.run.purify import Pictures
 
 SUFFIXES = {"webdataset": ".tar", "parquet": ".parquet"}
 SCHEMA = pa.schema(
@@ -37,11 +36,12 @@ class PurifiedShards:
     def __init__(self, folder: Path, dataset: Dataset, settings: Mapping[str, Any], form: str) -> None:
         write = {"webdataset": write_tar, "parquet": partial(write_table, dataset.class_names)}[form]
         self.targets = dict(zip(dataset.ids, dataset.targets, strict=True)) if dataset.class_names else {}
+        labels = digest([dataset.class_names, dataset.targets]) if dataset.class_names else ""
         how: dict[str, Any] = {"digests": partial(of_images, dataset), "form": (SUFFIXES[form], write)}
         self.folder, self.form = folder, form
-        self.parts = Parts(folder, {**settings, "form": form}, dataset.ids, **how)
-        self.there = self.parts.done
+        self.parts = Parts(folder, {**settings, "form": form, "labels": labels}, dataset.ids, **how)
         self.todo = self.parts.todo()
+        self.there = self.parts.done - self.parts.skipped
 
     def add(self, made: Mapping[str, Any]) -> dict[str, Any]:
         """Keeps an image of a `Purification`: its id, shard and error."""
@@ -50,14 +50,22 @@ class PurifiedShards:
         self.parts.add({"id": made["id"], "png": png, "label": target, "error": made["error"]})
         return {"id": made["id"], "file": None if made["error"] else str(self.folder), "error": made["error"]}
 
-    def finish(self) -> Pictures:
-        """Where the images are: those of the first shard."""
-        self.parts.finish()
-        return self._first().get
+    def finish(self) -> dict[str, bytes]:
+        """The images of the first shard that has some: PNG files by id."""
+        for path in self.parts.finish().paths:
+            if found := self._images(path):
+                return found
+        return {}
 
-    def _first(self) -> dict[str, bytes]:
-        """PNG files by id, of the first shard."""
-        path = self.parts.path(0)
+    def close(self) -> None:
+        self.parts.close()
+
+    @property
+    def skipped(self) -> int:
+        """Of those that are there."""
+        return self.parts.skipped
+
+    def _images(self, path: Path) -> dict[str, bytes]:
         if self.form == "parquet":
             rows = pq.read_table(path).to_pylist()
             return {row["id"]: row["image"]["bytes"] for row in rows if row["image"]}
@@ -89,22 +97,20 @@ def write_table(class_names: Sequence[str], rows: list[dict[str, Any]], file: Pa
 
 def write_tar(rows: list[dict[str, Any]], file: Path) -> None:
     """KEY.png, KEY.cls where there is a label, and KEY.json with the id, for the key is the id without dots."""
-    keys = Counter(key(row["id"]) for row in rows)
     with tarfile.open(file, "w", format=tarfile.PAX_FORMAT) as archive:
-        for number, row in enumerate(rows):
+        for row in rows:
             if not row["png"]:
                 continue
-            name = key(row["id"]) if keys[key(row["id"])] == 1 else f"{key(row['id'])}-{number}"
             members = {"json": json.dumps({"id": row["id"]}).encode(), "png": base64.b64decode(row["png"])}
             if row["label"] >= 0:
                 members["cls"] = str(row["label"]).encode()
             for suffix, content in sorted(members.items()):
-                info = tarfile.TarInfo(f"{name}.{suffix}")  # of no time and nobody: the same bytes each time
+                info = tarfile.TarInfo(f"{key(row['id'])}.{suffix}")  # of no time and nobody: the same bytes each time
                 info.size = len(content)
                 archive.addfile(info, io.BytesIO(content))
 
 
 def key(id: str) -> str:
-    """WebDataset takes what stands before the first dot for the key: "cats/1.jpg" -> "cats/1"."""
-    place = PurePosixPath(*(part for part in PurePosixPath(id).parts if part not in ("/", "..")))
-    return str(place.with_name(place.stem.replace(".", "_")))
+    """WebDataset takes what stands before the first dot for the key: dots are written %2E, and no two ids are one."""
+    parts = id.replace("%", "%25").replace(".", "%2E").split("/")
+    return "/".join(part or "%2F" for part in parts)  # of a path from the root

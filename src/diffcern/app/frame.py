@@ -1,0 +1,35 @@
+"""What the pages have in common: the head, the colours, and the way from one to the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from nicegui import ui
+
+from diffcern import __version__
+
+PAGES = {"try": ("Try", "/"), "runs": ("Runs", "/runs")}
+
+
+@contextmanager
+def frame(here: str) -> Iterator[None]:
+    """The head of a page, and a column for the rest."""
+    ui.colors(primary="#0072b2", negative="#c44e00")
+    dark = ui.dark_mode(None)  # as the system has it
+    with ui.header(elevated=False).classes("items-center gap-6").style("background: #10344a"):
+        ui.label("diffcern").classes("text-lg font-medium")
+        with ui.row().classes("gap-4").props('role="navigation" aria-label="Pages"'):
+            for name, (title, target) in PAGES.items():
+                link = ui.link(title, target).classes("text-white no-underline")
+                if name == here:
+                    link.classes("font-bold").props('aria-current="page"')
+        ui.space()
+        ui.button(icon="contrast", on_click=dark.toggle).props('flat dense color=white aria-label="Light or dark"')
+    with ui.column().classes("w-full mx-auto px-3").style("max-width: 1180px").props('role="main"'):
+        yield
+        small_print(f"diffcern {__version__}. Everything runs on this machine, and nothing is sent elsewhere.")
+
+
+def small_print(text: str) -> None:
+    ui.label(text).classes("text-sm opacity-70")

@@ -1,0 +1,32 @@
+"""Tensors as pictures of the page: data URIs, no file is written."""
+
+from __future__ import annotations
+
+import torch
+from nicegui import ui
+from torch import Tensor
+
+from diffcern.report.explained import SHARPEST, data_uri
+
+COLOURS = ("#444444", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#7b5ea7", "#999933")
+
+
+def shown(image: Tensor, alt: str, width: int = 160) -> ui.element:
+    """`[3, H, W]` in [0, 1]; small ones are enlarged in whole pixels."""
+    sharp = "image-rendering: pixelated;" if max(image.shape[-2:]) <= SHARPEST else ""
+    style = f"width: min({width}px, 42vw); border-radius: 8px; {sharp}"
+    element = ui.element("img").style(style)
+    element.props["src"], element.props["alt"] = data_uri(image), alt
+    return element
+
+
+def masks(output: Tensor) -> Tensor:
+    """The likeliest class of each pixel of `[K, H, W]`, as colours `[3, H, W]`."""
+    table = torch.tensor([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in COLOURS])
+    return table[output.argmax(0) % len(table)].permute(2, 0, 1)
+
+
+def depths(output: Tensor) -> Tensor:
+    """`[H, W]` in metres as grey `[3, H, W]`: near is bright."""
+    near, far = output.min(), output.max()
+    return (1 - (output - near) / (far - near).clamp(min=1e-6)).expand(3, *output.shape)

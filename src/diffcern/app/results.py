@@ -1,0 +1,101 @@
+"""What came out, as the page shows it: answers, the race of an explanation, and the explanation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nicegui import ui
+from torch import Tensor
+
+from diffcern.app.frame import small_print
+from diffcern.app.pictures import depths, masks, shown
+from diffcern.app.trial import Answer, Trial
+from diffcern.app.worlds import World
+from diffcern.explaining import Explanation
+from diffcern.report.explained import levels, overlay
+
+TOP = 4  # classes of an answer
+TALL = 60  # pixels of a loss curve
+
+
+def answer(world: World, found: Answer, title: str, trial: Trial) -> None:
+    """A card: the answer, how sure, what it took."""
+    with ui.card().classes("w-full").props(f'role="group" aria-label="{title}"'):
+        with ui.row().classes("items-baseline gap-3 w-full"):
+            ui.label(title).classes("font-medium")
+            ui.space()
+            small_print(f"{found.evaluations} evaluations, {found.seconds:.2f} s")
+        if world.dense:
+            picture = masks(found.output) if world.models.task.kind.classes else depths(found.output)
+            shown(picture, f"The map of {title}", 220)
+        else:
+            _classes(world, found, trial)
+        if found.told:
+            small_print(found.told)
+        if len(found.trace) > 1:
+            _curve(found.trace)
+
+
+def _classes(world: World, found: Answer, trial: Trial) -> None:
+    names, sure = world.models.task.class_names, found.probabilities
+    best = int(sure.argmax())
+    known = trial.target >= 0
+    truth = world.images.class_names[trial.target] if known else ""
+    right = f" – {'right' if names[best] == truth else f'wrong: it is {truth}'}" if known else ""
+    ui.label(f"{names[best]}{right}").classes("text-lg")
+    for row in sure.argsort(descending=True)[:TOP].tolist():
+        _bar(names[row], float(sure[row]))
+
+
+def _bar(name: str, share: float) -> None:
+    with ui.row().classes("items-center gap-2 w-full no-wrap"):
+        ui.label(name).classes("text-sm").style("width: 7em; overflow-wrap: anywhere")
+        bar = ui.linear_progress(share, show_value=False, size="10px").classes("grow")
+        bar.props(f'aria-label="{100 * share:.0f} percent"')
+        ui.label(f"{100 * share:.1f} %").classes("text-sm").style("width: 4.5em; text-align: right")
+
+
+def _curve(trace: Sequence[float]) -> None:
+    """The loss at each step."""
+    low, high = min(trace), max(trace)
+    points = " ".join(
+        f"{300 * k / (len(trace) - 1):.1f},{TALL - (TALL - 6) * (value - low) / (high - low or 1) - 3:.1f}"
+        for k, value in enumerate(trace)
+    )
+    line = f'<polyline points="{points}" fill="none" stroke="#0072b2" stroke-width="2"/>'
+    label = f"The loss, from {trace[0]:.3g} to {trace[-1]:.3g} in {len(trace)} steps"
+    svg = f'<svg viewBox="0 0 300 {TALL}" role="img" aria-label="{label}" style="width: 100%; height: {TALL}px">{line}</svg>'
+    ui.html(svg, sanitize=False).classes("w-full")
+    small_print(label)
+
+
+def race(found: Explanation, names: Sequence[str], evaluations: int) -> None:
+    """An explanation on the way: how far each is behind the first."""
+    with ui.card().classes("w-full"):
+        ui.label(f"{names[found.order[0]]} leads after {len(found.times)} draws").classes("text-lg")
+        for k in found.order[1:]:
+            apart = found.errors[k] - found.errors[found.order[0]]
+            error = float(apart.std()) / len(apart) ** 0.5
+            small_print(f"{names[k]}: an error larger by {float(apart.mean()):.4f} ± {error:.4f}")
+        small_print(f"{evaluations} evaluations of the denoiser")
+
+
+def explanation(found: Explanation, image: Tensor, names: Sequence[str], evaluations: int) -> None:
+    """In whole, as `diffcern explain` shows it."""
+    with ui.card().classes("w-full").props('role="group" aria-label="Explanation"'):
+        for sentence in found.in_words(names):
+            ui.label(sentence)
+        first, second = (names[k] for k in found.order[:2])
+        with ui.row().classes("gap-3"):
+            _captioned(image, "the image, as the prior is shown it")
+            for k in found.order:
+                _captioned(found.seen[k], f"told {names[k]}")
+            _captioned(overlay(image, found.gaps), f"blue: for {first}, orange: for {second}")
+        ui.html(levels(found, "levels"), sanitize=False).style("width: min(100%, 440px)")
+        small_print(f"By noise level, with 95 % intervals; {evaluations} evaluations of the denoiser.")
+
+
+def _captioned(image: Tensor, text: str) -> None:
+    with ui.column().classes("gap-1").style("width: min(130px, 42vw)"):
+        shown(image, text, 130)
+        small_print(text)

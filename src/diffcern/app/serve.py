@@ -1,0 +1,38 @@
+"""The pages on an address of this machine."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from nicegui import ui
+
+from diffcern.app.page import TryPage
+from diffcern.app.runs import Shelf, runs_page
+from diffcern.app.worlds import World
+
+
+def serve(worlds: Sequence[World], runs: Path | None, host: str, port: int, *, show: bool) -> None:
+    """Until Ctrl-C. runs: a folder of run folders; nothing outside it can be read."""
+    shelf = Shelf(runs)
+
+    @ui.page("/", title="diffcern")
+    def try_() -> None:
+        TryPage(worlds).build()
+
+    @ui.page("/runs", title="Runs – diffcern")
+    def runs_() -> None:
+        runs_page(shelf)
+
+    threading.Thread(target=worlds[0].load, daemon=True).start()  # while the visitor opens the page
+    ui.run(
+        host=host,
+        port=port,
+        show=show,
+        reload=False,
+        title="diffcern",
+        dark=None,
+        show_welcome_message=False,
+        favicon="🔎",
+    )

@@ -1,0 +1,55 @@
+"""`diffcern app`: the page in a browser."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diffcern.cli.consoles import remarks
+from diffcern.errors import DiffcernError, UsageError
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def app(
+    predictor: Annotated[str | None, typer.Option(help="a model of yours, beside --prior and --images")] = None,
+    prior: Annotated[str | None, typer.Option(help="its prior: hf:OWNER/NAME or a folder")] = None,
+    images: Annotated[str | None, typer.Option(help="pictures to choose from: a folder or a data set")] = None,
+    task: Annotated[str, typer.Option(help="classification, segmentation or depth")] = "classification",
+    runs: Annotated[Path, typer.Option(help="the folder whose run folders can be opened")] = Path("runs"),
+    host: Annotated[str, typer.Option(help="of this machine alone, unless you give another one")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8765,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="open it in a browser")] = True,
+) -> None:
+    """Open a page to try methods on a picture, to see why they answer so, and to look through runs."""
+    from diffcern.optional import needs
+
+    needs("nicegui")
+    from diffcern.app.serve import serve
+    from diffcern.app.worlds import of_models
+    from diffcern.kinds import KINDS
+
+    if task not in KINDS:
+        raise UsageError(f"--task is one of {', '.join(KINDS)}, not {task!r}")
+    worlds = of_models(predictor, prior, images, task, device)
+    check_free(host, port)
+    console = remarks()
+    console.print(f"http://{host}:{port} (Ctrl-C ends it)")
+    if host not in LOCAL:
+        console.print(f"whoever reaches {host} can use this page and look at the runs in {runs}")
+    serve(worlds, runs if runs.is_dir() else None, host, port, show=browser)
+
+
+def check_free(host: str, port: int) -> None:
+    """Raises DiffcernError for an address that is taken, or that is none of this machine's."""
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except OSError as error:
+        raise DiffcernError(
+            f"cannot serve on {host}:{port}: {error.strerror}; give another --port or --host"
+        ) from error
