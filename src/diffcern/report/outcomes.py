@@ -13,10 +13,10 @@ from diffcern.kinds import Kind
 from diffcern.report.run import Cell, Run
 from diffcern.report.summary import SOURCE
 
-RIGHT, WRONG, REPAIRED, SPOILT, SKIPPED, UNKNOWN, MISSING = "rwfbsu."
+RIGHT, WRONG, REPAIRED, SPOILT, ANSWERED, SKIPPED, UNKNOWN, MISSING = "rwfbasu."
 NAMES = {RIGHT: "right", WRONG: "wrong", REPAIRED: "repaired", SPOILT: "spoilt"}
-NAMES_OF_MAPS = {RIGHT: "like source", REPAIRED: "better than source", SPOILT: "worse than source"}
-NAMES_OF_OTHERS = {SKIPPED: "skipped", UNKNOWN: "truth unknown"}
+NAMES_OF_MAPS = {RIGHT: "as good as source", REPAIRED: "better than source", SPOILT: "worse than source"}
+NAMES_OF_OTHERS = {ANSWERED: "answered", SKIPPED: "skipped", UNKNOWN: "truth unknown"}
 NEVER = -1  # the truth of an image without a label
 
 
@@ -80,6 +80,6 @@ def _letters(kind: Kind, cell: Cell, source: Cell | None) -> NDArray[Any]:
     if source is not None and len(source.ids) and len(cell.ids):
         at = np.minimum(np.searchsorted(source.ids, cell.ids), len(source.ids) - 1)
         before = np.where(source.ids[at] == cell.ids, values_of(kind, source)[at], np.nan)
-    known = RIGHT if kind.dense else np.where(after > 0, RIGHT, WRONG)
+    known = np.where(np.isnan(before), ANSWERED, RIGHT) if kind.dense else np.where(after > 0, RIGHT, WRONG)
     found = np.where(after > before, REPAIRED, np.where(after < before, SPOILT, known))
     return np.where(np.isnan(after), UNKNOWN, found)

@@ -65,13 +65,14 @@ def write_view(run_dir: str | Path, out: str | Path, images: int | None = None, 
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        for name in ("view.css", "view.js"):
-            write_whole(folder / name, environment.get_template(name).render().encode())
+        write_whole(folder / "view.css", environment.get_template("view.css").render().encode())
+        write_whole(folder / "view.js", Path(__file__).with_name("view.js").read_bytes())
         write_whole(folder / "report.html", page.encode())
         first = environment.get_template("view.html.j2").render(
             title=run.title,
             verdict=wording.verdict(summary),
-            sentences=[wording.opening(sentence).rstrip(".") + "." for sentence in sentences],
+            progress=wording.opening(coverage.progress(summary)),
+            pictured=pictures.sentence,
             grid=build_grid(summary),
             images=wording.count(len(outcomes.ids), "image"),
             records=wording.count(outcomes.records, "record"),
