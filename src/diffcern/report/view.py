@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from diffcern import __version__
 from diffcern.errors import DiffcernError
-from diffcern.files import check_folder, write_whole, writing
+from diffcern.files import check_folder, writing
 from diffcern.report import coverage, wording
 from diffcern.report.html import report_page
 from diffcern.report.outcomes import choices, outcomes_of
@@ -22,6 +24,7 @@ from diffcern.report.view_pictures import write_pictures
 from diffcern.watching import Report, unheard
 
 MARK = ".diffcern-view"  # in a folder that a view may be written over
+NEW = ".new"  # while it is written
 PARTS = ("data", "pictures")
 FILES = ("index.html", "report.html", "view.css", "view.js")
 
@@ -51,13 +54,9 @@ def write_view(run_dir: str | Path, out: str | Path, images: int | None = None, 
     run = load(run_dir)
     summary, outcomes = summarise_run(run), outcomes_of(run)
     page = report_page(run, summary)
-    with writing(folder):
-        _clear(folder)
-        for part in PARTS:
-            (folder / part).mkdir()
-        pictures = write_pictures(run, outcomes.ids, folder / "pictures", images, report)
-        write_data(run, outcomes, pictures, folder / "data")
-        sentences = tuple(filter(None, (coverage.progress(summary), pictures.sentence)))
+    with writing(folder), _replacing(folder) as new:
+        pictures = write_pictures(run, outcomes.ids, new / "pictures", images, report)
+        write_data(run, outcomes, pictures, new / "data")
         environment = Environment(
             loader=PackageLoader("diffcern.report", "."),
             autoescape=True,
@@ -65,9 +64,6 @@ def write_view(run_dir: str | Path, out: str | Path, images: int | None = None, 
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        write_whole(folder / "view.css", environment.get_template("view.css").render().encode())
-        write_whole(folder / "view.js", Path(__file__).with_name("view.js").read_bytes())
-        write_whole(folder / "report.html", page.encode())
         first = environment.get_template("view.html.j2").render(
             title=run.title,
             verdict=wording.verdict(summary),
@@ -83,33 +79,42 @@ def write_view(run_dir: str | Path, out: str | Path, images: int | None = None, 
             dense=run.kind.dense,
             version=__version__,
         )
-        write_whole(folder / "index.html", first.encode())  # last: a page that opens is whole
-        files = [file for file in folder.rglob("*") if file.is_file() and _is_own(file.relative_to(folder))]
+        style, script = environment.get_template("view.css").render(), Path(__file__).with_name("view.js").read_text()
+        for name, text in zip(FILES, (first, page, style, script), strict=True):
+            (new / name).write_text(text, "utf-8")
+        files = [file for file in new.rglob("*") if file.is_file()]
+        size = sum(file.stat().st_size for file in files)
     return View(
         page=folder / "index.html",
         images=len(outcomes.ids),
         records=outcomes.records,
         pictures=sum(file.parent.name == "pictures" for file in files),
-        size=sum(file.stat().st_size for file in files),
-        sentences=sentences,
+        size=size,
+        sentences=tuple(filter(None, (coverage.progress(summary), pictures.sentence))),
     )
 
 
-def _is_own(path: Path) -> bool:
-    return path.parts[0] in (*PARTS, *FILES)
-
-
 def _check_own(folder: Path) -> None:
-    """Raises DiffcernError for a folder that holds anything but a view."""
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).is_file():
+    """Raises DiffcernError for a folder that holds anything but a view, or what is left of one that was cut short."""
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if MARK not in there and not there <= {NEW, ".lock"}:
         raise DiffcernError(f"{folder} holds something else than a view: give another --out, or empty it")
 
 
-def _clear(folder: Path) -> None:
-    """Makes the folder a view's own, and takes an earlier one away: what else was put there stays."""
-    (folder / MARK).write_text("`diffcern view` writes over what is here.\n")
-    for name in FILES:
-        (folder / name).unlink(missing_ok=True)
-    for part in PARTS:
-        if (folder / part).is_dir():
-            shutil.rmtree(folder / part)
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A folder to write a view into, which takes the place of an earlier one when it is whole; what else was put there
+    stays."""
+    new = folder / NEW
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        for part in PARTS:
+            (new / part).mkdir(parents=True)
+        yield new
+        (folder / MARK).write_text("`diffcern view` writes over what is here.\n")
+        for name in (*PARTS, *FILES):
+            if (folder / name).is_dir():
+                shutil.rmtree(folder / name)
+            (new / name).replace(folder / name)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
