@@ -111,6 +111,9 @@ def cli(capsys, monkeypatch) -> Callable[..., tuple[int, str, str]]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--parity", metavar="FILE", help="write what tests/parity finds into docs/parity.md")
+    parser.addoption(
+        "--screenshots", metavar="FOLDER", help="write the pictures that tests/browser takes, for docs/images"
+    )
 
 
 @pytest.fixture(scope="session")

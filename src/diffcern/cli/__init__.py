@@ -24,6 +24,7 @@ from diffcern.cli.listing import listing
 from diffcern.cli.purify import purify
 from diffcern.cli.schema import schema
 from diffcern.cli.tables import adapt, answer, classify, match
+from diffcern.cli.view import view
 from diffcern.errors import DiffcernError, UsageError, first_line
 
 OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator: can't allocate")  # torch's words, on a GPU and on the CPU
@@ -48,6 +49,7 @@ app.command("align")(align)
 app.command("align-answerer")(align_answerer)
 app.command()(bench)
 app.command()(report)
+app.command()(view)
 app.add_typer(calibrate.app, name="calibrate")
 app.add_typer(train.app, name="train")
 app.command("list")(listing)

@@ -195,13 +195,19 @@ def picture(data: bytes) -> Image.Image:
 
 def embed(data: bytes) -> tuple[str, bool]:
     """An image as a data URI, and whether it is to be enlarged as pixels; reduced where it would be heavy."""
+    data, kind, small = reduced(data)
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}", small
+
+
+def reduced(data: bytes) -> tuple[bytes, str, bool]:
+    """A PNG, or where it would be heavy a smaller JPEG: (bytes, "png" or "jpeg", whether it is small enough to be
+    enlarged as pixels)."""
     image = picture(data)
     small = max(image.size) <= PIXELATED
-    kind = "png"
-    if max(image.size) > LARGEST or len(data) > HEAVY:
-        image = image.convert("RGB")
-        image.thumbnail((LARGEST, LARGEST))
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=85)
-        data, kind = buffer.getvalue(), "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}", small
+    if max(image.size) <= LARGEST and len(data) <= HEAVY:
+        return data, "png", small
+    image = image.convert("RGB")
+    image.thumbnail((LARGEST, LARGEST))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue(), "jpeg", small

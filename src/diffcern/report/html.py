@@ -20,6 +20,7 @@ from diffcern.report.gallery import BROKEN, FIXED, WRONG, build_gallery
 from diffcern.report.maps import build_maps
 from diffcern.report.plots import all_plots
 from diffcern.report.records import load
+from diffcern.report.run import Run
 from diffcern.report.summary import CLEAN, MEAN, SOURCE, main_rows, save_summary, summarise_run
 from diffcern.report.wording import BETTER, WORSE, Row, headline, names, other_metrics, shift_names, standing
 
@@ -55,10 +56,16 @@ def write_report(run_dir: str | Path) -> Path:
     run = load(run_dir)
     summary = summarise_run(run)
     save_summary(summary, run.path)
+    write_whole(run.path / "report.html", report_page(run, summary).encode())
+    return run.path / "report.html"
+
+
+def report_page(run: Run, summary: list[dict[str, Any]]) -> str:
+    """The page of a run and its `summarise_run`."""
     entries = [entry.name for entry in run.entries]
     shifts = shift_names(summary)
     table, strips, metric = headline(summary), _strips(summary), run.kind.metrics[0]
-    page = _template().render(
+    return _template().render(
         run=run,
         dataset=run.title,
         spec=re.sub(r'^preset = "paper"\n', "", run.spec, flags=re.MULTILINE),  # its options are filled in
@@ -88,8 +95,6 @@ def write_report(run_dir: str | Path) -> Path:
         gallery=build_gallery(run, wording.best_entry(summary, single=True) or wording.best_entry(summary)),
         maps=build_maps(run) if run.kind.dense else None,
     )
-    write_whole(run.path / "report.html", page.encode())
-    return run.path / "report.html"
 
 
 @cache

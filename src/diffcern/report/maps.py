@@ -83,20 +83,25 @@ def build_maps(run: Run) -> MapPictures | None:
         if answers:
             found.append(_row(run, key, rows[key]["image"], truths[key[2]], answers))
     shown = {row.id for row in found}
-    return MapPictures(found, _classes(run, [truths[id] for id in truths if id in shown])) if found else None
+    return MapPictures(found, class_colours(run, [truths[id] for id in truths if id in shown])) if found else None
 
 
 def _row(run: Run, key: tuple[str, int, str], image: bytes, truth: bytes, answers: dict[str, bytes]) -> Row:
-    scale, words = None, ""
-    if not run.kind.classes:
-        known = _pixels(truth)[_pixels(truth) > 0] / 1000
-        if not len(known):
-            raise DiffcernError(f"the depth of {key[2]} in truths.parquet is known nowhere: it was changed; {AGAIN}")
-        scale = (float(known.min()), float(known.max()))
-        words = f"{scale[0]:.1f} to {scale[1]:.1f} m"
+    scale, words = scale_of(run, key[2], truth)
     uri, small = embed(image)
     shown = {name: _picture(png, scale, _own(run, name, key)) for name, png in answers.items()}
     return Row(*key, Picture(uri, small), _picture(truth, scale), shown, words)
+
+
+def scale_of(run: Run, id: str, truth: bytes) -> tuple[tuple[float, float] | None, str]:
+    """The nearest and farthest of a truth's depths in metres, and in words; (None, "") of masks."""
+    if run.kind.classes:
+        return None, ""
+    known = _pixels(truth)[_pixels(truth) > 0] / 1000
+    if not len(known):
+        raise DiffcernError(f"the depth of {id} in truths.parquet is known nowhere: it was changed; {AGAIN}")
+    scale = (float(known.min()), float(known.max()))
+    return scale, f"{scale[0]:.1f} to {scale[1]:.1f} m"
 
 
 def _own(run: Run, entry: str, key: tuple[str, int, str]) -> float:
@@ -107,7 +112,13 @@ def _own(run: Run, entry: str, key: tuple[str, int, str]) -> float:
 
 
 def _picture(png: bytes, scale: tuple[float, float] | None, value: float = np.nan) -> Picture:
-    """A mask in its own palette; a depth in colours from the near end of its scale to the far one."""
+    data, small = drawn(png, scale)
+    return Picture(f"data:image/png;base64,{base64.b64encode(data).decode()}", small, value)
+
+
+def drawn(png: bytes, scale: tuple[float, float] | None) -> tuple[bytes, bool]:
+    """A mask in its own palette, a depth in colours from the near end of its scale to the far one: a PNG, and whether
+    it is enlarged as pixels."""
     image = picture(png)
     if scale is not None:
         image = _coloured(_pixels(png) / 1000, *scale)
@@ -116,7 +127,7 @@ def _picture(png: bytes, scale: tuple[float, float] | None, value: float = np.na
         image.thumbnail((LARGEST, LARGEST), Image.Resampling.NEAREST)  # indices are not mixed
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
-    return Picture(f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}", small, value)
+    return buffer.getvalue(), small
 
 
 def _coloured(depth: NDArray[Any], near: float, far: float) -> Image.Image:
@@ -129,7 +140,7 @@ def _coloured(depth: NDArray[Any], near: float, far: float) -> Image.Image:
     return image
 
 
-def _classes(run: Run, truths: list[bytes]) -> list[tuple[str, str]]:
+def class_colours(run: Run, truths: list[bytes]) -> list[tuple[str, str]]:
     """The classes that truths show, as many as a legend can hold, and void, with their colours."""
     if not run.kind.classes or not truths:
         return []

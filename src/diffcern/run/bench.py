@@ -125,11 +125,7 @@ class Bench:
 
     def shifted_image(self, sample: Sample, position: int, shift: str, severity: int) -> Tensor:
         """The image of the sample at that position under a shift, or the same scene drawn otherwise."""
-        if shift in getattr(self.dataset, "renditions", ()):
-            rendition: Sample = self.dataset.rendition(self.order[position], shift, severity)  # type: ignore[attr-defined]
-            return rendition.image
-        whole = self.dense or self.spec.shifts.whole  # a truth at every pixel belongs to every pixel
-        return shifted(sample.image, shift, severity, self.spec.seed, sample.id, whole=whole)
+        return shown_image(self.spec, self.dataset, sample, self.order[position], shift, severity)
 
     def stream(self, unit: Unit) -> list[Place]:
         """The images of a unit, in the order in which its entry meets them."""
@@ -225,6 +221,15 @@ def images_of(spec: Spec) -> Dataset:
     """Those that a bench is about, before they are shuffled."""
     images = load_images(spec.data.dataset, spec.models.task, spec.data.class_names)
     return subset(images, spec.data.count, spec.seed, spec.data.skip)
+
+
+def shown_image(spec: Spec, images: Dataset, sample: Sample, index: int, shift: str, severity: int) -> Tensor:
+    """The image of `images[index]`, which is that sample, as the entries of a bench meet it."""
+    if shift in getattr(images, "renditions", ()):
+        rendition: Sample = images.rendition(index, shift, severity)  # type: ignore[attr-defined]
+        return rendition.image
+    whole = KINDS[spec.models.task].dense or spec.shifts.whole  # a truth at every pixel belongs to every pixel
+    return shifted(sample.image, shift, severity, spec.seed, sample.id, whole=whole)
 
 
 def _resolved(entry: Entry) -> dict[str, Any]:
