@@ -9,6 +9,7 @@ from nicegui import ui
 
 from diffcern import __version__
 
+FIGURES = ":root { --ink: currentColor; --muted: #8a8f94; --line: #8884; }"  # colours of figures, see report/drawing.py
 PAGES = {"try": ("Try", "/"), "runs": ("Runs", "/runs")}
 
 
@@ -17,6 +18,7 @@ def frame(here: str) -> Iterator[None]:
     """The head of a page, and a column for the rest."""
     ui.colors(primary="#0072b2", negative="#c44e00")
     dark = ui.dark_mode(None)  # as the system has it
+    ui.add_css(FIGURES)
     with ui.header(elevated=False).classes("items-center gap-6").style("background: #10344a"):
         ui.label("diffcern").classes("text-lg font-medium")
         with ui.row().classes("gap-4").props('role="navigation" aria-label="Pages"'):
@@ -31,5 +33,5 @@ def frame(here: str) -> Iterator[None]:
         small_print(f"diffcern {__version__}. Everything runs on this machine, and nothing is sent elsewhere.")
 
 
-def small_print(text: str) -> None:
-    ui.label(text).classes("text-sm opacity-70")
+def small_print(text: str) -> ui.label:
+    return ui.label(text).classes("text-sm opacity-70")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from nicegui import events, run, ui
@@ -16,6 +18,7 @@ from diffcern.app.worlds import World
 from diffcern.errors import DiffcernError
 
 OFFERED = 8  # images to choose from, at a time
+AT_FIRST = ("diffusion-tta", "diffusion-classifier")
 DRAWS = 48  # of an explanation
 RIVALS = 3  # classes of it
 TICK = 0.2  # seconds between two looks at how far the work is
@@ -73,6 +76,8 @@ class TryPage:
         """A world, whose models are loaded where nobody was there before."""
         world = self.worlds[title] if title else self.trial.world
         self.trial.stopping.set()
+        while self.busy:
+            await asyncio.sleep(TICK)
         self.trial = Trial(world)
         if not await self.work(world.load, "loading the models"):
             return
@@ -121,6 +126,8 @@ class TryPage:
         self.severity.set_enabled(trial.shift != "clean")
         self.answers.clear()
         self.why.clear()
+        with self.answers:
+            small_print("Go: what the model alone says, then each method. Why?: what the prior sees under each class.")
         self.picture.clear()
         try:
             under = trial.shown
@@ -151,7 +158,7 @@ class TryPage:
             def heard(count: int, title: str = title, most: int = most) -> None:
                 self.progress = f"{title}: {count} evaluations of the denoiser, of about {most}"
 
-            if not (found := await self.work(lambda name=name, heard=heard: trial.ask(name, heard), title)):
+            if not (found := await self.work(partial(trial.ask, name, heard), title)):
                 return
             show(found, title)
 
@@ -178,16 +185,19 @@ class TryPage:
                     results.race(found, names, count)
 
         timer = ui.timer(TICK, look)
-        asked = lambda: trial.explain(rows, DRAWS, lambda found, count: latest.append((found, count)))  # noqa: E731
+
+        def asked() -> Any:
+            return trial.explain(rows, DRAWS, lambda found, count: latest.append((found, count)))
+
         done = await self.work(asked, "asking the prior")
         timer.cancel()
         if done:
             live.clear()
             with live:
-                results.explanation(*done, names, RIVALS * DRAWS)
+                results.explanation(done[0], done[1], names, RIVALS * DRAWS)
 
     async def work(self, do: Callable[[], Any], what: str) -> Any:
-        """The result of work in a thread, True where it has none; None where it failed, was stopped or may not begin."""
+        """What work in a thread comes to, True for nothing; None where it failed, was stopped or may not begin."""
         if self.busy:
             self.say("One thing at a time: press Stop, or wait.")
             return None

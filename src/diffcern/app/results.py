@@ -64,8 +64,8 @@ def _curve(trace: Sequence[float]) -> None:
     )
     line = f'<polyline points="{points}" fill="none" stroke="#0072b2" stroke-width="2"/>'
     label = f"The loss, from {trace[0]:.3g} to {trace[-1]:.3g} in {len(trace)} steps"
-    svg = f'<svg viewBox="0 0 300 {TALL}" role="img" aria-label="{label}" style="width: 100%; height: {TALL}px">{line}</svg>'
-    ui.html(svg, sanitize=False).classes("w-full")
+    how = f'viewBox="0 0 300 {TALL}" role="img" aria-label="{label}" style="width: 100%; height: {TALL}px"'
+    ui.html(f"<svg {how}>{line}</svg>", sanitize=False).classes("w-full")
     small_print(label)
 
 

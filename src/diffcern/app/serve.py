@@ -9,13 +9,14 @@ from pathlib import Path
 from nicegui import ui
 
 from diffcern.app.page import TryPage
-from diffcern.app.runs import Shelf, runs_page
+from diffcern.app.runs import Shelf, offer, runs_page
 from diffcern.app.worlds import World
 
 
 def serve(worlds: Sequence[World], runs: Path | None, host: str, port: int, *, show: bool) -> None:
     """Until Ctrl-C. runs: a folder of run folders; nothing outside it can be read."""
     shelf = Shelf(runs)
+    offer(shelf)
 
     @ui.page("/", title="diffcern")
     def try_() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from diffcern.data import Dataset, load_dataset
+from diffcern.data.corruptions import COMMON
 from diffcern.data.shifts import SHIFTS, shift
 from diffcern.devices import device_named
 from diffcern.errors import UsageError
@@ -65,7 +66,7 @@ class World:
 
     @property
     def shifts(self) -> list[str]:
-        return ["clean", *SHIFTS]
+        return list(dict.fromkeys(["clean", "contrast", *SHIFTS, *COMMON]))
 
     @property
     def methods(self) -> dict[str, str]:

@@ -14,6 +14,7 @@ from rich.markup import escape
 from diffcern import __version__
 from diffcern.cli import calibrate, train
 from diffcern.cli.align import align, align_answerer
+from diffcern.cli.app import app as page
 from diffcern.cli.bench import bench, report
 from diffcern.cli.consoles import speak, voice
 from diffcern.cli.demo import demo
@@ -42,6 +43,7 @@ app.command()(demo)
 app.command()(adapt)
 app.command()(classify)
 app.command()(explain)
+app.command("app")(page)
 app.command()(match)
 app.command()(answer)
 app.command()(purify)
