@@ -30,6 +30,7 @@ class TryPage:
     def __init__(self, worlds: Sequence[World]) -> None:
         self.worlds = {world.title: world for world in worlds}
         self.trial = Trial(worlds[0])
+        self.chance = random.Random(3)  # the first pictures are the same for everybody
         self.busy = False
         self.progress = ""
 
@@ -60,9 +61,9 @@ class TryPage:
         upload.classes("w-full").props('accept="image/*" flat bordered aria-label="Upload a picture"')
         self.upload = upload
         self.shift = ui.select(["clean"], value="clean", label="Shift", on_change=self.redraw).classes("w-full")
-        ui.label("Severity").classes("text-sm").props("id=severity-label")
+        ui.label("Severity").classes("text-sm")
         self.severity = ui.slider(min=1, max=5, value=4, on_change=self.redraw)
-        self.severity.props('label markers snap label-always aria-labelledby="severity-label"').classes("mt-4")
+        self.severity.props('label markers snap label-always aria-label="Severity"').classes("mt-4")
         self.picture = ui.row().classes("gap-3")
         ui.label("Methods").classes("text-sm")
         self.methods = ui.row().classes("gap-2")
@@ -92,7 +93,7 @@ class TryPage:
     def offer(self) -> None:
         """Other pictures, of which the first is chosen."""
         images = self.trial.world.images
-        rows = random.sample(range(len(images)), min(OFFERED, len(images)))
+        rows = self.chance.sample(range(len(images)), min(OFFERED, len(images)))
         self.offered.clear()
         with self.offered:
             for number, row in enumerate(rows, 1):

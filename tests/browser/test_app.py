@@ -1,0 +1,146 @@
+"""`diffcern app` in a browser: pictures, shifts, answers, why, runs, wrong files, two visitors."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+from report.conftest import build_run
+
+from diffcern.data import encode_png, load_dataset
+
+pytest.importorskip("nicegui", reason="no NiceGUI: pip install 'diffcern[app]'")
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def address(browser, tmp_path_factory):
+    """The address of a server of its own process, as the command starts it."""
+    folder = tmp_path_factory.mktemp("app")
+    build_run(folder / "runs" / "weather", n=6, shifts=("fog",), severities=(3,))
+    (folder / "runs" / "broken").mkdir()
+    (folder / "runs" / "broken" / "spec.toml").write_text("no specification")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    code = "from diffcern.cli import main; main()"
+    asked = ["app", "--no-browser", "--port", str(port), "--runs", str(folder / "runs"), "--device", "cpu"]
+    # NiceGUI takes a process for one of its own tests where pytest runs above it
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    process = subprocess.Popen([sys.executable, "-c", code, *asked], cwd=folder, env=outside)
+    place = f"http://127.0.0.1:{port}"
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(place, timeout=5).close()
+            break
+        except OSError:
+            assert process.poll() is None
+            time.sleep(0.1)
+    yield place
+    process.terminate()
+    process.wait(20)
+
+
+@pytest.fixture
+def opened(new_page, address):
+    def opened(**how):
+        page = new_page(**how)
+        page.goto(address)
+        page.get_by_alt_text("The picture as it is").wait_for(timeout=30_000)
+        return page
+
+    return opened
+
+
+def shifted(page, name="contrast"):
+    page.get_by_role("combobox", name="Shift").click()
+    page.get_by_role("option", name=name, exact=True).click()
+    page.get_by_alt_text(re.compile(f"under {name}")).wait_for()
+
+
+def test_a_picture_is_shifted_answered_and_explained(opened, screenshot):
+    page = opened()
+    shifted(page)
+    before = page.get_by_alt_text(re.compile("under contrast")).get_attribute("src")
+    page.get_by_role("slider", name="Severity").locator("[tabindex]").focus()
+    page.keyboard.press("ArrowRight")
+    page.get_by_alt_text("The picture under contrast, severity 5").wait_for()
+    assert page.get_by_alt_text(re.compile("under contrast")).get_attribute("src") != before
+    page.get_by_role("button", name="Go").click()
+    for title in ("The model alone", "Diffusion-TTA", "Diffusion Classifier"):
+        card = page.get_by_role("group", name=title)
+        card.wait_for(timeout=30_000)
+        assert re.search(r"\d – (right|wrong: it is \d)", card.text_content())
+    page.get_by_role("button", name="Why?").click()
+    page.get_by_role("group", name="Explanation").wait_for(timeout=30_000)
+    assert "N = 48 draws" in page.get_by_role("group", name="Explanation").text_content()
+    page.evaluate("window.scrollTo(0, 0)")
+    screenshot(page, "app-try")
+
+
+def test_a_picture_of_ones_own_and_files_that_are_none(opened):
+    page = opened()
+    first = page.get_by_alt_text("The picture as it is").get_attribute("src")
+    chooser = page.locator("input[type=file]")
+    chooser.set_input_files({"name": "notes.png", "mimeType": "image/png", "buffer": b"these are words"})
+    page.get_by_text(re.compile("cannot read image 'notes.png': not an image")).wait_for()
+    assert page.get_by_alt_text("The picture as it is").get_attribute("src") == first  # nothing was lost
+    own = encode_png(load_dataset("embedded:digits/validation")[5].image)
+    chooser.set_input_files({"name": "own.png", "mimeType": "image/png", "buffer": own})
+    page.wait_for_function(
+        "before => { const now = document.querySelector('img[alt=\"The picture as it is\"]'); "
+        "return now && now.src !== before }",
+        arg=first,
+    )
+    page.get_by_role("button", name="Go").click()
+    page.get_by_role("group", name="Diffusion-TTA").wait_for(timeout=30_000)
+    assert "right" not in page.get_by_role("group", name="The model alone").text_content()  # nobody knows
+
+
+def test_it_stops(opened):
+    page = opened()
+    page.get_by_role("combobox", name="What to try").click()
+    page.get_by_role("option", name="Scenes, as masks").click()
+    page.get_by_alt_text("The picture as it is").wait_for(timeout=30_000)
+    page.get_by_role("checkbox", name="DDA").wait_for(timeout=30_000)
+    page.get_by_role("button", name="Go").click()
+    page.get_by_role("group", name="The model alone").wait_for(timeout=30_000)
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("Stopped.").wait_for(timeout=30_000)
+    page.get_by_role("button", name="Go").wait_for()
+    assert page.get_by_role("button", name="Go").is_enabled()
+
+
+def test_two_visitors_do_not_meet(opened):
+    one, other = opened(), opened(width=390, dark=True)
+    shifted(one, "noise")
+    assert other.get_by_alt_text(re.compile("under")).count() == 0
+    one.get_by_role("button", name="Go").click()
+    one.get_by_role("group", name="The model alone").wait_for(timeout=30_000)
+    assert other.get_by_role("group", name="The model alone").count() == 0
+    assert other.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_runs_are_opened_and_nothing_else(new_page, address):
+    page = new_page()
+    page.goto(f"{address}/runs")
+    page.get_by_role("combobox", name="Run").click()
+    page.get_by_role("option", name="weather").click()
+    page.get_by_role("button", name="Open").click()
+    view = page.frame_locator("iframe")
+    view.locator("#rows tr").first.wait_for(timeout=30_000)
+    assert view.locator("#rows tr").count() == 6
+    page.get_by_role("combobox", name="Run").click()
+    page.get_by_role("option", name="broken").click()
+    page.get_by_role("button", name="Open").click()
+    page.get_by_text(re.compile(r"broken.*")).first.wait_for()
+    page.wait_for_function("() => !document.querySelector('iframe')")
+    for path in ("/views/../app/serve.py", "/views/%2e%2e/%2e%2e/etc/hostname", "/views//etc/hostname", "/views/"):
+        with pytest.raises(urllib.error.HTTPError, match=r"404|403|400"):
+            urllib.request.urlopen(address + path, timeout=5)
