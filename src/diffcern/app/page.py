@@ -18,7 +18,7 @@ from diffcern.app.worlds import World
 from diffcern.errors import DiffcernError
 
 OFFERED = 8  # images to choose from, at a time
-AT_FIRST = ("diffusion-tta", "diffusion-classifier")
+AT_FIRST = ("diffusion-tta", "diffusion-classifier", "canonical")
 DRAWS = 48  # of an explanation
 RIVALS = 3  # classes of it
 TICK = 0.2  # seconds between two looks at how far the work is

@@ -52,7 +52,7 @@ def _bar(name: str, share: float) -> None:
         ui.label(name).classes("text-sm").style("width: 7em; overflow-wrap: anywhere")
         bar = ui.linear_progress(share, show_value=False, size="10px").classes("grow")
         bar.props(f'aria-label="{100 * share:.0f} percent"')
-        ui.label(f"{100 * share:.1f} %").classes("text-sm").style("width: 4.5em; text-align: right")
+        ui.label(f"{100 * share:.1f} %").classes("text-sm").style("width: 5em; text-align: right; white-space: nowrap")
 
 
 def _curve(trace: Sequence[float]) -> None:
