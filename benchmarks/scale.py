@@ -223,11 +223,14 @@ def many(given: argparse.Namespace) -> None:
     """`adapt` over a shard of small pictures, into a table in parts."""
     shard(Path("many.tar"), given.count or 20_000)
     arguments = ("adapt", "webdataset:many.tar", "--predictor", "embedded:digits", "--method", "source")
-    tortured("many", arguments, "part-*.parquet", given.kills, random.Random(given.seed))
+    tortured("many", arguments, "part-*.parquet", given.kills, random.Random(given.seed), longest=12.0)
 
 
-def tortured(name: str, arguments: tuple[object, ...], kept: str, most: int, draw: random.Random) -> int:
-    """A command undisturbed, and again and again until all its kills are spent and it ends; returns how many."""
+def tortured(
+    name: str, arguments: tuple[object, ...], kept: str, most: int, draw: random.Random, longest: float = 4.0
+) -> int:
+    """A command undisturbed, and again and again until all its kills are spent and it ends; returns how many. longest:
+    seconds between two kills."""
     whole, torn = Path(f"{name}-whole"), Path(f"{name}-torn")
     for folder in (whole, torn):
         folder.mkdir()
@@ -238,7 +241,7 @@ def tortured(name: str, arguments: tuple[object, ...], kept: str, most: int, dra
         process = diffcern(*arguments, "--ray", "local", "--workers", 2, "--out", out[torn], stdout=subprocess.DEVNULL)
         starts += 1
         while process.poll() is None:
-            wait = draw.uniform(0.5, 4.0)
+            wait = draw.uniform(0.5, longest)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(wait)
             if process.poll() is None and sum(kills.values()) < most:

@@ -184,3 +184,16 @@ def test_matches_of_other_images_are_not_gone_on_with(tmp_path):
         diffcern.match(f"pairs:{table}", **given)
     write(0)
     assert len(diffcern.match(f"pairs:{table}", **given).rows) == 3
+
+
+def test_adapt_is_unsure_below_a_confidence(tmp_path):
+    """As `classify` is; a map has no one answer that could be left open."""
+    for k in (0, 10):
+        (tmp_path / f"{k}.png").write_bytes(encode_png(load_dataset("embedded:digits/validation")[k].image))
+    asked = {"images": str(tmp_path), "predictor": "embedded:digits", "method": "source", "device": "cpu"}
+    rows = Adapt(**asked, abstain_below=1.0).carry_out(None).rows
+    assert {row["after"] for row in rows if row["after_confidence"] < 1} == {"unsure"}
+    assert "unsure" not in {row["before"] for row in rows}
+    dense = {**asked, "predictor": "embedded:scenes-segmentation", "task": "segmentation", "abstain_below": 0.5}
+    with pytest.raises(UsageError, match="--abstain-below is of one answer for an image"):
+        Adapt(**dense).carry_out(tmp_path / "maps.parquet")
