@@ -66,12 +66,13 @@ def page(new_page) -> Any:
 
 @pytest.fixture
 def screenshot(request) -> Callable[[Any, str], None]:
-    """screenshot(page, name) writes FOLDER/name.png where pytest runs with --screenshots FOLDER."""
+    """screenshot(page, name) writes FOLDER/name.png; whoever asks for it is skipped without --screenshots FOLDER."""
     folder = request.config.getoption("--screenshots")
+    if not folder:
+        pytest.skip("writes pictures for the documents: --screenshots docs/images")
 
     def take(page: Any, name: str) -> None:
-        if folder:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            page.screenshot(path=Path(folder) / f"{name}.png")
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=Path(folder) / f"{name}.png")
 
     return take

@@ -43,7 +43,7 @@ def count(page) -> str:
     return page.text_content("#count")
 
 
-def test_the_list_shows_what_filters_and_search_leave(page, site, screenshot):
+def test_the_list_shows_what_filters_and_search_leave(page, site):
     opened(page, site)
     assert count(page) == f"1–50 of {COUNT} images"
     assert page.locator("#rows tr").count() == 50
@@ -54,7 +54,6 @@ def test_the_list_shows_what_filters_and_search_leave(page, site, screenshot):
     outcomes = page.locator("#rows tr td:last-child").all_text_contents()
     assert 0 < len(outcomes) < 50
     assert set(outcomes) == {"repaired"}
-    screenshot(page, "view-list")
     page.select_option("[name=outcome]", "right")
     assert {*page.locator("#rows tr td:last-child").all_text_contents()} == {"right", "repaired"}
     page.select_option("[name=outcome]", "")
@@ -64,7 +63,7 @@ def test_the_list_shows_what_filters_and_search_leave(page, site, screenshot):
     assert count(page) == "0 images"
 
 
-def test_a_link_opens_an_image_with_its_filters(page, site, screenshot):
+def test_a_link_opens_an_image_with_its_filters(page, site):
     opened(page, site, "#/image/img-0003?shift=fog&entry=diffusion-tta")
     page.wait_for_selector("#image h2")
     assert page.text_content("#image h2") == "img-0003"
@@ -73,7 +72,6 @@ def test_a_link_opens_an_image_with_its_filters(page, site, screenshot):
     assert page.locator("#image .trace polyline").first.get_attribute("points").count(" ") == 5
     assert page.evaluate("() => document.activeElement.tagName") == "H2"
     page.wait_for_function("() => [...document.images].some(image => image.naturalWidth === 8)")
-    screenshot(page, "view-image")
     page.click("text=To the list")
     assert page.input_value("[name=shift]") == "fog"
     assert page.locator("tr.current a").text_content() == "img-0003"
@@ -121,7 +119,7 @@ def test_an_id_of_any_characters_is_text_and_has_a_link(page, site):
     assert page.locator("#image h2 img").count() == 0
 
 
-def test_a_phone_scrolls_downwards_only_the_dark_is_dark_and_all_has_names(new_page, site, screenshot):
+def test_a_phone_scrolls_downwards_only_the_dark_is_dark_and_all_has_names(new_page, site):
     page = opened(new_page(390, 844, dark=True), site)
     wide = "() => document.documentElement.scrollWidth > innerWidth"
     assert not page.evaluate(wide)
@@ -129,8 +127,26 @@ def test_a_phone_scrolls_downwards_only_the_dark_is_dark_and_all_has_names(new_p
     page.click("#rows tr:nth-child(2) a")
     page.wait_for_selector("#image h3")
     assert not page.evaluate(wide)
-    screenshot(page, "view-phone")
     unnamed = "e => !(e.getAttribute('aria-label') || e.alt || e.textContent.trim() || e.labels?.length)"
     assert not page.locator("img, svg, button, a, input, select, [role]").evaluate_all(f"all => all.some({unnamed})")
     page.evaluate("() => { location.hash = '#/image/nobody' }")
     page.wait_for_selector("#image .notice:has-text('This run has no image \"nobody\".')")
+
+
+def test_screenshots(new_page, cli, screenshot, tmp_path):
+    """Of the demo's run and of one of its images that an entry repaired."""
+    code, _, error = cli("demo", "--count", 40, "--quiet", "--out", tmp_path / "run")
+    assert code == 0, error
+    site = write_view(tmp_path / "run", tmp_path / "site").page
+    for name, width, height, dark in (("view", 1000, 900, False), ("view-dark", 390, 760, True)):
+        page = opened(new_page(width, height, dark), site)
+        page.locator("#images").scroll_into_view_if_needed()
+        page.select_option("[name=outcome]", "repaired")
+        page.select_option("[name=entry]", "diffusion-tta")
+        if not dark:
+            page.evaluate("() => images.scrollIntoView()")
+            screenshot(page, f"{name}-list")
+        page.select_option("[name=shift]", "noise")
+        page.locator("#rows a").first.click()
+        page.wait_for_function("() => [...document.images].every(image => image.naturalWidth)")
+        screenshot(page, f"{name}-image")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 import diffcern.report.view
 from diffcern.errors import DiffcernError
@@ -19,6 +20,7 @@ from diffcern.report.view import FILES, MARK, PARTS
 from diffcern.report.view_data import DRAWN
 
 from .conftest import SHIFTS, Build, plan, read, skip, write
+from .test_report_dense import Masks, depths
 
 OLD = Path(__file__).parents[1] / "jobs" / "old" / "bench"
 
@@ -116,6 +118,23 @@ def test_a_cell_that_was_not_reached_and_an_unknown_truth(build: Build, tmp_path
     write_view(folder, out)
     assert set(data(out, "index-0")["outcomes"]) == {"u", "."}
     assert data(out, "run")["choices"] == {"truth unknown": "u"}
+
+
+def test_maps_are_better_or_worse_than_those_of_source_and_shown_beside_the_truth(tmp_path):
+    out = tmp_path / "site"
+    write_view(depths(tmp_path / "run"), out)
+    run, index = data(out, "run"), data(out, "index-0")
+    assert (run["dense"], run["metric"]) == (True, "δ < 1.25, % ↑")
+    letters = {name: index["outcomes"][e :: len(run["entries"])] for e, name in enumerate(run["entries"])}
+    said = {name: {run["outcomes"][letter] for letter in own} for name, own in letters.items()}
+    assert said == {"source": {"answered"}, "tent": {"as good as source"}, "diffusion-tta": {"better than source"}}
+    shown = image(out, 2)
+    assert (shown["truths"], shown["maps"]["1-2"], shown["scales"]) == ("2-truth.png", "2-1-2.png", "1.4 to 8.0 m")
+    assert Image.open(out / "pictures" / "2-1-2.png").size == (6, 6)
+    assert 0.8 <= shown["records"][-1][9] <= 0.82
+    assert "maps" not in image(out, 8)
+    write_view(Masks(tmp_path / "masks", n=7).path, out)
+    assert [name for name, _ in data(out, "run")["colours"]] == ["sky", "road", "car", "tree"]
 
 
 def test_the_view_of_a_run_may_lie_in_it_and_is_written_over(build: Build):

@@ -78,12 +78,10 @@ function matches(filter) {
 }
 
 function summed(n, filter) {
-  const counts = {}, kept = columns(filter);
-  for (const column of kept) {
-    const name = run.outcomes[letter(n, column)];
-    if (name) counts[name] = (counts[name] ?? 0) + 1;
-  }
-  return Object.entries(counts).map(([name, count]) => (kept.length > 1 ? `${count} ${name}` : name)).join(", ");
+  const names = columns(filter).map(column => run.outcomes[letter(n, column)]);
+  const counts = Object.values(run.outcomes).map(name => [name, names.filter(other => other === name).length]);
+  const said = ([name, count]) => (names.length > 1 ? `${count} ${name}` : name);
+  return counts.filter(([, count]) => count).map(said).join(", ");
 }
 
 // The list.
@@ -187,7 +185,7 @@ function section(n, c, all) { // what every entry answered under one shift
     if (map) pictures.push(figure(map, `${name} ${percent(value)}`, `Answered by ${name}`));
     const outcome = run.outcomes[letter(n, c * run.entries.length + e)] ?? "";
     const answer = run.dense ? [percent(value)] : [named(prediction), percent(probability)];
-    const cost = amount(forward) + (backward ? `, ${amount(backward)} of them differentiated` : "");
+    const cost = amount(forward) + (backward ? ` (${amount(backward)} differentiated)` : "");
     return el("tr", {}, el("th", { scope: "row" }, name), ...answer.map(text => el("td", {}, text)),
       el("td", { class: "outcome " + outcome.split(" ")[0] }, outcome), el("td", {}, cost),
       el("td", {}, amount(seconds)), el("td", {}, ...curve(trace)), el("td", { class: "notes" }, notes.join(" ")));
