@@ -11,7 +11,7 @@ from diffcern.data import encode_png, load_dataset
 from diffcern.data.shifts import shift
 from diffcern.draws import Draws
 from diffcern.errors import DiffcernError, UsageError
-from diffcern.explaining import Watched, explain
+from diffcern.explaining import Watched
 from diffcern.likelihood import score
 from diffcern.priors import load_prior
 from diffcern.report.explained import overlay
@@ -47,7 +47,7 @@ def test_it_is_the_classifier_s_margin_by_level_and_by_pixel(world):
 def test_what_is_seen_under_each_is_what_it_was_told(world):
     prior, latents, sample = world
     told = prior.hypotheses()[[0, 1]]
-    found = explain(prior, latents, told, sample.id, draws=24)
+    found = Watched(prior, latents, told, sample.id, draws=24).finish()
     assert found.seen.shape == (2, 3, 16, 16)
     hole = found.seen[:, 0, 6:10, 6:10].mean((1, 2))  # a nought is empty there, a one is not
     assert hole[0] < hole[1]
@@ -55,17 +55,17 @@ def test_what_is_seen_under_each_is_what_it_was_told(world):
 
 def test_phrasings_of_one_label_are_no_rivals(world):
     prior, latents, sample = world
-    found = explain(prior, latents, prior.hypotheses()[[3, 3, 8]], sample.id, owners=[3, 3, 8], draws=8)
+    found = Watched(prior, latents, prior.hypotheses()[[3, 3, 8]], sample.id, owners=[3, 3, 8], draws=8).finish()
     assert len(found.order) == 2
     assert {found.order[0], found.order[1]} in ({0, 2}, {1, 2})
 
 
 def test_in_words(world):
     prior, latents, sample = world
-    found = explain(prior, latents, prior.hypotheses()[[sample.target, (sample.target + 1) % 10]], sample.id)
+    found = Watched(prior, latents, prior.hypotheses()[[sample.target, (sample.target + 1) % 10]], sample.id).finish()
     words = " ".join(found.in_words(["this", "that"]))
     assert re.search(r"Told 'this', the prior explains the noisy image better than told 'that'.*N = 48 draws", words)
-    same = explain(prior, latents, prior.hypotheses()[[3, 3]], sample.id, draws=8)
+    same = Watched(prior, latents, prior.hypotheses()[[3, 3]], sample.id, draws=8).finish()
     assert "less than two standard errors" in " ".join(same.in_words(["3", "3 again"]))
 
 

@@ -3,7 +3,7 @@
     gap(t, pixel) = residual(told the second)^2 - residual(told the first)^2     its mean: Diffusion Classifier's margin
 
 All conditions are asked with the same times and noises, so that what they share drops out. `Watched` goes draw by draw,
-for whoever wants to look on; `explain` is all of it at once.
+for whoever wants to look on.
 """
 
 from __future__ import annotations
@@ -160,6 +160,12 @@ class Watched:
             self.done += 1
             yield self.done
 
+    def finish(self) -> Explanation:
+        """What is left of the draws, and what all of them come to."""
+        for _ in self:
+            pass
+        return self.now
+
     @property
     def evaluations(self) -> int:
         """Of the denoiser, so far."""
@@ -178,24 +184,6 @@ class Watched:
         with torch.no_grad():
             seen = self.prior.decode((self._seen / max(1, self._looks)).to(self.prior.device)).cpu()
         return Explanation(order, errors, times, seen.clamp(0, 1), gaps)
-
-
-def explain(
-    prior: Prior,
-    latents: Latents,
-    hypotheses: Condition,
-    id: str,
-    *,
-    owners: Sequence[int] | None = None,
-    draws: int = 48,
-    weighting: str = "x0",
-    seed: int = 0,
-) -> Explanation:
-    """Of one latent; see `Watched`."""
-    watched = Watched(prior, latents, hypotheses, id, owners=owners, draws=draws, weighting=weighting, seed=seed)
-    for _ in watched:
-        pass
-    return watched.now
 
 
 def _where(gaps: Tensor) -> str:

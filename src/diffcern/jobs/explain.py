@@ -107,7 +107,7 @@ class Explain(OnModels):
         """One image after the other. Raises as `Job.carry_out`."""
         from diffcern.data import UnreadableImage, load_dataset, readable
         from diffcern.devices import device_named
-        from diffcern.explaining import explain
+        from diffcern.explaining import Watched
         from diffcern.jobs.images import check_templates
         from diffcern.methods.presets import preset_options
         from diffcern.resizing import views_of
@@ -140,9 +140,9 @@ class Explain(OnModels):
                 rows = [k for k, owner in enumerate(owners.tolist()) if owner in chosen]
                 said, latents = [int(owners[k]) for k in rows], prior.latents(seen)
                 how = {"draws": self.draws, "seed": self.seed}
-                found = explain(prior, latents, phrasings[rows], sample.id, owners=said, **how)  # type: ignore[arg-type]
+                watched = Watched(prior, latents, phrasings[rows], sample.id, owners=said, **how)  # type: ignore[arg-type]
                 names = tuple(task.class_names[owner] for owner in said)
                 image = prior.decode(latents)[0].cpu().clamp(0, 1)
-                told = Told(sample.id, names, image, found, cost + self.draws * len(rows))
+                told = Told(sample.id, names, image, watched.finish(), cost + watched.evaluations)
                 heard(told.row)
                 yield told
