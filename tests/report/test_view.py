@@ -89,7 +89,8 @@ def test_pictures_that_the_run_keeps_are_files_and_the_page_says_why_no_more(bui
 
 def test_pictures_are_made_again_as_the_bench_made_them(tmp_path):
     folder, out = shutil.copytree(OLD, tmp_path / "run"), tmp_path / "site"
-    kept = {(row["shift"], row["id"]): row["image"] for row in pq.read_table(folder / "examples.parquet").to_pylist()}
+    rows = pq.read_table(folder / "examples.parquet").to_pylist()  # in the run's order
+    kept = {(row["shift"], row["id"]): row["image"] for row in rows}
     (folder / "examples.parquet").unlink()
     made = write_view(folder, out, images=3)
     assert made.pictures == 6
@@ -97,6 +98,7 @@ def test_pictures_are_made_again_as_the_bench_made_them(tmp_path):
     for n, id in enumerate(ids):
         for c, name in image(out, n).get("shown", {}).items():
             assert (out / "pictures" / name).read_bytes() == kept[conditions[int(c)][0], id]
+    assert {ids[n] for n in range(4) if "shown" in image(out, n)} == {row["id"] for row in rows[:3]}
     assert "pictures of 3 images" in made.sentences[-1]
     (folder / "fingerprint.json").write_text('{"images": "0"}')
     assert "other images than this run met" in write_view(folder, out).sentences[-1]
