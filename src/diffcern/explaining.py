@@ -94,13 +94,16 @@ class Explanation:
         if not self.sure:
             said.append("That is less than two standard errors: more draws may well say otherwise.")
         known = [band for band in self.bands if band.gap is not None and band.ends is not None and band.ends[0] > 0]
-        if known:
-            best = max(known, key=lambda band: band.gap or 0.0)
-            said.append(f"Most of it comes from noise levels t from {best.low:.2f} to {best.high:.2f} of 1.")
+        if known and self.sure:
+            best = max(known, key=lambda band: (band.gap or 0.0) * band.draws)
+            share = (best.gap or 0.0) * best.draws / float(self.differences.sum())
+            part = f"{100 * share:.0f} % of it come" if share <= 1 else "All of it, and more, comes"
+            said.append(f"{part} from noise levels t from {best.low:.2f} to {best.high:.2f} of 1.")
         if against := [b for b in self.bands if b.ends is not None and b.ends[1] < 0]:
             levels = " and ".join(f"{band.low:.2f} to {band.high:.2f}" for band in against)
             said.append(f"Levels from {levels} speak for {second!r}.")
-        said.append(f"Of the picture, the {_where(self.gaps)} speaks most for {first!r}.")
+        if self.sure:
+            said.append(f"Of the picture, the {_where(self.gaps)} speaks most for {first!r}.")
         return said
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,14 +12,14 @@ from typing import Any
 from nicegui import events, run, ui
 
 from diffcern.app import results
+from diffcern.app.controls import Controls
 from diffcern.app.frame import frame, small_print
-from diffcern.app.pictures import shown
-from diffcern.app.trial import LARGEST, Answer, Stopped, Trial
+from diffcern.app.pictures import thumbnail
+from diffcern.app.trial import LARGEST, Answer, Picture, Question, Stopped
 from diffcern.app.worlds import World
 from diffcern.errors import DiffcernError
 
 OFFERED = 8  # images to choose from, at a time
-AT_FIRST = ("diffusion-tta", "diffusion-classifier", "canonical")
 DRAWS = 48  # of an explanation
 RIVALS = 3  # classes of it
 TICK = 0.2  # seconds between two looks at how far the work is
@@ -29,203 +30,208 @@ class TryPage:
 
     def __init__(self, worlds: Sequence[World]) -> None:
         self.worlds = {world.title: world for world in worlds}
-        self.trial = Trial(worlds[0])
+        self.world = worlds[0]
         self.chance = random.Random(3)  # the first pictures are the same for everybody
+        self.picture: Picture | None = None
+        self.asked: Question | None = None
         self.busy = False
         self.progress = ""
 
     def build(self) -> None:
         with frame("try"), ui.row(wrap=True).classes("w-full gap-8 items-start"):
             with ui.column().classes("gap-3").style("flex: 1 1 320px; min-width: 0; max-width: 420px"):
-                self._controls()
+                self.controls = Controls(self)
             with ui.column().classes("gap-4").style("flex: 2 1 360px; min-width: 0"):
                 self.status = ui.label("").classes("text-sm opacity-70").props('role="status" aria-live="polite"')
                 self.answers = ui.column().classes("w-full gap-3")
                 self.why = ui.column().classes("w-full gap-3")
         ui.timer(TICK, lambda: self.status.set_text(self.progress))
         ui.timer(0.05, self.enter, once=True)
+        ui.context.client.on_disconnect(self.stop)  # who has gone away keeps nobody waiting
 
-    def _controls(self) -> None:
-        titles = [*self.worlds]
-        ui.select(titles, value=titles[0], label="What to try", on_change=lambda e: self.enter(e.value)).classes(
-            "w-full"
-        )
-        self.offered = ui.row().classes("gap-2").props('role="group" aria-label="Pictures to choose from"')
-        with ui.row().classes("items-center gap-2"):
-            ui.button("Others", icon="casino", on_click=self.offer).props("flat dense")
-        small_print("Or drop a picture of your own (20 MB at most); it is not kept.")
-        upload = ui.upload(label="A picture of yours", auto_upload=True, max_files=1, max_file_size=LARGEST)
-        upload.on_upload(self.receive).on_rejected(
-            lambda: self.say("That file is larger than 20 MB: give a smaller one.")
-        )
-        upload.classes("w-full").props('accept="image/*" flat bordered aria-label="Upload a picture"')
-        self.upload = upload
-        self.shift = ui.select(["clean"], value="clean", label="Shift", on_change=self.redraw).classes("w-full")
-        ui.label("Severity").classes("text-sm")
-        self.severity = ui.slider(min=1, max=5, value=4, on_change=self.redraw)
-        self.severity.props('label markers snap label-always aria-label="Severity"').classes("mt-4")
-        self.picture = ui.row().classes("gap-3")
-        ui.label("Methods").classes("text-sm")
-        self.methods = ui.row().classes("gap-2")
-        with ui.row().classes("gap-2"):
-            self.go = ui.button("Go", on_click=self.answer)
-            self.asks = ui.button("Why?", on_click=self.explain).props("outline")
-            self.stop = ui.button("Stop", on_click=lambda: self.trial.stopping.set()).props("outline color=negative")
-        self.stop.disable()
+    def stop(self) -> None:
+        """Whatever is asked at the moment."""
+        if self.asked:
+            self.asked.stopping.set()
 
     async def enter(self, title: str | None = None) -> None:
         """A world, whose models are loaded where nobody was there before."""
-        world = self.worlds[title] if title else self.trial.world
-        self.trial.stopping.set()
+        self.stop()
         while self.busy:
             await asyncio.sleep(TICK)
-        self.trial = Trial(world)
-        if not await self.work(world.load, "loading the models"):
-            return
-        self.shift.set_options(world.shifts, value="clean")
-        self.methods.clear()
-        with self.methods:
-            self.chosen = {
-                name: ui.checkbox(says, value=place < 2) for place, (name, says) in enumerate(world.methods.items())
-            }
-        self.offer()
+        self.world, self.picture = self.worlds[title] if title else self.world, None
+        self.controls.empty()
+        self.clear()
+        if await self.work(self.world.load, "loading the models") is not None:
+            self.controls.fill(self.world)
+            await self.offer()
 
-    def offer(self) -> None:
-        """Other pictures, of which the first is chosen."""
-        images = self.trial.world.images
-        rows = self.chance.sample(range(len(images)), min(OFFERED, len(images)))
-        self.offered.clear()
-        with self.offered:
-            for number, row in enumerate(rows, 1):
-                button = ui.button(on_click=lambda row=row: self.choose(row)).props(
-                    f'flat aria-label="Picture {number}"'
-                )
-                with button.classes("p-0"):
-                    shown(images[row].image, "", 56)
-        self.choose(rows[0])
-
-    def choose(self, row: int) -> None:
-        try:
-            self.trial.choose(row)
-        except DiffcernError as error:
-            self.say(str(error))
+    async def offer(self) -> None:
+        """Other pictures, of which the first is chosen; those that cannot be read are left out, and counted."""
+        found = await self.work(partial(_some, self.world, self.chance), "reading pictures")
+        if found is None:
             return
-        self.redraw()
+        pictures, unread = found
+        if unread:
+            self.say(f"{unread} pictures could not be read, and are left out.")
+        self.controls.offer(pictures)
+        if pictures:
+            await self.choose(pictures[0][0])
+
+    async def choose(self, picture: Picture) -> None:
+        self.picture = picture
+        await self.redraw()
 
     async def receive(self, event: events.UploadEventArguments) -> None:
-        self.upload.reset()
-        content = await event.file.read()
-        if await self.work(lambda: self.trial.upload(content, event.file.name), "reading the picture"):
-            self.redraw()
-
-    def redraw(self) -> None:
-        """The picture as it is, and under its shift, at once."""
-        trial = self.trial
-        if trial.image is None:
+        """A picture of the visitor's."""
+        self.controls.upload.reset()
+        if event.file.size() > LARGEST:
+            self.say("That picture is larger than 20 MB: give a smaller one.")
             return
-        trial.shift, trial.severity = str(self.shift.value), int(self.severity.value)
-        self.severity.set_enabled(trial.shift != "clean")
-        self.answers.clear()
-        self.why.clear()
+        content, name = await event.file.read(), event.file.name
+        if picture := await self.work(partial(Picture.uploaded, content, name), "reading the picture"):
+            await self.choose(picture)
+
+    async def redraw(self) -> None:
+        """The picture as it is, and under its shift; what was asked about another one is stopped."""
+        self.stop()
+        self.clear()
+        if self.picture is None:
+            return
+        question = await asyncio.to_thread(_quietly, self.question)
+        if not isinstance(question, Question):
+            self.say(str(question))
+            return
         with self.answers:
             small_print("Go: what the model alone says, then each method. Why?: what the prior sees under each class.")
-        self.picture.clear()
-        try:
-            under = trial.shown
-        except DiffcernError as error:
-            self.say(str(error))
-            return
-        with self.picture:
-            shown(trial.image, "The picture as it is")
-            if trial.shift != "clean":
-                shown(under, f"The picture under {trial.shift}, severity {trial.severity}")
+        self.controls.show(question)
+
+    def question(self) -> Question:
+        """About what is shown now."""
+        if self.picture is None:
+            raise DiffcernError("there is no picture yet: choose one, or drop one of yours")
+        return Question.of(self.world, self.picture, self.controls.shift_name, self.controls.severity_number)
+
+    def clear(self) -> None:
+        """Answers belong to a picture."""
+        self.answers.clear()
+        self.why.clear()
 
     async def answer(self) -> None:
         """Source's answer, then each chosen method's as it comes."""
-        trial, world = self.trial, self.trial.world
-        names = [name for name, box in self.chosen.items() if box.value]
-        self.answers.clear()
-
-        def show(answer: Answer, title: str) -> None:
-            with self.answers:
-                results.answer(world, answer, title, trial)
-
-        if not (found := await self.work(trial.source, "source")):
+        if not (question := await self.begin(self.answers)):
             return
-        show(found, "The model alone")
-        for name in names:
+        world = question.world
+        if not (found := await self.work(question.source, "The model alone", question)):
+            return
+        self.put(found, "The model alone", question)
+        for name in self.controls.chosen_methods:
             most, title = max(1, world.method(name).evaluations), world.methods[name]
 
             def heard(count: int, title: str = title, most: int = most) -> None:
                 self.progress = f"{title}: {count} evaluations of the denoiser, of about {most}"
 
-            if not (found := await self.work(partial(trial.ask, name, heard), title)):
+            if not (found := await self.work(partial(question.ask, name, heard), title, question)):
                 return
-            show(found, title)
+            self.put(found, title, question)
+
+    def put(self, answer: Answer, title: str, question: Question) -> None:
+        with self.answers:
+            results.answer(answer, title, question)
 
     async def explain(self) -> None:
         """Why: draw by draw, and then in whole."""
-        trial, world = self.trial, self.trial.world
-        self.why.clear()
-        if world.dense:
+        if self.world.dense:
             self.say("Maps are explained by their pictures before and after: press Go.")
             return
-        if not (source := await self.work(trial.source, "source")):
+        if not (question := await self.begin(self.why)):
+            return
+        if not (source := await self.work(question.source, "source", question)):
             return
         rows = source.output.argsort(descending=True)[:RIVALS].tolist()
-        names = [world.models.task.class_names[row] for row in rows]
+        names = [question.world.models.task.class_names[row] for row in rows]
         with self.why:
             live = ui.column().classes("w-full")
         latest: list[Any] = []
 
         def look() -> None:
-            if latest:
+            if latest and not question.stopping.is_set():
                 found, count = latest[-1]
                 live.clear()
                 with live:
-                    results.race(found, names, count)
+                    results.race(found, count, names)
 
-        timer = ui.timer(TICK, look)
-
-        def asked() -> Any:
-            return trial.explain(rows, DRAWS, lambda found, count: latest.append((found, count)))
-
-        done = await self.work(asked, "asking the prior")
+        with live:
+            timer = ui.timer(TICK, look)
+        ask = partial(question.explain, rows, DRAWS, lambda found, count: latest.append((found, count)))
+        done = await self.work(ask, "asking the prior", question)
         timer.cancel()
         if done:
             live.clear()
             with live:
-                results.explanation(done[0], done[1], names, RIVALS * DRAWS)
+                results.explanation(done[0], done[1], done[2], names)
 
-    async def work(self, do: Callable[[], Any], what: str) -> Any:
+    async def begin(self, place: ui.column) -> Question | None:
+        """What is asked, and an empty place for its answers."""
+        if self.busy:
+            self.say("One thing at a time: press Stop, or wait.")
+            return None
+        question = await asyncio.to_thread(_quietly, self.question)
+        if not isinstance(question, Question):
+            self.say(str(question))
+            return None
+        self.asked = question
+        place.clear()
+        return question
+
+    async def work(self, do: Callable[[], Any], what: str, question: Question | None = None) -> Any:
         """What work in a thread comes to, True for nothing; None where it failed, was stopped or may not begin."""
         if self.busy:
             self.say("One thing at a time: press Stop, or wait.")
             return None
         self.busy, self.progress = True, what
-        self.trial.stopping.clear()
-        self.go.disable(), self.asks.disable(), self.stop.enable()
+        self.controls.busy(question is not None)
         try:
             found = await run.io_bound(_quietly, do)
         finally:
             self.busy, self.progress = False, ""
-            self.go.enable(), self.asks.enable(), self.stop.disable()
-        if isinstance(found, Stopped):
+            self.controls.free(self.picture is not None)
+        if question and question.stopping.is_set():
             self.say("Stopped.")
-        elif isinstance(found, Exception):
+            return None
+        if isinstance(found, Exception):
             self.say(str(found))
-        else:
-            return True if found is None else found
-        return None
+            return None
+        return True if found is None else found
 
     def say(self, text: str) -> None:
         """One sentence."""
         ui.notify(text, multi_line=True, close_button="Close", timeout=8000)
 
 
+def _some(world: World, chance: random.Random) -> tuple[list[tuple[Picture, str]], int]:
+    """Some pictures of a world, with what is shown of them; and how many were tried that cannot be read."""
+    rows, found, unread = chance.sample(range(len(world.images)), min(4 * OFFERED, len(world.images))), [], 0
+    for row in rows:
+        try:
+            picture = Picture.of(world, row)
+        except DiffcernError:
+            unread += 1
+            continue
+        found.append((picture, thumbnail(picture.image)))
+        if len(found) == OFFERED:
+            break
+    if not found:
+        raise DiffcernError("none of these pictures can be read: give another --images, or drop one of yours")
+    return found, unread
+
+
 def _quietly(do: Callable[[], Any]) -> Any:
-    """What it returns, or the error that a visitor can do something about."""
+    """What it returns, or its error in a sentence."""
     try:
         return do()
     except (DiffcernError, Stopped) as error:
         return error
+    except Exception as error:  # of a model or a file that nobody has seen yet: the page goes on
+        logging.getLogger(__name__).exception("on the page")
+        return DiffcernError(f"that went wrong ({type(error).__name__}: {error}); the terminal says more")

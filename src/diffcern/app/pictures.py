@@ -7,17 +7,37 @@ from nicegui import ui
 from torch import Tensor
 
 from diffcern.report.explained import SHARPEST, data_uri
+from diffcern.resizing import interpolate
 
 COLOURS = ("#444444", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#7b5ea7", "#999933")
+SIDE, SMALL = 320, 112  # pixels of what is sent to the page
 
 
-def shown(image: Tensor, alt: str, width: int = 160) -> ui.element:
+def shown(picture: Tensor, alt: str, width: int = 160) -> ui.element:
     """`[3, H, W]` in [0, 1]; small ones are enlarged in whole pixels."""
-    sharp = "image-rendering: pixelated;" if max(image.shape[-2:]) <= SHARPEST else ""
-    style = f"width: min({width}px, 42vw); border-radius: 8px; {sharp}"
-    element = ui.element("img").style(style)
-    element.props["src"], element.props["alt"] = data_uri(image), alt
+    return image(data_uri(shrunk(picture, SIDE)), alt, width, sharp=max(picture.shape[-2:]) <= SHARPEST)
+
+
+def image(source: str, alt: str, width: int, sharp: bool = True) -> ui.element:
+    how = "image-rendering: pixelated;" if sharp else ""
+    element = ui.element("img").style(f"width: min({width}px, 42vw); border-radius: 8px; {how}")
+    element.props["src"], element.props["alt"] = source, alt
     return element
+
+
+def thumbnail(picture: Tensor) -> str:
+    """A data URI."""
+    return data_uri(shrunk(picture, SMALL))
+
+
+def shrunk(picture: Tensor, side: int) -> Tensor:
+    """No side longer."""
+    rows, columns = picture.shape[-2:]
+    if max(rows, columns) <= side:
+        return picture
+    scale = side / max(rows, columns)
+    size = max(1, round(rows * scale)), max(1, round(columns * scale))
+    return interpolate(picture[None], size, "bilinear")[0].clamp(0, 1)
 
 
 def masks(output: Tensor) -> Tensor:

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from diffcern.app.frame import small_print
 from diffcern.app.pictures import depths, masks, shown
-from diffcern.app.trial import Answer, Trial
-from diffcern.app.worlds import World
+from diffcern.app.trial import Answer, Question
 from diffcern.explaining import Explanation
 from diffcern.report.explained import levels, overlay
 
@@ -18,8 +17,9 @@ TOP = 4  # classes of an answer
 TALL = 60  # pixels of a loss curve
 
 
-def answer(world: World, found: Answer, title: str, trial: Trial) -> None:
+def answer(found: Answer, title: str, question: Question) -> None:
     """A card: the answer, how sure, what it took."""
+    world = question.world
     with ui.card().classes("w-full").props(f'role="group" aria-label="{title}"'):
         with ui.row().classes("items-baseline gap-3 w-full"):
             ui.label(title).classes("font-medium")
@@ -29,20 +29,18 @@ def answer(world: World, found: Answer, title: str, trial: Trial) -> None:
             picture = masks(found.output) if world.models.task.kind.classes else depths(found.output)
             shown(picture, f"The map of {title}", 220)
         else:
-            _classes(world, found, trial)
+            _classes(found, question)
         if found.told:
             small_print(found.told)
         if len(found.trace) > 1:
             _curve(found.trace)
 
 
-def _classes(world: World, found: Answer, trial: Trial) -> None:
-    names, sure = world.models.task.class_names, found.probabilities
+def _classes(found: Answer, question: Question) -> None:
+    names, sure, picture = question.world.models.task.class_names, found.probabilities, question.picture
     best = int(sure.argmax())
-    known = trial.target >= 0
-    truth = world.images.class_names[trial.target] if known else ""
-    right = f" – {'right' if names[best] == truth else f'wrong: it is {truth}'}" if known else ""
-    ui.label(f"{names[best]}{right}").classes("text-lg")
+    verdict = " – right" if best in picture.right else f" – wrong: it is {picture.truth}" if picture.right else ""
+    ui.label(f"{names[best]}{verdict}").classes("text-lg")
     for row in sure.argsort(descending=True)[:TOP].tolist():
         _bar(names[row], float(sure[row]))
 
@@ -69,7 +67,7 @@ def _curve(trace: Sequence[float]) -> None:
     small_print(label)
 
 
-def race(found: Explanation, names: Sequence[str], evaluations: int) -> None:
+def race(found: Explanation, evaluations: int, names: Sequence[str]) -> None:
     """An explanation on the way: how far each is behind the first."""
     with ui.card().classes("w-full"):
         ui.label(f"{names[found.order[0]]} leads after {len(found.times)} draws").classes("text-lg")
@@ -80,7 +78,7 @@ def race(found: Explanation, names: Sequence[str], evaluations: int) -> None:
         small_print(f"{evaluations} evaluations of the denoiser")
 
 
-def explanation(found: Explanation, image: Tensor, names: Sequence[str], evaluations: int) -> None:
+def explanation(found: Explanation, image: Tensor, evaluations: int, names: Sequence[str]) -> None:
     """In whole, as `diffcern explain` shows it."""
     with ui.card().classes("w-full").props('role="group" aria-label="Explanation"'):
         for sentence in found.in_words(names):

@@ -11,6 +11,7 @@ from nicegui import app, run, ui
 
 from diffcern.app.frame import frame, small_print
 from diffcern.errors import DiffcernError
+from diffcern.fingerprints import digest
 
 MOST = 500  # run folders that are listed
 WINDOW = "width: 100%; height: 80vh; border: 1px solid #8884; border-radius: 8px"
@@ -31,6 +32,10 @@ class Shelf:
         """Of the views, each by its number."""
         return Path(self._views.name)
 
+    def close(self) -> None:
+        """Takes the views away."""
+        self._views.cleanup()
+
     def names(self) -> list[str]:
         """Of the run folders, relative to the root."""
         if self.root is None:
@@ -46,7 +51,7 @@ class Shelf:
         if self.root is None or name not in names:
             raise DiffcernError(f"no such run: {name}; reload the page")
         with self._lock:  # two visitors may open the same one
-            folder = self.place / str(names.index(name))
+            folder = self.place / digest(name)
             write_view(self.root / name, folder)
         return f"/views/{folder.name}/index.html"
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from nicegui import ui
+from nicegui import app, ui
 
 from diffcern.app.page import TryPage
 from diffcern.app.runs import Shelf, offer, runs_page
@@ -26,7 +26,10 @@ def serve(worlds: Sequence[World], runs: Path | None, host: str, port: int, *, s
     def runs_() -> None:
         runs_page(shelf)
 
-    threading.Thread(target=worlds[0].load, daemon=True).start()  # while the visitor opens the page
+    loader = threading.Thread(target=worlds[0].load)  # while the visitor opens the page
+    loader.start()
+    app.on_shutdown(lambda: loader.join())  # a library that is being loaded does not like to be left
+    app.on_shutdown(shelf.close)
     ui.run(
         host=host,
         port=port,

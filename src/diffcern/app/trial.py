@@ -1,26 +1,28 @@
-"""What one visitor tries: a picture, a shift, and methods that answer; stopped when the visitor says so."""
+"""What one visitor tries: a picture under a shift, and methods that answer; stopped when the visitor says so."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffcern.app.worlds import World
+from diffcern.app.worlds import SIDE, World
 from diffcern.data import decode
+from diffcern.errors import DiffcernError
 from diffcern.explaining import Explanation, Watched
 from diffcern.fingerprints import content_id
 from diffcern.types import Inputs
 from diffcern.watching import watching
 
 LARGEST = 20_000_000  # bytes of an upload
-SIDE = 1024  # pixels to which uploads are shrunk
-AT_WORK = threading.Semaphore(1)  # one visitor's work at a time: it takes all cores
+TURN = 0.1  # seconds between two looks at whether it is this visitor's turn
+AT_WORK = threading.Lock()  # one visitor's work at a time: it takes all cores
 
 
 class Stopped(Exception):
@@ -35,7 +37,7 @@ class Answer:
     output: Tensor
     evaluations: int
     seconds: float
-    trace: tuple[float, ...] = ()
+    trace: Sequence[float] = ()
     told: str = ""
 
     @property
@@ -43,40 +45,67 @@ class Answer:
         return torch.softmax(self.output.float(), 0)
 
 
-@dataclass
-class Trial:
-    """image: as it was given, `[3, H, W]`; target: the index of the true class, -1 where nobody knows."""
+@dataclass(frozen=True)
+class Picture:
+    """image: as it was given, `[3, H, W]`; right: the classes that are right for it, empty where nobody knows."""
+
+    image: Tensor
+    id: str
+    right: frozenset[int] = frozenset()
+    truth: str = ""
+
+    @classmethod
+    def of(cls, world: World, row: int) -> Picture:
+        """An image of the world. Raises UnreadableImage."""
+        sample = world.images[row]
+        right = world.right(sample.target)
+        truth = world.images.class_names[sample.target] if right else ""
+        return cls(sample.image, sample.id, right, truth)
+
+    @classmethod
+    def uploaded(cls, content: bytes, name: str) -> Picture:
+        """A file of the visitor's. Raises UnreadableImage."""
+        image = decode(content, name, SIDE)
+        return cls(image, content_id(image))
+
+
+@dataclass(frozen=True)
+class Question:
+    """A picture under a shift as it was when somebody asked: nothing that is changed later changes what is answered."""
 
     world: World
-    image: Tensor | None = None
-    id: str = ""
-    target: int = -1
-    shift: str = "clean"
-    severity: int = 4
+    picture: Picture
+    shown: Tensor
     stopping: threading.Event = field(default_factory=threading.Event)
 
-    def choose(self, row: int) -> None:
-        """An image of the world."""
-        sample = self.world.images[row]
-        self.image, self.id, self.target = sample.image, sample.id, sample.target
+    @classmethod
+    def of(cls, world: World, picture: Picture, shift: str, severity: int) -> Question:
+        """Raises UnreadableImage where the picture is too small for the shift."""
+        return cls(world, picture, world.shifted(picture.image, shift, severity, picture.id))
 
-    def upload(self, content: bytes, name: str) -> None:
-        """A file of the visitor's. Raises UnreadableImage."""
-        self.image = decode(content, name, SIDE)
-        self.id, self.target = content_id(self.image), -1
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """While this lasts, it is this visitor's. Raises Stopped, before and after."""
+        while not AT_WORK.acquire(timeout=TURN):
+            self.check()
+        try:
+            self.check()
+            yield
+            self.check()
+        finally:
+            AT_WORK.release()
 
-    @property
-    def shown(self) -> Tensor:
-        """The picture under its shift. Raises UnreadableImage where it is too small for that."""
-        assert self.image is not None  # one was chosen
-        return self.world.shifted(self.image, self.shift, self.severity, self.id)
+    def check(self) -> None:
+        """Raises Stopped where the visitor said so."""
+        if self.stopping.is_set():
+            raise Stopped
 
     def source(self) -> Answer:
         """What the predictor says by itself."""
-        begin = time.perf_counter()
-        with torch.no_grad():
+        with self._turn(), torch.no_grad():
+            begin = time.perf_counter()
             output = self.world.models.predictor(self.shown[None].to(self.world.models.device))[0]  # type: ignore[misc]
-        return Answer("source", output.cpu(), 0, time.perf_counter() - begin)
+            return Answer("source", output.cpu(), 0, time.perf_counter() - begin)
 
     def ask(self, name: str, heard: Callable[[int], None]) -> Answer:
         """A method's answer. heard: of evaluations of the denoiser, so far. Raises Stopped, and what methods raise."""
@@ -84,41 +113,39 @@ class Trial:
 
         def tell(rows: int) -> None:
             nonlocal count
-            if self.stopping.is_set():
-                raise Stopped
+            self.check()
             count += rows
             heard(count)
 
-        with AT_WORK, watching(tell):
-            if self.stopping.is_set():
-                raise Stopped
+        with self._turn(), watching(tell):
             method, begin = self.world.method(name), time.perf_counter()
-            inputs = Inputs(self.shown[None].to(self.world.models.device), [self.id])
+            inputs = Inputs(self.shown[None].to(self.world.models.device), [self.picture.id])
             answer, _ = method.step(method.init(), inputs, 0)
-        cost = answer.costs[0]
-        trace = tuple(answer.trace[0]) if answer.trace else ()
+            seconds = time.perf_counter() - begin
+        trace = answer.trace[0] if answer.trace else ()
         told = _words(answer.notes[0]) if answer.notes else ""
-        return Answer(name, answer.output[0].cpu(), cost.nfe_forward, time.perf_counter() - begin, trace, told)
+        return Answer(name, answer.output[0].cpu(), answer.costs[0].nfe_forward, seconds, trace, told)
 
     def explain(
-        self, rows: list[int], draws: int, heard: Callable[[Explanation, int], None]
-    ) -> tuple[Explanation, Tensor]:
-        """Of these classes, and the image as the prior is shown it. heard: of what it comes to so far, after every
-        fourth draw. Raises Stopped."""
+        self, rows: Sequence[int], draws: int, heard: Callable[[Explanation, int], None]
+    ) -> tuple[Explanation, Tensor, int]:
+        """Of these classes; the image as the prior is shown it; the evaluations. heard: of what it comes to so far,
+        after every fourth draw. Raises Stopped, and DiffcernError where there are no two classes."""
         models = self.world.models
         prior, predictor = models.prior, models.predictor
         assert prior is not None
         assert predictor is not None
-        with AT_WORK, torch.no_grad():
+        if len(rows) < 2:
+            raise DiffcernError("there is one class alone, and nothing to tell it apart from")
+        with self._turn(), torch.no_grad():
             latents = prior.latents(predictor.view(self.shown[None].to(models.device)))
-            hypotheses = models.task.hypotheses(prior.device)[rows]  # type: ignore[attr-defined]
-            watched = Watched(prior, latents, hypotheses, self.id, draws=draws)
+            hypotheses = models.task.hypotheses(prior.device)[list(rows)]  # type: ignore[attr-defined]
+            watched = Watched(prior, latents, hypotheses, self.picture.id, draws=draws)
             for done in watched:
-                if self.stopping.is_set():
-                    raise Stopped
+                self.check()
                 if done % 4 == 0:
                     heard(watched.now, watched.evaluations)
-            return watched.now, prior.decode(latents)[0].cpu().clamp(0, 1)
+            return watched.now, prior.decode(latents)[0].cpu().clamp(0, 1), watched.evaluations
 
 
 def _words(notes: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from diffcern.kinds import KINDS
 from diffcern.methods.presets import preset_options
 from diffcern.run.models import LoadedModels, load_models
 from diffcern.run.spec import Models, parse_models
+from diffcern.spellings import Spellings
 
 METHODS = {  # of the page, in its order, and what it calls them
     "diffusion-tta": "Diffusion-TTA",
@@ -26,6 +27,7 @@ METHODS = {  # of the page, in its order, and what it calls them
     "dda": "DDA",
     "memo": "MEMO",
 }
+SIDE = 1024  # pixels to which images are shrunk
 OF_MAPS = ("diffusion-tta", "dda")
 
 
@@ -52,7 +54,7 @@ class World:
 
     @cached_property
     def images(self) -> Dataset:
-        return load_dataset(self.dataset, max_side=1024)
+        return load_dataset(self.dataset, max_side=SIDE)
 
     @property
     def dense(self) -> bool:
@@ -79,6 +81,14 @@ class World:
             if name not in self._methods:
                 self._methods[name] = self.models.method(name, preset_options(name, "small", self.task))
             return self._methods[name]
+
+    def right(self, target: int) -> frozenset[int]:
+        """The predictor's classes that are right where the images' own is the target; empty where nobody knows, or
+        several of the predictor's may be meant."""
+        if target < 0 or self.dense or self.images.accepts is not None:
+            return frozenset()
+        found = Spellings(self.models.task.class_names).find(self.images.class_names[target])
+        return frozenset(found) if len(found) == 1 else frozenset()
 
     def shifted(self, image: Tensor, name: str, severity: int, id: str) -> Tensor:
         """`[3, H, W]`; the image itself for "clean"."""

@@ -11,7 +11,8 @@ import typer
 from diffcern.cli.consoles import remarks
 from diffcern.errors import DiffcernError, UsageError
 
-LOCAL = ("127.0.0.1", "localhost", "::1")
+LOCAL = ("127.0.0.1", "localhost")
+EVERYWHERE = "0.0.0.0"
 
 
 def app(
@@ -38,7 +39,7 @@ def app(
     worlds = of_models(predictor, prior, images, task, device)
     check_free(host, port)
     console = remarks()
-    console.print(f"http://{host}:{port} (Ctrl-C ends it)")
+    console.print(f"http://{LOCAL[0] if host == EVERYWHERE else host}:{port} (Ctrl-C ends it)")
     if host not in LOCAL:
         console.print(f"whoever reaches {host} can use this page and look at the runs in {runs}")
     serve(worlds, runs if runs.is_dir() else None, host, port, show=browser)

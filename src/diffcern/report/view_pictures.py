@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def write_pictures(run: Run, ids: NDArray[Any], folder: Path, count: int | None,
     if first is None:
         made = _kept(run)
         first = next(made, None)
-    for id, condition, png in [first, *made] if first else []:
+    for id, condition, png in chain([first], made) if first else ():
         if id in numbers and (condition is None or condition in conditions):
             _write(found, conditions.get(condition) if condition else None, numbers[id], png, folder)
     _maps(run, conditions, numbers, folder, found)

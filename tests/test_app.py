@@ -1,0 +1,102 @@
+"""What stands behind the page: visitors' questions do not change under them, stop, and wait for their turn."""
+
+import random
+import threading
+
+import pytest
+import torch
+from report.conftest import build_run
+
+from diffcern.data import encode_png, load_dataset
+from diffcern.errors import DiffcernError, UsageError
+
+pytest.importorskip("nicegui", reason="no NiceGUI: pip install 'diffcern[app]'")
+from diffcern.app.page import _quietly, _some
+from diffcern.app.runs import Shelf
+from diffcern.app.trial import AT_WORK, Picture, Question, Stopped
+from diffcern.app.worlds import World, of_models
+
+
+@pytest.fixture(scope="module")
+def world():
+    world = of_models(None, None, None, "classification", "cpu")[0]
+    world.load()
+    return world
+
+
+def test_a_question_is_about_what_was_shown_then(world):
+    picture = Picture.of(world, 3)
+    question = Question.of(world, picture, "contrast", 4)
+    assert not torch.equal(question.shown, picture.image)
+    assert picture.right == {world.models.task.class_names.index(picture.truth)}
+    heard = []
+    answer = question.ask("diffusion-classifier", heard.append)
+    assert heard[-1] == answer.evaluations
+    again = question.ask("diffusion-classifier", heard.append)
+    assert torch.equal(answer.output, again.output)
+    found, image, evaluations = question.explain([3, 8], 8, lambda found, count: heard.append(count))
+    assert (evaluations, heard[-1], len(found.times)) == (16, 16, 8)
+    assert image.shape == (3, 16, 16)
+    with pytest.raises(DiffcernError, match="one class alone"):
+        question.explain([3], 8, lambda found, count: None)
+
+
+def test_it_stops_in_the_middle_and_before_its_turn(world):
+    question = Question.of(world, Picture.of(world, 3), "clean", 1)
+
+    def heard(count):
+        if count > 3:
+            question.stopping.set()
+
+    with pytest.raises(Stopped):
+        question.ask("diffusion-tta", heard)
+    with pytest.raises(Stopped):
+        question.source()
+    assert not AT_WORK.locked()
+    waiting = Question.of(world, Picture.of(world, 4), "clean", 1)
+    with AT_WORK:  # somebody else's turn
+        threading.Timer(0.2, waiting.stopping.set).start()
+        with pytest.raises(Stopped):
+            waiting.source()
+
+
+def test_pictures_that_cannot_be_read_are_left_out(tmp_path):
+    for k in range(3):
+        (tmp_path / f"{k}.png").write_bytes(encode_png(load_dataset("embedded:digits")[k].image))
+    (tmp_path / "text.png").write_text("words")
+    own = World("Yours", str(tmp_path), "embedded:digits", "embedded:digits", device="cpu")
+    found, unread = _some(own, random.Random(0))
+    assert (len(found), unread) == (3, 1)
+    for path in tmp_path.glob("[0-9].png"):
+        path.unlink()
+    with pytest.raises(DiffcernError, match="none of these pictures can be read"):
+        _some(World("Yours", str(tmp_path), "embedded:digits", "embedded:digits", device="cpu"), random.Random(0))
+
+
+def test_an_error_that_nobody_foresaw_is_a_sentence(caplog):
+    def broken():
+        raise ZeroDivisionError("by nought")
+
+    found = _quietly(broken)
+    assert "that went wrong (ZeroDivisionError: by nought)" in str(found)
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_run_keeps_its_address(tmp_path):
+    build_run(tmp_path / "weather", n=3, shifts=("fog",), severities=(3,))
+    shelf = Shelf(tmp_path)
+    address = shelf.open("weather")
+    build_run(tmp_path / "above", n=3, shifts=("fog",), severities=(3,))
+    assert shelf.names() == ["above", "weather"]
+    assert shelf.open("above") != address == shelf.open("weather")
+    with pytest.raises(DiffcernError, match="no such run"):
+        shelf.open("../weather")
+    shelf.close()
+    assert not shelf.place.exists()
+
+
+def test_models_of_ones_own_come_first_and_whole():
+    worlds = of_models("embedded:digits", "embedded:digits", "embedded:digits", "classification", "cpu")
+    assert [world.title for world in worlds][:2] == ["Yours", "Digits"]
+    with pytest.raises(UsageError, match="take all three"):
+        of_models(None, "embedded:digits", None, "classification", "cpu")
