@@ -1,6 +1,5 @@
 """A bench continues after a kill at any moment, and shards merge into one run, with identical records."""
 
-import pickle
 import shutil
 import signal
 import subprocess
@@ -24,6 +23,7 @@ from diffcern.run.opening import Opening
 from diffcern.run.spec import parse_spec
 from diffcern.run.store import RunFolder
 from diffcern.run.units import units
+from run.conftest import Backwards
 
 CPU = torch.device("cpu")
 
@@ -108,7 +108,13 @@ def test_four_shards_merge_into_the_same_run(spec, whole, tmp_path):
     assert records(folder) == records(whole)
 
 
-def test_workers_make_the_same_run(spec, whole, tmp_path):
+def test_workers_make_the_same_run(spec, whole, tmp_path, monkeypatch):
+    """And no model is loaded beside them: the process that asks may have no accelerator, and no memory for a second."""
+
+    def refuse(*arguments):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("diffcern.run.bench.load_models", refuse)
     seen = []
     complete, _ = run(
         spec, tmp_path / "two", executor=Processes(2), progress=lambda done, total, what: seen.append((done, total))
@@ -117,15 +123,6 @@ def test_workers_make_the_same_run(spec, whole, tmp_path):
     assert records(tmp_path / "two") == records(whole)
     total = len(units(spec, 45))
     assert seen == [(i, total) for i in range(total + 1)]
-
-
-class Backwards:
-    """An executor of another kind: whatever does the units, in whatever order, the records are the same."""
-
-    def map(self, make, pieces, finished, lost=None):
-        work = pickle.loads(pickle.dumps(make))()
-        for piece in reversed(pieces):
-            finished(*pickle.loads(pickle.dumps((piece, work(piece)))))
 
 
 def test_any_executor_makes_the_same_run(spec, whole, tmp_path):
@@ -401,7 +398,7 @@ def test_unreadable_images_are_skipped_and_named(table, tmp_path):
     assert {cell["n"] for cell in cells} == {2}
     assert all(cell["complete"] and list(cell["skipped"]) == ["0/bad.png"] for cell in cells)
     assert run(parse_spec(table), tmp_path / "run") == (True, skipped)  # a resumed run still says so
-    assert run(parse_spec(table), tmp_path / "two", executor=Processes(2)) == (True, skipped)
+    assert run(parse_spec(table), tmp_path / "two", executor=Backwards()) == (True, skipped)
 
 
 def test_a_tiny_image_is_skipped_where_it_cannot_be_shifted(table, tmp_path):
@@ -427,17 +424,6 @@ def test_workers_may_open_a_run_folder_at_the_same_moment(spec, tmp_path):
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names >= {"records", "skipped", "timings", "spec.toml", "plan.json"}
     assert not any("partial" in name for name in names)
-
-
-def test_no_model_is_loaded_beside_the_workers(spec, tmp_path, monkeypatch):
-    """The process that asks only writes: it may have no accelerator, and no memory for a second copy."""
-
-    def refuse(*arguments):
-        raise AssertionError("a model was loaded")
-
-    monkeypatch.setattr("diffcern.run.bench.load_models", refuse)
-    complete, _ = run(spec, tmp_path / "run", executor=Processes(2))
-    assert complete
 
 
 def test_the_order_is_drawn_from_the_seed(spec, table):
