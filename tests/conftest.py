@@ -9,6 +9,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # and so must what tests start, beside one another
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 import huggingface_hub.constants
 import pytest
 import shape_checks  # noqa: F401, before diffcern

@@ -221,16 +221,6 @@ def test_report_of_an_unfinished_bench_says_so(cli, tmp_path):
     assert "incomplete" not in out
 
 
-def test_demo_writes_everything(cli, tmp_path):
-    quick = ("--count", "2", "--out", tmp_path / "run", "--json")
-    code, out, _ = cli("demo", *quick)
-    assert code == 0
-    cells = json.loads(out)
-    assert {"source", "tent", "diffusion-tta", "diffusion-classifier"} <= {c["method"] for c in cells}
-    assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
-    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == cells
-
-
 def test_an_online_stream_starts_again(cli, interrupted, folder, tmp_path):
     """Its answers depend on the images before them: an interrupted one ends as one that was not."""
     tent = ("adapt", folder, "--predictor", "embedded:digits", "--method", "tent", "--online", "--batch-size", 3)
