@@ -10,7 +10,7 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 
-PAGES = {"contributing": "CONTRIBUTING.md", "changelog": "CHANGELOG.md"}  # of the site, from files beside docs/
+PAGES = {"contributing": "CONTRIBUTING.md", "releasing": "RELEASING.md", "changelog": "CHANGELOG.md"}  # of the site, from files beside docs/
 
 
 class Linked(SphinxTransform):
@@ -44,6 +44,8 @@ class Linked(SphinxTransform):
 def write_pages(app: Sphinx) -> None:
     for page, file in PAGES.items():
         text = Path(app.srcdir, "..", file).read_text()
+        for other, name in PAGES.items():
+            text = text.replace(f"]({name}", f"]({other}.md")
         write(Path(app.srcdir, f"{page}.md"), text.replace("](docs/", "]("))
 
 
