@@ -16,7 +16,13 @@ from diffcern.cli import app
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if path.relative_to(DOCS).parts[0] not in ("api", "gallery"))
-MADE = {"findings", "contributing", "releasing", "changelog", "gallery/index"}  # when the site is built, as the pages of the API are
+MADE = {
+    "findings",
+    "contributing",
+    "releasing",
+    "changelog",
+    "gallery/index",
+}  # when the site is built, as the pages of the API are
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 BLOCK = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

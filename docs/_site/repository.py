@@ -10,7 +10,11 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 
-PAGES = {"contributing": "CONTRIBUTING.md", "releasing": "RELEASING.md", "changelog": "CHANGELOG.md"}  # of the site, from files beside docs/
+PAGES = {
+    "contributing": "CONTRIBUTING.md",
+    "releasing": "RELEASING.md",
+    "changelog": "CHANGELOG.md",
+}  # of the site, from files beside docs/
 
 
 class Linked(SphinxTransform):
