@@ -17,11 +17,12 @@ from jaxtyping import Float32
 from scipy.stats import t as student
 from torch import Tensor
 
-from diffcern import weightings
 from diffcern.draws import check_draws, draw
 from diffcern.errors import UsageError
+from diffcern.likelihood import weight_of
 from diffcern.priors import Prior
 from diffcern.types import Condition, Latents
+from diffcern.weightings import weighting as weighting_named
 
 BANDS = 6  # of noise levels
 LOOK = (0.3, 0.7)  # of the times, whose estimates of the clean image are shown
@@ -51,6 +52,10 @@ class Explanation:
     seen: Float32[Tensor, "hypotheses 3 rows columns"]
     gaps: Float32[Tensor, "height width"]
 
+    def behind(self, k: int) -> tuple[float, float]:
+        """By how much a hypothesis has the larger error than the first, and the standard error of that."""
+        return _mean(self.errors[k] - self.errors[self.order[0]])
+
     @property
     def differences(self) -> Float32[Tensor, " draws"]:
         """Runner-up minus first, by each draw."""
@@ -58,11 +63,11 @@ class Explanation:
 
     @property
     def margin(self) -> float:
-        return float(self.differences.mean())
+        return _mean(self.differences)[0]
 
     @property
     def standard_error(self) -> float:
-        return float(self.differences.std()) / math.sqrt(len(self.times))
+        return _mean(self.differences)[1]
 
     @property
     def sure(self) -> bool:
@@ -78,7 +83,7 @@ class Explanation:
             if len(mine) < 3:
                 found.append(Band(low, high, None, None, len(mine)))
                 continue
-            mean, error = float(mine.mean()), float(mine.std()) / math.sqrt(len(mine))
+            mean, error = _mean(mine)
             half = float(student.ppf((1 + CONFIDENCE) / 2, len(mine) - 1)) * error
             found.append(Band(low, high, mean, (mean - half, mean + half), len(mine)))
         return found
@@ -133,7 +138,7 @@ class Watched:
         if draws < 4:
             raise UsageError(f"an explanation needs 4 draws or more, not {draws}")
         check_draws("van-der-corput", draws, numbers=math.prod(prior.latent_shape))
-        weightings.weighting(weighting)
+        weighting_named(weighting)
         self.prior, self.hypotheses, self.weighting = prior, hypotheses, weighting
         steps = prior.num_timesteps
         self.draws = draw("van-der-corput", draws, latents, [id], seed=seed, num_timesteps=steps)
@@ -152,8 +157,7 @@ class Watched:
             denoised = self.prior(self.prior.add_noise(self.latents, timesteps, noise), timesteps, self.hypotheses)
             residual = denoised.output.float() - denoised.target(self.latents.float(), noise.float())
             time = timesteps.float() / self.prior.num_timesteps
-            alpha, sigma = denoised.alpha.flatten(), denoised.sigma.flatten()
-            weight = weightings.ratio(self.weighting, denoised.kind, alpha, sigma, time)
+            weight = weight_of(denoised, time, self.weighting, "l2")
             weighted = (residual.square() * weight[:, None, None, None]).cpu()
             self._errors[:, self.done] = weighted.flatten(1).mean(1)
             self._residuals += weighted
@@ -187,6 +191,11 @@ class Watched:
         with torch.no_grad():
             seen = self.prior.decode((self._seen / max(1, self._looks)).to(self.prior.device)).cpu()
         return Explanation(order, errors, times, seen.clamp(0, 1), gaps)
+
+
+def _mean(values: Tensor) -> tuple[float, float]:
+    """And its standard error."""
+    return float(values.mean()), float(values.std()) / math.sqrt(len(values))
 
 
 def _where(gaps: Tensor) -> str:

@@ -13,6 +13,8 @@ from typing import IO, Any
 
 from diffcern.errors import DiffcernError, UsageError
 
+LOCK = ".lock"  # in a folder that is being written
+
 
 def check_apart(what: str, folder: Path, images: Path) -> None:
     """Raises UsageError where results would be written among the images: many have one name, and the next command would
@@ -44,7 +46,7 @@ def lock(file: IO[Any]) -> None:
 def writing(folder: Path, part: str = "") -> Iterator[None]:
     """While this lasts, no other command writes there, or that part of it. Makes the folder. Raises DiffcernError where
     another one is at it."""
-    place, new = folder / f".lock{part}", not folder.exists()
+    place, new = folder / f"{LOCK}{part}", not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = _locked(place)

@@ -37,11 +37,13 @@ def denoising_error(
     mean absolute residual (times the square root of the ratio), as published for some data sets.
     """
     residual = (denoised.output.float() - denoised.target(latents.float(), noise.float())).flatten(1)
-    weight = _weight(denoised, time, weighting, norm)
+    weight = weight_of(denoised, time, weighting, norm)
     return (residual.abs() if norm == "l1" else residual.square()).mean(1) * weight
 
 
-def _weight(denoised: Denoised, time: Float[Tensor, " batch"], weighting: str, norm: str) -> Float32[Tensor, " batch"]:
+def weight_of(
+    denoised: Denoised, time: Float[Tensor, " batch"], weighting: str, norm: str
+) -> Float32[Tensor, " batch"]:
     """What the residual's norm in the network's own prediction kind is multiplied by."""
     check_norm(norm)
     ratio = weightings.ratio(weighting, denoised.kind, denoised.alpha.flatten(), denoised.sigma.flatten(), time)
@@ -81,7 +83,7 @@ def _errors(
         raise DiffcernError("the denoising error is NaN or infinite: check the images and the prior's weights")
     if denoised.output.dtype != torch.float16:
         return error, torch.ones_like(error)
-    return error, latents[0].numel() / _weight(denoised, time, weighting, norm)
+    return error, latents[0].numel() / weight_of(denoised, time, weighting, norm)
 
 
 @dataclass(frozen=True)

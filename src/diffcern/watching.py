@@ -10,21 +10,28 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+T = TypeVar("T")
 Watcher = Callable[[int], None]  # takes how many rows the denoiser has just evaluated
 Report = Callable[[int, int, str], None]  # how much is done, of how much, and what
 _watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
 
 
 @contextmanager
-def watching(tell: Watcher) -> Iterator[None]:
-    """While this lasts, `tell` is called after every call of a denoiser, with its rows."""
-    before = _watcher.set(tell)
+def _held(variable: ContextVar[T], value: T) -> Iterator[None]:
+    before = variable.set(value)
     try:
         yield
     finally:
-        _watcher.reset(before)
+        variable.reset(before)
+
+
+@contextmanager
+def watching(tell: Watcher) -> Iterator[None]:
+    """While this lasts, `tell` is called after every call of a denoiser, with its rows."""
+    with _held(_watcher, tell):
+        yield
 
 
 def evaluated(rows: int) -> None:
@@ -53,11 +60,8 @@ _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
     """While this lasts, `listener` hears of `doing` and `note`."""
-    before = _listener.set(listener)
-    try:
+    with _held(_listener, listener):
         yield
-    finally:
-        _listener.reset(before)
 
 
 @contextmanager

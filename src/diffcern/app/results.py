@@ -72,9 +72,8 @@ def race(found: Explanation, evaluations: int, names: Sequence[str]) -> None:
     with ui.card().classes("w-full"):
         ui.label(f"{names[found.order[0]]} leads after {len(found.times)} draws").classes("text-lg")
         for k in found.order[1:]:
-            apart = found.errors[k] - found.errors[found.order[0]]
-            error = float(apart.std()) / len(apart) ** 0.5
-            small_print(f"{names[k]}: an error larger by {float(apart.mean()):.4f} ± {error:.4f}")
+            more, error = found.behind(k)
+            small_print(f"{names[k]}: an error larger by {more:.4f} ± {error:.4f}")
         small_print(f"{evaluations} evaluations of the denoiser")
 
 

@@ -23,7 +23,7 @@ from diffcern.fields import (
 )
 from diffcern.jobs.base import CHECKED, Events, Row, Silent, keeping
 from diffcern.jobs.models import OnModels
-from diffcern.jobs.spread import Spread, piecewise
+from diffcern.jobs.spread import Spread, rest
 
 if TYPE_CHECKING:
     from diffcern.methods.purified import Purified
@@ -83,13 +83,12 @@ class Purify(OnModels, Spread):
     def carry_out(self, out: Path | None, *, overwrite: bool = False, events: Events = Silent()) -> Folder:
         """overwrite: has no meaning here: images that are there are not made again."""
         from diffcern.files import check_apart
-        from diffcern.run.executors import InProcess
         from diffcern.run.purify import PurifiedFolder, write_sheet
         from diffcern.run.shards import PurifiedShards
 
         if out is None:
             raise UsageError("purified images are files: give out, a folder")
-        executor = self.executor(self.device, events) or InProcess()
+        executor = self.executor(self.device, events)
         check_apart("purified images", out, Path(self.images))
         method, work = self.loaded()
         settings = {"identity": method.purifier.identity, "seed": self.seed}
@@ -112,12 +111,7 @@ class Purify(OnModels, Spread):
                     rows.append(row)
                 heard(row)
 
-            if isinstance(executor, InProcess):
-                for places in folder.todo:
-                    for made in work(places):
-                        add(made)
-            else:
-                piecewise(executor, Elsewhere(self), folder.todo, work.dataset.ids, add)
+            rest(executor, Elsewhere(self), work, folder.todo, work.dataset.ids, add)
             pictures = folder.finish()
         skipped = sum(bool(row["error"]) for row in rows) if self.form == "files" else folder.skipped
         purified = Folder(out, rows, folder.there, count, skipped, out)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from diffcern.jobs.base import Events, Row, Silent, keeping
 from diffcern.jobs.models import OnModels
 from diffcern.jobs.sinks import Sink, sink_for
-from diffcern.jobs.spread import Spread, piecewise
+from diffcern.jobs.spread import Spread, rest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -115,13 +115,7 @@ def collect(
             sink.add(row)
             heard(row)
 
-        todo = sink.todo()
-        if executor and elsewhere and any(todo):
-            piecewise(executor, elsewhere, todo, work.ids, add, work.alone)
-        else:
-            for places in todo:
-                for row in work.rows(places):
-                    add(row)
+        rest(executor, elsewhere, work.rows, sink.todo(), work.ids, add, work.alone)
         return sink.finish()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,6 +60,25 @@ class Spread(Job):
         if (found := device_named(device)).type != "cpu":
             raise UsageError(f"several workers share a CPU, not {found}: leave --workers at 1, or give --ray")
         return Processes(self.workers or 1)
+
+
+def rest(
+    executor: Executor | None,
+    make: Make[Sequence[int], Sequence[Row]] | None,
+    here: Callable[[Sequence[int]], Iterable[Row]],
+    stretches: Sequence[Sequence[int]],
+    ids: Sequence[str],
+    add: Callable[[Row], None],
+    alone: bool = True,
+) -> None:
+    """Hands on the rows of these stretches of places as they are made: here, or where there is an executor as
+    `piecewise`."""
+    if executor and make and any(stretches):
+        piecewise(executor, make, stretches, ids, add, alone)
+        return
+    for places in stretches:
+        for row in here(places):
+            add(row)
 
 
 def piecewise(

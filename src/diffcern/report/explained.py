@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,6 +15,7 @@ from torch.nn import functional as F
 from diffcern.data import encode_png
 from diffcern.explaining import BANDS, Explanation
 from diffcern.report.drawing import new_figure, to_svg
+from diffcern.report.templates import template
 
 if TYPE_CHECKING:
     from diffcern.jobs.explain import Told
@@ -35,7 +34,7 @@ class Picture:
     image: str = ""
     seen: tuple[tuple[str, str], ...] = ()
     overlay: str = ""
-    levels: str = ""
+    levels: str = ""  # markup
     words: tuple[str, ...] = ()
     rows: tuple[tuple[str, float, float, float], ...] = ()  # name, error, difference to the first, its standard error
     evaluations: int = 0
@@ -44,7 +43,9 @@ class Picture:
 
 def page(told: Sequence[Told], prior: str) -> str:
     """HTML of all of them."""
-    return _template().render(pictures=[picture(each, number) for number, each in enumerate(told)], prior=prior)
+    return template("explained.html.j2").render(
+        pictures=[picture(each, number) for number, each in enumerate(told)], prior=prior
+    )
 
 
 def picture(told: Told, number: int = 0) -> Picture:
@@ -52,19 +53,14 @@ def picture(told: Told, number: int = 0) -> Picture:
     found, image = told.explanation, told.image
     if found is None or image is None:
         return Picture(told.id, told.error)
-    first = found.order[0]
-    rows = []
-    for k in found.order:
-        apart = found.errors[k] - found.errors[first]
-        error = float(apart.std()) / len(apart) ** 0.5
-        rows.append((told.names[k], float(found.errors[k].mean()), float(apart.mean()), error))
+    rows = [(told.names[k], float(found.errors[k].mean()), *found.behind(k)) for k in found.order]
     return Picture(
         told.id,
         None,
         data_uri(image),
         tuple((told.names[k], data_uri(found.seen[k])) for k in found.order),
         data_uri(overlay(image, found.gaps)),
-        levels(found, f"levels-{number}"),
+        Markup(levels(found, f"levels-{number}")),
         tuple(found.in_words(told.names)),
         tuple(rows),
         told.evaluations,
@@ -101,12 +97,3 @@ def levels(found: Explanation, name: str) -> str:
 
 def data_uri(image: Tensor) -> str:
     return "data:image/png;base64," + base64.b64encode(encode_png(image.clamp(0, 1))).decode()
-
-
-@cache
-def _template() -> Template:
-    loader = PackageLoader("diffcern.report", ".")
-    how = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
-    environment = Environment(loader=loader, autoescape=True, **how)  # type: ignore[arg-type]
-    environment.filters["svg"] = Markup
-    return environment.get_template("explained.html.j2")

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 
 from diffcern.files import write_whole
@@ -22,6 +22,7 @@ from diffcern.report.plots import all_plots
 from diffcern.report.records import load
 from diffcern.report.run import Run
 from diffcern.report.summary import CLEAN, MEAN, SOURCE, main_rows, save_summary, summarise_run
+from diffcern.report.templates import template
 from diffcern.report.wording import BETTER, WORSE, Row, headline, names, other_metrics, shift_names, standing
 
 SIGNS = {BETTER: ("▲", "significantly better than source"), WORSE: ("▼", "significantly worse than source")}
@@ -99,15 +100,9 @@ def report_page(run: Run, summary: list[dict[str, Any]]) -> str:
 
 @cache
 def _template() -> Template:
-    """The page's template; everything that it is given is escaped, apart from the figures' own markup."""
-    environment = Environment(
-        loader=PackageLoader("diffcern.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(
+    """The page's template, with the words that it puts numbers into."""
+    return template(
+        "template.html.j2",
         accuracy=wording.accuracy,
         percent=wording.percent,
         points=wording.points,
@@ -132,7 +127,6 @@ def _template() -> Template:
             WRONG: "Still wrong under",
         },
     )
-    return environment.get_template("template.html.j2")
 
 
 def _heat(table: dict[tuple[str, str], Row]) -> dict[tuple[str, str], HeatCell]:

@@ -8,17 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from diffcern import __version__
 from diffcern.errors import DiffcernError
-from diffcern.files import check_folder, writing
+from diffcern.files import LOCK, check_folder, writing
 from diffcern.report import coverage, wording
 from diffcern.report.html import report_page
 from diffcern.report.outcomes import choices, outcomes_of
 from diffcern.report.records import load
 from diffcern.report.summary import summarise_run
 from diffcern.report.tables import build_grid
+from diffcern.report.templates import template
 from diffcern.report.view_data import write_data
 from diffcern.report.view_pictures import write_pictures
 from diffcern.watching import Report, unheard
@@ -57,14 +56,7 @@ def write_view(run_dir: str | Path, out: str | Path, images: int | None = None, 
     with writing(folder), _replacing(folder) as new:
         pictures = write_pictures(run, outcomes.ids, new / "pictures", images, report)
         write_data(run, outcomes, pictures, new / "data")
-        environment = Environment(
-            loader=PackageLoader("diffcern.report", "."),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        first = environment.get_template("view.html.j2").render(
+        first = template("view.html.j2").render(
             title=run.title,
             verdict=wording.verdict(summary),
             progress=wording.opening(coverage.progress(summary)),
@@ -79,7 +71,7 @@ def write_view(run_dir: str | Path, out: str | Path, images: int | None = None, 
             dense=run.kind.dense,
             version=__version__,
         )
-        style, script = environment.get_template("view.css").render(), Path(__file__).with_name("view.js").read_text()
+        style, script = template("view.css").render(), Path(__file__).with_name("view.js").read_text()
         for name, text in zip(FILES, (first, page, style, script), strict=True):
             (new / name).write_text(text, "utf-8")
         files = [file for file in new.rglob("*") if file.is_file()]
@@ -97,7 +89,7 @@ def write_view(run_dir: str | Path, out: str | Path, images: int | None = None, 
 def _check_own(folder: Path) -> None:
     """Raises DiffcernError for a folder that holds anything but a view, or what is left of one that was cut short."""
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if MARK not in there and not there <= {NEW, ".lock"}:
+    if MARK not in there and not there <= {NEW, LOCK}:
         raise DiffcernError(f"{folder} holds something else than a view: give another --out, or empty it")
 
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from diffcern.claims import changed, listed
 from diffcern.errors import DiffcernError
-from diffcern.files import check_folder, reading, write_whole, writing
+from diffcern.files import LOCK, check_folder, reading, write_whole, writing
 from diffcern.fingerprints import digest
 from diffcern.run.digests import Digests, beside
 from diffcern.run.journal import Journal, Write, begun, read_rows
@@ -229,7 +229,7 @@ class Parts:
 def check_parts(out: Path) -> None:
     """Raises DiffcernError for a folder that holds something else, or that cannot be written."""
     check_folder(out)
-    others = [path for path in out.iterdir() if path.name != ".lock"] if out.is_dir() else []
+    others = [path for path in out.iterdir() if path.name != LOCK] if out.is_dir() else []
     if others and not (out / MANIFEST).is_file():
         raise DiffcernError(
             f"{out} holds other files: give --out a folder of its own, or a file (.parquet, .csv, .json)"
