@@ -102,7 +102,7 @@ class Explanation:
         if known and self.sure:
             best = max(known, key=lambda band: (band.gap or 0.0) * band.draws)
             share = (best.gap or 0.0) * best.draws / float(self.differences.sum())
-            part = f"{100 * share:.0f} % of it come" if share <= 1 else "All of it, and more, comes"
+            part = f"{100 * share:.0f} % of it comes" if share <= 1 else "All of it, and more, comes"
             said.append(f"{part} from noise levels t from {best.low:.2f} to {best.high:.2f} of 1.")
         if against := [b for b in self.bands if b.ends is not None and b.ends[1] < 0]:
             levels = " and ".join(f"{band.low:.2f} to {band.high:.2f}" for band in against)
