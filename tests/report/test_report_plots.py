@@ -12,8 +12,9 @@ from diffcern.report import summarise
 from diffcern.report.drawing import FRAME, marks
 from diffcern.report.plots import _apart, all_plots, cost
 from diffcern.report.records import load
+from diffcern.report.tempered import tempered
 
-from .conftest import ENTRIES, Build
+from .conftest import ENTRIES, Build, read, write
 
 
 def rows(points: list[tuple[float, float]], **more: Any) -> list[dict[str, Any]]:
@@ -72,3 +73,25 @@ def test_the_tall_figure_is_as_high_as_those_beside_it(build: Build) -> None:
 def test_ten_entries_look_different() -> None:
     found = marks(["source", *(f"entry-{i}" for i in range(10))])
     assert len({(mark.css, mark.marker) for mark in found.values()}) == 11
+
+
+def test_report_says_what_a_temperature_would_do(build: Build) -> None:
+    """The fake answers of source and tent are surer than they are right: a temperature makes their error smaller."""
+    path = build(n=120)
+    rows = read(path)
+    for entry in ENTRIES:  # a file for each entry, as a bench writes them
+        write(path / "records" / f"{entry['entry']}--0.parquet", [r for r in rows if r["entry"] == entry["entry"]])
+    (path / "records" / "0.parquet").unlink()
+    run = load(path)
+    plots = {plot.title: plot for plot in all_plots(run, summarise(run.path))}
+    for title in ("Is confidence honest?", "How often are sure answers wrong?"):
+        assert "→ and dotted: after a temperature" in plots[title].caption
+    said = re.findall(r"([\w-]+) ([\d.]+) → ([\d.]+)", plots["Is confidence honest?"].caption)
+    assert [name for name, *_ in said] == ["source", "tent", "diffusion-tta"]
+    assert all(float(after) < float(before) for _, before, after in said[:2]), said
+
+
+def test_no_temperature_is_fitted_to_fewer_than_twenty_answers(build: Build) -> None:
+    run = load(build(n=19, shifts=("fog",)))
+    assert tempered(run) == {}
+    assert not any("after a temperature" in plot.caption for plot in all_plots(run, summarise(run.path)))

@@ -14,6 +14,7 @@ from diffcern.report.confidence import reliability, selective
 from diffcern.report.drawing import FRAME, HEIGHT, INK, LINE, MUTED, WIDTH, Plot, marks, new_figure, to_svg
 from diffcern.report.run import Run
 from diffcern.report.summary import CLEAN, MEAN
+from diffcern.report.tempered import tempered
 from diffcern.report.wording import (
     PARTIAL,
     Row,
@@ -35,8 +36,10 @@ def all_plots(run: Run, summary: Sequence[Row]) -> list[Plot]:
     height = 0.75 + rows * max(0.3, 0.09 * len(run.entries) + 0.06)
     tall = height > 1.5 * HEIGHT  # such a figure stands beside all the others, a lower one beside one
 
+    after = tempered(run)
+
     def others(first: float, rest: float) -> list[Plot]:
-        plots = (cost(summary, first), losses(run, rest), reliability(run, rest), selective(run, rest))
+        plots = (cost(summary, first), losses(run, rest), reliability(run, rest, after), selective(run, rest, after))
         return [plot for plot in plots if plot is not None]
 
     beside = others(max(height, 2.6), HEIGHT)
