@@ -81,6 +81,9 @@ def test_a_race_of_matches_costs_less_and_says_so(monkeypatch, tmp_path):
         assert {k: never[k] for k in SCORES} == {k: all_[k] for k in SCORES}
         assert never["nfe_forward"] == all_["nfe_forward"] == 8 * 6
         assert race["nfe_forward"] <= 48
+        assert never["stopped_after"] == 8 >= race["stopped_after"] >= 3
+        assert never["standard_errors"] > 0 < race["standard_errors"]
+        assert "stopped_after" not in all_
     assert sum(row["nfe_forward"] for row in tables["race"]) < 3 * 48
     rows = {"image": [encode_png(whole[0].images[0])], "caption": ["a red cone"], "negatives": [["a blue cone"]]}
     pq.write_table(pa.table(rows), tmp_path / "one.parquet")

@@ -7,7 +7,7 @@ import torch
 
 from diffcern.contests import Comparison, contest
 from diffcern.errors import UsageError
-from diffcern.racing import Rule
+from diffcern.racing import Rule, standing
 from diffcern.tasks.matching import comparisons, grouped, matches
 
 DRAWS = 64
@@ -82,3 +82,20 @@ def test_a_tie_is_wrong():
 def test_one_image_and_one_caption():
     with pytest.raises(UsageError, match="leave nothing to tell apart"):
         comparisons(1, 1)
+
+
+def test_a_verdict_says_how_sure_its_least_sure_score_is():
+    """Right scores are as sure as their closest comparison, wrong ones as the clearest that is lost."""
+    errors = made(2, 2, 0, 0.3)
+    verdict = raced(errors, 2, 2, Rule(z=1e9))
+    every = list(dict.fromkeys(itertools.chain(*comparisons(2, 2).values())))
+    differences = torch.stack([comparison.differences(errors) for comparison in every])
+    away = dict(zip(every, standing(differences).abs().tolist(), strict=True))
+    lost = {comparison for comparison, mean in zip(every, differences.mean(1), strict=True) if mean >= 0}
+    sure = []
+    for compared in comparisons(2, 2).values():
+        wrong = [away[c] for c in compared if c in lost]
+        sure.append(max(wrong) if wrong else min(away[c] for c in compared))
+    assert lost
+    assert verdict.sure == pytest.approx(min(sure), rel=1e-5)
+    assert verdict.draws == DRAWS

@@ -9,7 +9,7 @@ from torch import nn
 
 from diffcern.draws import Draws, draw
 from diffcern.errors import DiffcernError
-from diffcern.likelihood import condition_gradient, score
+from diffcern.likelihood import condition_gradient, errors_of, score
 from diffcern.priors import GaussianMixturePrior
 from diffcern.priors.native import NativeConfig, native_prior
 from diffcern.types import Condition
@@ -261,3 +261,29 @@ def test_one_gradient_that_is_infinite_is_an_error_among_others():
     classes = torch.tensor([[0.25] * 4, [0.4, 0.2, 0.2, 0.2]])
     with pytest.raises(DiffcernError, match="try bfloat16"):
         condition_gradient(prior, latents, Condition(classes=classes), draws_for(prior, latents, 2))
+
+
+def test_padded_rows_change_no_error_and_come_in_few_numbers(monkeypatch):
+    prior = small_prior()
+    latents = latents_of(prior)
+    draws, met = draws_for(prior, latents, 8), []
+    whole = type(prior).denoise
+
+    def counted(self, x, *rest):
+        met.append(len(x))
+        return whole(self, x, *rest)
+
+    monkeypatch.setattr(type(prior), "denoise", counted)
+    for count in range(1, 24):
+        asked = (torch.arange(count) % 6, torch.arange(count) % 4, torch.arange(count) % 8)
+        plain, padded = (
+            errors_of(prior, latents, prior.hypotheses(), draws, asked, rows=8, pad=p) for p in (False, True)
+        )
+        assert torch.allclose(plain, padded, rtol=1e-5)
+        assert len(padded) == count
+    assert set(met) == set(range(1, 9))
+    met.clear()
+    for count in range(1, 24):
+        asked = (torch.arange(count) % 6, torch.arange(count) % 4, torch.arange(count) % 8)
+        errors_of(prior, latents, prior.hypotheses(), draws, asked, rows=8, pad=True)
+    assert set(met) == {1, 2, 4, 8}

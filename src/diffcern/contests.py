@@ -39,12 +39,14 @@ class Comparison:
 @dataclass(frozen=True)
 class Verdict:
     """right: by the name of the score. errors: the mean of each entry over the draws that it was asked about. asked:
-    evaluations in all; draws: where the last comparison was settled."""
+    evaluations in all; draws: where the last comparison was settled; sure: of the least sure score, by how many
+    standard errors what decides it stood out when last looked at (0 where nothing was compared)."""
 
     right: dict[str, bool]
     errors: Float32[Tensor, " entries"]
     asked: int
     draws: int
+    sure: float
 
 
 def contest(
@@ -58,6 +60,7 @@ def contest(
     errors = torch.full((entries, draws), torch.nan)
     unsettled = list(dict.fromkeys(chain.from_iterable(scores.values())))
     means: dict[Comparison, float] = {}
+    apart: dict[Comparison, float] = {}  # in standard errors
     seen = asked = 0
     while unsettled and seen < draws:
         coming = range(seen, min(seen + rule.more(seen), draws))
@@ -66,11 +69,21 @@ def contest(
         asked, seen = asked + len(needed) * len(coming), coming.stop
         differences = torch.stack([comparison.differences(errors[:, :seen]) for comparison in unsettled])
         means |= dict(zip(unsettled, differences.mean(1).tolist(), strict=True))
-        clear = standing(differences).abs() > rule.z if seen > 1 else torch.zeros(len(differences), dtype=torch.bool)
-        settled = set(compress(unsettled, clear.tolist()))
+        away = standing(differences).abs() if seen > 1 else torch.zeros(len(differences))
+        apart |= dict(zip(unsettled, away.tolist(), strict=True))
+        settled = set(compress(unsettled, (away > rule.z).tolist()))
         lost = {comparison for comparison in settled if means[comparison] >= 0}
         undecided = chain.from_iterable(all_ for all_ in scores.values() if not lost.intersection(all_))
         still = set(undecided) - settled
         unsettled = [comparison for comparison in unsettled if comparison in still]
     right = {name: all(means[c] < 0 for c in comparisons) for name, comparisons in scores.items()}
-    return Verdict(right, errors.nanmean(1), asked, seen)
+    sure = [_sure(comparisons, means, apart) for comparisons in scores.values() if comparisons]
+    return Verdict(right, errors.nanmean(1), asked, seen, min(sure, default=0.0))
+
+
+def _sure(
+    comparisons: Sequence[Comparison], means: Mapping[Comparison, float], apart: Mapping[Comparison, float]
+) -> float:
+    """A right score needs all of its comparisons, the closest too; for a wrong one, the clearest that is lost."""
+    lost = [apart[c] for c in comparisons if means[c] >= 0]
+    return max(lost) if lost else min(apart[c] for c in comparisons)

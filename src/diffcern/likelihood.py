@@ -158,12 +158,20 @@ def errors_of(
     weighting: str = "eps",
     norm: str = "l2",
     rows: int = 256,
+    pad: bool = False,
 ) -> Float32[Tensor, " asked"]:
-    """Denoising errors one by one: asked says of which image, under which hypothesis, at which of its draws."""
+    """Denoising errors one by one: asked says of which image, under which hypothesis, at which of its draws.
+
+    pad: fills the last chunk up to the next power of two with what is asked anyhow, so that the network meets few
+    numbers of rows, however many are asked: what is compiled, or tuned to a shape, is so a few times only.
+    """
     errors = []
-    for b, k, m in zip(*(index.split(rows) for index in asked), strict=True):
+    for chunk in zip(*(index.split(rows) for index in asked), strict=True):
+        count = len(chunk[0])
+        whole = min(rows, 1 << (count - 1).bit_length()) if pad else count
+        b, k, m = (torch.cat([index, index[:1].expand(whole - count)]) for index in chunk)
         times, noise = draws.timesteps[b, m], draws.noise[b, m]
-        errors.append(_errors(prior, latents[b], hypotheses[k], times, noise, weighting, norm)[0])
+        errors.append(_errors(prior, latents[b], hypotheses[k], times, noise, weighting, norm)[0][:count])
     return torch.cat(errors)
 
 

@@ -174,7 +174,7 @@ def _matched() -> Schema:
     from diffcern.data.pairs import TAGS
     from diffcern.run.columns import matched
 
-    rows = _rows(*((matched(prior, ()), matched(prior, TAGS, shortlist=prior)) for prior in (True, False)))
+    rows = _rows(*((matched(prior, ()), matched(prior, TAGS, shortlist=prior, race=prior)) for prior in (True, False)))
     return _scored("scores", Score, rows)
 
 

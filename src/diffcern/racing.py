@@ -201,6 +201,7 @@ def race(
             weighting=weighting,
             norm=norm,
             rows=rows,
+            pad=device.type != "cpu",  # where rows of all open images go together, their number changes at every look
         ).cpu()
         for image, lane in running:
             mine = b == image

@@ -189,6 +189,11 @@ def test_a_race_leaves_out_of_the_loss_whom_the_noises_tell_from_the_best(predic
     raced = build_method("dusa", predictor, prior, task, {**options, "stop": "race", "draws": 16})
     answer, _ = raced.step(raced.init(), inputs, 0)
     assert sum(cost.nfe_forward for cost in answer.costs) < 12 * (4 + 4 * 8)
+    assert not any(whole.notes)
+    for note, cost in zip(answer.notes, answer.costs, strict=True):  # where its race stopped, and how sure it was
+        assert cost.nfe_forward >= 4 * 3 + 1 + note["rivals_left"]
+        assert 3 <= note["stopped_after"] <= 16
+        assert note["margin"] > 0 < note["margin_standard_error"]
     latents = prior.encode(inputs.images)
     d = draw("uniform", 1, latents, inputs.ids, seed=0, num_timesteps=1000, span=(0.5, 0.5))
     t, noise = d.timesteps[:, 0], d.noise[:, 0]

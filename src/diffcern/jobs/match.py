@@ -115,7 +115,7 @@ class Match(RowsJob):
             how: dict[str, Any] = {"rows": self.rows, "rule": rule, "shortlist": shortlist}
             matched = partial(match_rows, data, models.prior, **options, **how)
         tags = {tag for entry in data.entries for tag in entry.tags}
-        schema = columns.matched(named is not None, tags, shortlist is not None)
+        schema = columns.matched(named is not None, tags, shortlist is not None, rule is not None)
         return Work(
             "matching", settings, data.ids, lambda todo: matched(todo=todo), partial(of_examples, data), schema=schema
         )

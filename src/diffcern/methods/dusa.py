@@ -31,7 +31,7 @@ from diffcern.methods.base import (
 from diffcern.methods.parameters import adaptable_copy, choose_parameters
 from diffcern.predictors import Predictor
 from diffcern.priors import Prior
-from diffcern.racing import Rule, race, side_by_side
+from diffcern.racing import Lane, Rule, race, side_by_side
 from diffcern.rng import generator
 from diffcern.tasks import Classification
 from diffcern.types import Condition, Cost, Inputs, Prediction
@@ -120,7 +120,7 @@ class Dusa(Method):
         with torch.enable_grad():
             logits = call(self.predictor, leaves, inputs.images)
             chosen = self._choose(logits.detach(), inputs, seed)
-            kept, raced = self._race(latents, chosen, inputs, seed)
+            kept, lanes = self._race(latents, chosen, inputs, seed)
             normal = self.scale * logits.float() / logits.float().norm(dim=-1, keepdim=True)
             p = torch.softmax(normal.gather(-1, chosen).masked_fill(~kept, -torch.inf), -1)  # [B, k]
         draws = self._draws(1, latents, inputs.ids, seed)
@@ -133,11 +133,12 @@ class Dusa(Method):
         if prior_optimizer is not None:
             descend(prior_leaves, prior_optimizer, prior_gradients)
         costs = [
-            Cost(before + asked, asked if prior_optimizer else 0)
-            for before, asked in zip(raced, kept.sum(1).tolist(), strict=True)
+            Cost(asked + (lane.asked if lane else 0), asked if prior_optimizer else 0)
+            for lane, asked in zip(lanes, kept.sum(1).tolist(), strict=True)
         ]
         after = DusaState(stop(leaves, optimizer), stop(prior_leaves, prior_optimizer) if prior_optimizer else None)
-        return Prediction(logits.detach(), costs, losses.detach()[:, None].tolist()), after
+        notes = [lane.notes() if lane else {} for lane in lanes]
+        return Prediction(logits.detach(), costs, losses.detach()[:, None].tolist(), notes=notes), after
 
     def _choose(self, logits: Tensor, inputs: Inputs, seed: int) -> Tensor:
         """The top classes and others of each image, `[B, top_k + random_k]`."""
@@ -158,17 +159,17 @@ class Dusa(Method):
         steps, span = self.prior.num_timesteps, (self.timestep, self.timestep)
         return draw("uniform", count, latents, ids, seed=seed, num_timesteps=steps, update=update, span=span)
 
-    def _race(self, latents: Tensor, chosen: Tensor, inputs: Inputs, seed: int) -> tuple[Tensor, list[int]]:
-        """Which of the chosen classes are in the loss, `[B, k]` bool, and how often each image was asked about that."""
+    def _race(self, latents: Tensor, chosen: Tensor, inputs: Inputs, seed: int) -> tuple[Tensor, Sequence[Lane | None]]:
+        """Which of the chosen classes are in the loss, `[B, k]` bool, and the race of each image that said so."""
         if self.rule is None:
-            return torch.ones_like(chosen, dtype=torch.bool), [0] * len(inputs)
-        hypotheses, lanes = self.task.hypotheses(latents.device), []
+            return torch.ones_like(chosen, dtype=torch.bool), [None] * len(inputs)
+        hypotheses, lanes = self.task.hypotheses(latents.device), list[Lane]()
         for some in torch.arange(len(inputs)).split(side_by_side(latents, self.draws)):
             draws = self._draws(self.draws, latents[some], inputs.at(some.tolist()).ids, seed, update=1)
             shown = latents[some], hypotheses, draws, self.rule
             lanes += race(self.prior, *shown, candidates=chosen[some].tolist(), rows=self.rows)
         left = [[k in lane.alive for k in row] for row, lane in zip(chosen.tolist(), lanes, strict=True)]
-        return torch.tensor(left, device=chosen.device), [lane.asked for lane in lanes]
+        return torch.tensor(left, device=chosen.device), lanes
 
     def _noise_estimates(
         self, latents: Tensor, chosen: Tensor, kept: Tensor, draws: Draws, p: Tensor, weights: dict[str, Tensor]

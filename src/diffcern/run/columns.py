@@ -54,15 +54,16 @@ def adapted(maps: bool, batch: bool) -> pa.Schema:
     return pa.schema([*(MAPS if maps else LABELS), *COST, *([("batch", WHOLE)] if batch else []), *END])
 
 
-def matched(prior: bool, tags: Collection[str], shortlist: bool = False) -> pa.Schema:
+def matched(prior: bool, tags: Collection[str], shortlist: bool = False, race: bool = False) -> pa.Schema:
     """prior: by errors, and not by similarities. tags: of `pairs.TAGS`, those that some example has. shortlist: rows
-    say how many evaluations were differentiated."""
+    say how many evaluations were differentiated; race: where it stopped, and how sure that is."""
     scores = [(name, TRUTH) for name in (*PLAIN, *(CORRECTED if prior else ()))]
     tables = ["errors", "unconditional"] if prior else ["similarities"]
     found = [(name, NUMBERS if name == "unconditional" else pa.list_(NUMBERS)) for name in tables]
     said = [*((name, TEXT) for name in TAGS if name in tags), ("captions", pa.list_(TEXT))]
     cost = [("nfe_forward", WHOLE)] if prior else []
     cost += [("nfe_backward", WHOLE)] if shortlist else []
+    cost += [("stopped_after", WHOLE), ("standard_errors", NUMBER)] if race else []
     return pa.schema([("id", TEXT), *scores, *said, *found, *cost, *END])
 
 

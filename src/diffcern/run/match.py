@@ -53,7 +53,8 @@ def match_rows(
 
     All captions and all images of an example meet the same draws, so that differences vary least. todo: rows of the
     pairs. view: the part of each image that the prior is shown. rule: of a race; what no comparison needs any more is
-    not asked about, and an error is the mean over the draws that it was. shortlist: of a race, for examples of more
+    not asked about, an error is the mean over the draws that it was, and a row says where its race stopped and how sure
+    its scores are (`Verdict.sure`). shortlist: of a race, for examples of more
     captions: the first by the gradient at their mean are compared, and nfe_backward says what that took.
     """
     how: dict[str, Any] = {"weighting": weighting, "norm": norm, "rows": rows}
@@ -75,10 +76,12 @@ def match_rows(
         if rule is None:
             errors = score(prior, latents, hypotheses, sample, **how).mean.cpu()
             right, evaluations = matches(errors[:, :-1], errors[:, -1]), errors.numel() * draws
+            ended: dict[str, float] = {}
         else:
             verdict, spent = _raced(prior, latents, hypotheses, sample, rule, shortlist, how)
             errors, evaluations = verdict.errors.view(len(latents), -1), verdict.asked + spent
             right = grouped(verdict.right)
+            ended = {"stopped_after": verdict.draws, "standard_errors": round(verdict.sure, 4)}
         yield {
             "id": example.id,
             **right,
@@ -88,6 +91,7 @@ def match_rows(
             "unconditional": _rounded(errors[:, -1]),
             "nfe_forward": evaluations,
             **({"nfe_backward": spent} if shortlist else {}),
+            **ended,
             "seconds": round(time.perf_counter() - begin, 4),
             "error": None,
         }
