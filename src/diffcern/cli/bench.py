@@ -42,11 +42,14 @@ def show_run(job: Bench, out: Path | None, as_json: bool, strict: bool = False) 
 
 def report(
     run_dir: Annotated[Path, typer.Argument(help="a folder that `diffcern bench` or `diffcern demo` wrote")],
+    explain: Annotated[
+        int, typer.Option("--explain", min=0, help="say why the prior answers as it does, of so many images")
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Make summary.json and report.html from the records of a run, and print the table."""
     with waiting():
-        _present(*report_on(run_dir), as_json)
+        _present(*report_on(run_dir, explain, Bars()), as_json)
 
 
 def _present(cells: list[dict[str, Any]], page: Path, as_json: bool) -> None:

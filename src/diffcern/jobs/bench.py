@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass as plain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic.dataclasses import dataclass
 
@@ -13,6 +14,9 @@ from diffcern.fields import ARGUMENT, Device, Spelling, help_of
 from diffcern.jobs.base import CHECKED, Events, Silent, keeping
 from diffcern.jobs.spread import Spread
 from diffcern.watching import doing
+
+if TYPE_CHECKING:
+    from diffcern.report.explained import Picture
 
 
 @plain(frozen=True)
@@ -62,13 +66,22 @@ class Bench(Spread):
         return RunResult(folder, skipped, *(report_on(folder) if complete else ([], None)))
 
 
-def report_on(folder: Path) -> tuple[list[dict[str, Any]], Path]:
-    """Writes summary.json and report.html of a run folder: the summary, and the page. Raises DiffcernError."""
+def report_on(folder: Path, explain: int = 0, events: Events = Silent()) -> tuple[list[dict[str, Any]], Path]:
+    """Writes summary.json and report.html of a run folder: the summary, and the page.
+
+    explain: of how many images the page says why the prior answers as it does. Raises DiffcernError, and as `of_run`.
+    """
     from diffcern.report import write_report, write_summary
 
+    pictures: Sequence[Picture] = ()
+    if explain:
+        from diffcern.jobs.explain_run import of_run
+        from diffcern.report.explained import picture
+
+        pictures = [picture(told, number) for number, told in enumerate(of_run(folder, explain, events=events))]
     try:
         with doing(f"writing the report of {folder}"):
-            return write_summary(folder), write_report(folder)
+            return write_summary(folder), write_report(folder, pictures)
     except OSError as error:
         raise DiffcernError(
             f"cannot write the report into {folder}: {error.strerror}. Mend that, then run `diffcern report {folder}`"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from dataclasses import dataclass as plain
 from pathlib import Path
@@ -18,7 +18,9 @@ from diffcern.jobs.models import OnModels
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from diffcern.data import Sample, UnreadableImage
     from diffcern.explaining import Explanation
+    from diffcern.run.models import LoadedModels
 
 
 @plain(frozen=True)
@@ -105,44 +107,60 @@ class Explain(OnModels):
 
     def each(self, events: Events) -> Iterator[Told]:
         """One image after the other. Raises as `Job.carry_out`."""
-        from diffcern.data import UnreadableImage, load_dataset, readable
+        from diffcern.data import load_dataset, readable
         from diffcern.devices import device_named
-        from diffcern.explaining import Watched
         from diffcern.jobs.images import check_templates
-        from diffcern.methods.presets import preset_options
-        from diffcern.resizing import views_of
         from diffcern.run.models import load_models
         from diffcern.run.spec import parse_models
-        from diffcern.types import Inputs
 
         named = parse_models(self.named(prior=self.prior, labels=self.labels, templates=self.templates))
         dataset = load_dataset(self.images, max_side=self.max_side)
         models = load_models(named, device_named(self.device))
         check_templates(self.templates, models)
-        prior, task = models.prior, models.task
-        assert prior is not None  # it was named
-        options = {**preset_options("diffusion-classifier", "small", named.task), "view": self.view}
-        method = models.method("diffusion-classifier", options)
-        phrasings, owners = prior.phrasings(task.hypotheses(prior.device))  # type: ignore[attr-defined]
         count = min(self.count, len(dataset))
+        how = {"top": self.top, "draws": self.draws, "view": self.view, "seed": self.seed}
         with events.rows("explaining", count, 0, 0) as heard:
-            for sample in readable(dataset, range(count)):
-                if isinstance(sample, UnreadableImage):
-                    heard({"id": sample.name, "error": sample.reason})
-                    yield Told(sample.name, error=sample.reason)
-                    continue
-                seen = views_of([sample.image.to(prior.device)], self.view)
-                cost, chosen = 0, list(range(len(task.class_names)))
-                if len(chosen) > self.top:
-                    answer, _ = method.step(method.init(), Inputs(sample.image[None], [sample.id]), self.seed)
-                    chosen = answer.output[0].argsort(descending=True, stable=True)[: self.top].tolist()
-                    cost = answer.costs[0].nfe_forward
-                rows = [k for k, owner in enumerate(owners.tolist()) if owner in chosen]
-                said, latents = [int(owners[k]) for k in rows], prior.latents(seen)
-                how = {"draws": self.draws, "seed": self.seed}
-                watched = Watched(prior, latents, phrasings[rows], sample.id, owners=said, **how)  # type: ignore[arg-type]
-                names = tuple(task.class_names[owner] for owner in said)
-                image = prior.decode(latents)[0].cpu().clamp(0, 1)
-                told = Told(sample.id, names, image, watched.finish(), cost + watched.evaluations)
-                heard(told.row)
-                yield told
+            yield from told_of(models, readable(dataset, range(count)), heard, **how)  # type: ignore[arg-type]
+
+
+def told_of(
+    models: LoadedModels,
+    samples: Iterable[Sample | UnreadableImage],
+    heard: Callable[[Row], None],
+    *,
+    top: int = 3,
+    draws: int = 48,
+    view: View = "centre",
+    seed: int = 0,
+) -> Iterator[Told]:
+    """What the prior of a classification takes each image for, and why; arguments as `Explain`'s."""
+    from diffcern.data import UnreadableImage
+    from diffcern.explaining import Watched
+    from diffcern.methods.presets import preset_options
+    from diffcern.resizing import views_of
+    from diffcern.types import Inputs
+
+    prior, task = models.prior, models.task
+    assert prior is not None  # it was named
+    options = {**preset_options("diffusion-classifier", "small", task.name), "view": view}
+    method = models.method("diffusion-classifier", options)
+    phrasings, owners = prior.phrasings(task.hypotheses(prior.device))  # type: ignore[attr-defined]
+    for sample in samples:
+        if isinstance(sample, UnreadableImage):
+            heard({"id": sample.name, "error": sample.reason})
+            yield Told(sample.name, error=sample.reason)
+            continue
+        seen = views_of([sample.image.to(prior.device)], view)
+        cost, chosen = 0, list(range(len(task.class_names)))
+        if len(chosen) > top:
+            answer, _ = method.step(method.init(), Inputs(sample.image[None], [sample.id]), seed)
+            chosen = answer.output[0].argsort(descending=True, stable=True)[:top].tolist()
+            cost = answer.costs[0].nfe_forward
+        rows = [k for k, owner in enumerate(owners.tolist()) if owner in chosen]
+        said, latents = [int(owners[k]) for k in rows], prior.latents(seen)
+        watched = Watched(prior, latents, phrasings[rows], sample.id, owners=said, draws=draws, seed=seed)
+        names = tuple(task.class_names[owner] for owner in said)
+        image = prior.decode(latents)[0].cpu().clamp(0, 1)
+        told = Told(sample.id, names, image, watched.finish(), cost + watched.evaluations)
+        heard(told.row)
+        yield told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -16,7 +16,8 @@ from PIL import Image
 from diffcern.errors import DiffcernError
 from diffcern.report.columns import AGAIN, probabilities, read_table
 from diffcern.report.run import Run
-from diffcern.report.summary import CLEAN, SOURCE
+from diffcern.report.summary import CLEAN, SOURCE, summarise_run
+from diffcern.report.wording import Row, best_entry
 
 FIXED, BROKEN, WRONG = "fixed", "broken", "wrong"
 EACH = 4  # samples of each kind
@@ -72,13 +73,9 @@ class Gallery:
 
 def build_gallery(run: Run, focus: str | None) -> Gallery | None:
     """Samples that `focus` fixed, broke or left wrong; None without examples, targets or a comparison."""
-    file = run.path / "examples.parquet"
-    if focus is None or not file.is_file() or not any(entry.name == SOURCE for entry in run.entries):
-        return None
-    rows = read_table(file, EXAMPLES).to_pylist()
-    kinds = _kinds(run, focus)
-    chosen = _choose([row for row in rows if row["shift"] != CLEAN], kinds)
-    if not chosen:
+    kinds = {} if focus is None else _kinds(run, focus)
+    chosen = _choose(_stored(run), kinds)
+    if focus is None or not chosen:
         return None
     known = probabilities(run.path, {(row["shift"], row["severity"], row["id"]) for row, _ in chosen})
     found = [kind for kind in kinds.values() if kind]
@@ -88,6 +85,27 @@ def build_gallery(run: Run, focus: str | None) -> Gallery | None:
         totals={kind: found.count(kind) for kind in (FIXED, BROKEN, WRONG)},
         answers=len(found),
     )
+
+
+def shown(run: Run) -> list[tuple[dict[str, Any], str]]:
+    """The rows of the samples (see `EXAMPLES`) that the report shows, and what became of each, the kinds in turn."""
+    focus = focus_of(summarise_run(run))
+    chosen = [] if focus is None else _choose(_stored(run), _kinds(run, focus))
+    kinds = [[pair for pair in chosen if pair[1] == kind] for kind in (FIXED, BROKEN, WRONG)]
+    return [pair for turn in zip_longest(*kinds) for pair in turn if pair]
+
+
+def focus_of(summary: Sequence[Row]) -> str | None:
+    """The entry whose answers are shown beside source's: the best, of those for single images where there is one."""
+    return best_entry(summary, single=True) or best_entry(summary)
+
+
+def _stored(run: Run) -> list[dict[str, Any]]:
+    """Examples of shifted images; none where the run keeps none, or where source did not answer."""
+    file = run.path / "examples.parquet"
+    if not file.is_file() or not any(entry.name == SOURCE for entry in run.entries):
+        return []
+    return [row for row in read_table(file, EXAMPLES).to_pylist() if row["shift"] != CLEAN]
 
 
 def _kinds(run: Run, focus: str) -> dict[tuple[str, int, str], str]:

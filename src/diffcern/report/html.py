@@ -16,7 +16,8 @@ from diffcern.files import write_whole
 from diffcern.metrics import Metric
 from diffcern.report import coverage, wording
 from diffcern.report.drawing import marks
-from diffcern.report.gallery import BROKEN, FIXED, WRONG, build_gallery
+from diffcern.report.explained import Picture
+from diffcern.report.gallery import BROKEN, FIXED, WRONG, build_gallery, focus_of
 from diffcern.report.maps import build_maps
 from diffcern.report.plots import all_plots
 from diffcern.report.records import load
@@ -49,19 +50,20 @@ class Strip:
     zero: float
 
 
-def write_report(run_dir: str | Path) -> Path:
+def write_report(run_dir: str | Path, explained: Sequence[Picture] = ()) -> Path:
     """Write `report.html` (and the `summary.json` it shows) into a run folder; the path of the page.
 
-    Raises DiffcernError when the folder has no readable records.
+    explained: images of the run that the page says more of. Raises DiffcernError where the folder has no readable
+    records.
     """
     run = load(run_dir)
     summary = summarise_run(run)
     save_summary(summary, run.path)
-    write_whole(run.path / "report.html", report_page(run, summary).encode())
+    write_whole(run.path / "report.html", report_page(run, summary, explained).encode())
     return run.path / "report.html"
 
 
-def report_page(run: Run, summary: list[dict[str, Any]]) -> str:
+def report_page(run: Run, summary: list[dict[str, Any]], explained: Sequence[Picture] = ()) -> str:
     """The page of a run and its `summarise_run`."""
     entries = [entry.name for entry in run.entries]
     shifts = shift_names(summary)
@@ -93,7 +95,8 @@ def report_page(run: Run, summary: list[dict[str, Any]]) -> str:
         zero=next(iter(strips.values())).zero if strips else 50,
         marks=marks(entries),
         plots=[(plot, Markup(plot.svg)) for plot in all_plots(run, summary)],
-        gallery=build_gallery(run, wording.best_entry(summary, single=True) or wording.best_entry(summary)),
+        gallery=build_gallery(run, focus_of(summary)),
+        explained=explained,
         maps=build_maps(run) if run.kind.dense else None,
     )
 

@@ -1,0 +1,66 @@
+"""The report says why the prior of a bench answers as it does."""
+
+import pytest
+
+from diffcern.errors import UsageError
+from diffcern.jobs.bench import Bench, report_on
+from diffcern.jobs.explain_run import of_run
+
+SPEC = """
+name = "few"
+seed = 0
+[data]
+dataset = "embedded:digits"
+count = 6
+[models]
+predictor = "embedded:digits"
+prior = "embedded:digits"
+[shifts]
+names = ["contrast"]
+severities = [5]
+[entries.source]
+method = "source"
+[entries.classifier]
+method = "diffusion-classifier"
+options = { draws = 8, strategy = "van-der-corput" }
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    place = tmp_path_factory.mktemp("few")
+    (place / "few.toml").write_text(SPEC)
+    Bench(spec=str(place / "few.toml"), device="cpu").carry_out(place / "run")
+    return place / "run"
+
+
+def test_the_report_explains_images_that_it_shows(run):
+    told = of_run(run, 2, "cpu")
+    assert len(told) == 2
+    page = report_on(run, explain=2)[1].read_text()
+    assert page.count('<article class="why"') == 2
+    for each in told:
+        assert each.id.split(", ")[1:] in (["contrast 5", kind] for kind in ("fixed", "broken", "wrong"))
+        assert each.id in page
+        assert each.row["in_words"][0].replace("'", "&#39;") in page
+    assert '<article class="why"' not in report_on(run)[1].read_text()
+
+
+def test_what_cannot_be_explained_is_said(run):
+    spec = run / "spec.toml"
+    whole = spec.read_text()
+    spec.write_text(whole.replace('prior = "embedded:digits"\n', "", 1).split("[entries.classifier]")[0])
+    try:
+        with pytest.raises(UsageError, match="no bench of classes with a prior"):
+            of_run(run, 2, "cpu")
+        spec.unlink()
+        with pytest.raises(UsageError, match=r"no spec\.toml"):
+            of_run(run, 2, "cpu")
+    finally:
+        spec.write_text(whole)
+    (run / "examples.parquet").rename(run / "kept")
+    try:
+        with pytest.raises(UsageError, match="no examples"):
+            of_run(run, 2, "cpu")
+    finally:
+        (run / "kept").rename(run / "examples.parquet")
