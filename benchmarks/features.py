@@ -7,8 +7,8 @@
                (Kornblith et al. 2019, arXiv 1905.00414); 1: the same up to a rotation and a scale
 
 Features are what the predictor's last linear layer is given; each image is adapted to alone (Diffusion-TTA, preset
-small without `familiar`), and C and the probe are those of the predictor as it was. CKA of few images is too high, before
-and after alike. 95 % intervals: Wilson's for accuracies,
+small without `familiar`), and C and the probe are those of the predictor as it was. CKA of few images is too
+high, before and after alike. 95 % intervals: Wilson's for accuracies,
 bootstrap over images (500) for CKA and for differences, which are paired.
 """
 
