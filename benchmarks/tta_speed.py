@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from diffcern.draws import Draws, draw
+from diffcern.errors import DiffcernError
 from diffcern.likelihood import condition_gradient, denoising_error
 from diffcern.predictors import Predictor
 from diffcern.priors.base import Prior
@@ -147,7 +148,11 @@ def main() -> None:
             continue
         change(prior)
         ours = partial(cut_graph, rows=options.rows)
-        ours(predictor, prior, image, draws[:1], [p.requires_grad_() for p in predictor.parameters()])  # compiles
+        try:
+            ours(predictor, prior, image, draws[:1], [p.requires_grad_() for p in predictor.parameters()])  # compiles
+        except DiffcernError as error:
+            print(f"{name}: {error}")
+            continue
         found.append((name, *timed(ours, predictor, prior, image, draws, repeats=options.repeats)))
     print(f"{'':28}{'seconds':>9}{'ratio':>8}{'cosine of the updates':>24}")
     for name, seconds, moved in found:

@@ -52,6 +52,13 @@ def test_what_cannot_be_loaded_is_a_failed_check(monkeypatch):
     assert check.found == "no such file: digits"
 
 
+def test_what_to_do_about_a_failure_is_said_quietly_too(monkeypatch, cli):
+    monkeypatch.setattr(selftest, "load_dataset", lambda name: (_ for _ in ()).throw(OSError("no such file: digits")))
+    code, _, err = cli("doctor", "--device", "cpu", "--quiet")
+    assert code == 1
+    assert "install diffcern anew" in err
+
+
 def test_a_question_that_fails_leaves_the_others(monkeypatch):
     class Few(Digits):
         def __init__(self, device):

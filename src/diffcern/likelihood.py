@@ -247,7 +247,9 @@ def condition_gradient(
                 error, [*leaf.parts.values(), *leaves.values()], scale, materialize_grads=True
             )  # zeros for parts of the network that this condition does not reach
         if not all(torch.isfinite(value).all() for value in gradients):
-            raise DiffcernError("the prior's gradient is NaN or infinite: in float16, try bfloat16 or float32")
+            raise DiffcernError(
+                "the prior's gradient is NaN or infinite: in float16, try bfloat16 or float32; compiled, leave compile out"
+            )
         losses[chunk] = error.detach()
         for name, value in zip(names, gradients[: len(names)], strict=True):
             pieces[name].append(value.float() / scale.view(-1, *[1] * (value.ndim - 1)))

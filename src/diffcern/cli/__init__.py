@@ -8,15 +8,14 @@ import traceback
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from diffcern import __version__
 from diffcern.cli import calibrate, train
 from diffcern.cli.align import align, align_answerer
 from diffcern.cli.app import app as page
 from diffcern.cli.bench import bench, report
-from diffcern.cli.consoles import speak, voice
+from diffcern.cli.consoles import errors, speak, voice
 from diffcern.cli.demo import demo
 from diffcern.cli.doctor import doctor
 from diffcern.cli.explain import explain
@@ -97,6 +96,5 @@ def main() -> None:
 def _fail(message: str, code: int) -> None:
     if voice().verbose:
         traceback.print_exc()
-    console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
-    console.print(f"[bold red]error:[/] {escape(message)}")
+    errors().print(Text.assemble(("error:", "bold red"), f" {message}"))
     sys.exit(code)

@@ -87,6 +87,11 @@ def results() -> Console:
     return Console(highlight=False, markup=False, emoji=False)
 
 
+def errors() -> Console:
+    """For what went wrong, and what to do next: --quiet leaves it."""
+    return Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
 def print_json(value: Any) -> None:
     voice().stop_waiting()
     typer.echo(json.dumps(value, indent=1))

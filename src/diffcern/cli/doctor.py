@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from diffcern.cli.completing import NAMES, completing
-from diffcern.cli.consoles import print_json, remarks, results, waiting
+from diffcern.cli.consoles import errors, print_json, results, waiting
 from diffcern.cli.options import JsonOption
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def doctor(
         else:
             _present(health, str(chosen))
     if not health.well:
-        remarks().print(ADVICE)
+        errors().print(ADVICE)
         raise typer.Exit(1)
 
 

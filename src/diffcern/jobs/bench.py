@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass as plain
 from pathlib import Path
@@ -71,7 +72,7 @@ def report_on(folder: Path, explain: int = 0, events: Events = Silent()) -> tupl
 
     explain: of how many images the page says why the prior answers as it does. Raises DiffcernError, and as `of_run`.
     """
-    from diffcern.report import write_report, write_summary
+    from diffcern.report import write_report
 
     pictures: Sequence[Picture] = ()
     if explain:
@@ -81,7 +82,8 @@ def report_on(folder: Path, explain: int = 0, events: Events = Silent()) -> tupl
         pictures = [picture(told, number) for number, told in enumerate(of_run(folder, explain, events=events))]
     try:
         with doing(f"writing the report of {folder}"):
-            return write_summary(folder), write_report(folder, pictures)
+            page = write_report(folder, pictures)
+            return json.loads((folder / "summary.json").read_text()), page
     except OSError as error:
         raise DiffcernError(
             f"cannot write the report into {folder}: {error.strerror}. Mend that, then run `diffcern report {folder}`"
