@@ -248,7 +248,7 @@ def condition_gradient(
             )  # zeros for parts of the network that this condition does not reach
         if not all(torch.isfinite(value).all() for value in gradients):
             raise DiffcernError(
-                "the prior's gradient is NaN or infinite: in float16, try bfloat16 or float32; compiled, leave compile out"
+                "the prior's gradient is NaN or infinite: in float16, try bfloat16 or float32; if compiled, no compile"
             )
         losses[chunk] = error.detach()
         for name, value in zip(names, gradients[: len(names)], strict=True):
