@@ -22,7 +22,7 @@ FEEDBACK = {
 DEFAULTS = {
     "source": {},
     "bn-adapt": {"source_count": 0.0},
-    "tent": {"optimizer": "adam", "learning_rate": 1e-3, "momentum": 0.9, "steps": 1},
+    "tent": {"optimizer": "adam", "learning_rate": 1e-3, "momentum": 0.9, "steps": 1, "statistics": "batch"},
     "memo": {
         "views": 64, "severity": 1, "optimizer": "sgd", "learning_rate": 2.5e-4, "momentum": 0.0, "parameters": "all",
         "source_count": 16.0, "crops": "resized",
