@@ -13,7 +13,8 @@ from diffcern.methods.diffusion_tta import PUBLISHED, RATES
 from diffcern.methods.options import options_of
 from diffcern.methods.presets import PRESETS, preset_options
 
-FREE = {"rows", "cache", "aligned", "gains"}  # which change no answer, or have no default to speak of
+FREE = {"rows", "cache", "aligned", "gains", "source_images"}  # which change no answer, or have no default to speak of
+IMAGENET = {"optimizer": "sgd", "learning_rate": 2.5e-4, "momentum": 0.9, "statistics": "batch"}
 VOTING = {"copies": 1, "vote": "mean"}
 PURIFYING = {"solver": "ddpm", "eta": 0.0, "skip": None}
 FEEDBACK = {
@@ -23,6 +24,20 @@ DEFAULTS = {
     "source": {},
     "bn-adapt": {"source_count": 0.0},
     "tent": {"optimizer": "adam", "learning_rate": 1e-3, "momentum": 0.9, "steps": 1, "statistics": "batch"},
+    "eta": {"sure": 0.4, "alike": 0.05, **IMAGENET},
+    "eata": {"sure": 0.4, "alike": 0.05, "fisher_count": 2000, "beta": 2000.0, **IMAGENET},
+    "sar": {
+        "sure": 0.4, "rho": 0.05, "recovery": 0.2, "frozen": ("layer4", "blocks.9", "blocks.10", "blocks.11", "norm"),
+        **IMAGENET,
+    },
+    "deyo": {"sure": 0.5, "centre": 0.4, "drop": 0.3, "patches": 4, **IMAGENET},
+    "roid": {
+        "tau": 1 / 3, "keep": 0.99, "mirror": True, "optimizer": "sgd", "learning_rate": 2.5e-4, "momentum": 0.9,
+    },
+    "cotta": {
+        "views": 32, "threshold": 0.92, "keep": 0.999, "restore": 0.01, "mirror": True, "optimizer": "adam",
+        "learning_rate": 1e-3, "momentum": 0.9, "statistics": "batch",
+    },
     "memo": {
         "views": 64, "severity": 1, "optimizer": "sgd", "learning_rate": 2.5e-4, "momentum": 0.0, "parameters": "all",
         "source_count": 16.0, "crops": "resized",

@@ -8,7 +8,7 @@ import torch
 from diffcern.adapted import AdaptedModel
 from diffcern.alignment import Alignment
 from diffcern.fingerprints import fingerprint
-from diffcern.methods import METHODS, build_method
+from diffcern.methods import METHODS, build_method, reads_batch
 from diffcern.methods.base import frozen_view
 from diffcern.predictors.adapted import save_adapted
 from diffcern.predictors.mae import MaeConfig, mae_predictor
@@ -17,6 +17,11 @@ from diffcern.types import Inputs, concatenate
 OPTIONS = {
     "memo": {"views": 4, "learning_rate": 0.05},
     "ttt-mae": {"steps": 2, "masks": 4},
+    "eta": {"sure": 1.0, "alike": 1.0},  # random networks are sure of nothing
+    "eata": {"sure": 1.0, "alike": 1.0, "source_images": "embedded:digits/train", "fisher_count": 3},
+    "sar": {"sure": 1.0},
+    "deyo": {"sure": 1.0, "drop": -1.0},
+    "cotta": {"views": 2},
     "diffusion-tta": {"steps": 2, "draws": 4, "optimizer": "sgd", "learning_rate": 0.05},
     "diffusion-classifier": {"draws": 8, "stop": "race", "strategy": "van-der-corput"},
     "prototypes": {"per_class": 4, "steps": 3},
@@ -28,7 +33,8 @@ OPTIONS = {
     "gda": {"start": 300, "steps": 3, "entropy": 0.0},  # which looks at pixels
 }
 OPTIONS["sda-tta"] = OPTIONS["diffusion-tta"]
-SINGLE = [name for name in METHODS if name not in ("bn-adapt", "tent")]
+BY_SOURCE = ("tent", "eta", "eata", "sar", "deyo", "cotta")  # which have an option to need no batch
+SINGLE = [name for name in METHODS if not reads_batch(name, {})]
 
 
 @pytest.fixture
@@ -65,9 +71,10 @@ def answers(method, inputs, batch_size):
     return torch.cat([model(piece.images, piece.ids) for piece in pieces])
 
 
-@pytest.mark.parametrize("name", SINGLE)
+@pytest.mark.parametrize("name", [*SINGLE, *(f"{name}/source" for name in BY_SOURCE)])
 def test_batch_size_order_and_sharding_do_not_matter(build, inputs, name):
-    method = build(name)
+    name, _, statistics = name.partition("/")
+    method = build(name, **({"statistics": statistics} if statistics else {}))
     alone = answers(method, inputs, 1)
     for batch_size in (3, 32):
         assert torch.equal(answers(method, inputs, batch_size), alone)  # episodes run one by one: exact
@@ -134,7 +141,7 @@ def test_the_users_models_are_bit_identical_afterwards(build, predictor, autoenc
     assert all(p.grad is None for p in predictor.parameters())
 
 
-@pytest.mark.parametrize("name", ["tent", "diffusion-tta", "dusa"])
+@pytest.mark.parametrize("name", ["tent", "eta", "sar", "deyo", "roid", "cotta", "diffusion-tta", "dusa"])
 def test_online_state_is_carried_and_episodic_is_not(build, inputs, name):
     method = build(name, learning_rate=0.05)
     online, episodic = AdaptedModel(method, online=True), AdaptedModel(method)
