@@ -122,6 +122,7 @@ def test_a_preset_is_the_methods_and_over_it_the_tasks():
 def test_the_small_preset_is_what_was_chosen():
     """By `benchmarks/tune.py`; docs/results.md reports with these."""
     assert list(PRESETS) == ["paper", "small"]
+    adam = {"optimizer": "adam", "learning_rate": 1e-2}
     feedback = {
         "steps": 5, "draws": 16, "strategy": "stratified", "weighting": "x0", "optimizer": "sgd",
         "learning_rate": 0.05, "temperature": 2.0,
@@ -133,6 +134,12 @@ def test_the_small_preset_is_what_was_chosen():
         "canonical": {"then_preset": "small", "denoise": True},
         "dusa": {"adapt_prior": False, "others": "uniform"},
         "memo": {"views": 32, "learning_rate": 1e-3, "crops": "none"},
+        "eta": {**adam, "alike": 0.4},
+        "eata": {**adam, "alike": 0.4, "beta": 1.0, "fisher_count": 200},
+        "sar": {**adam, "recovery": 0.0},
+        "deyo": adam,
+        "roid": {**adam, "mirror": False},
+        "cotta": {"views": 8, "mirror": False},
         "diffpure": {"start": 199, "steps": 1, "solver": "one-shot", "clip": True},
         "dda": {"start": 399, "steps": 3, "weight": 0.1, "form": "estimate", "border": "inside", "bounded": False},
         "gda": {

@@ -36,7 +36,7 @@ class DeYO(Method):
     """
 
     needs_batch = True
-    small: ClassVar[Mapping[str, Any]] = {"optimizer": "adam", "learning_rate": 1e-3}
+    small: ClassVar[Mapping[str, Any]] = {"optimizer": "adam", "learning_rate": 1e-2}
 
     def __init__(
         self,

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffcern.data import load_dataset, subset
+from diffcern.errors import UsageError
 from diffcern.fingerprints import digest
 from diffcern.methods.base import Count, Method, Optimizer, Weights, call, descend, stop
 from diffcern.methods.batch_norm import Statistics, with_statistics
@@ -49,7 +50,7 @@ class ETA(Method):
     """
 
     needs_batch = True
-    small: ClassVar[Mapping[str, Any]] = {"optimizer": "adam", "learning_rate": 1e-3, "alike": 0.4}
+    small: ClassVar[Mapping[str, Any]] = {"optimizer": "adam", "learning_rate": 1e-2, "alike": 0.4}
 
     def __init__(
         self,
@@ -96,9 +97,9 @@ class EATA(ETA):
     """ETA, and a pull back to the given weights by beta F.
 
     source_images: a data set by name ("embedded:digits/train", "imagefolder:PATH"), of the kind that the predictor was
-    trained on; their labels are not read, so that images a prior has made are as good. fisher_count: Q, how many of
+    trained on; their labels are not read, so that images a prior has made will do. fisher_count: Q, how many of
     them. beta: the paper's for ImageNet (1 for CIFAR-10). F is of the predictor as it was trained, one image at a time,
-    with the source's statistics.
+    with the source's statistics. Raises UsageError without source_images.
     """
 
     small: ClassVar[Mapping[str, Any]] = {**ETA.small, "beta": 1.0, "fisher_count": 200}
@@ -107,7 +108,7 @@ class EATA(ETA):
         self,
         predictor: Predictor,
         *,
-        source_images: str,
+        source_images: str = "",
         fisher_count: Count = 2000,
         beta: Annotated[float, Field(ge=0)] = 2000.0,
         sure: Share = 0.4,
@@ -118,6 +119,11 @@ class EATA(ETA):
         statistics: Statistics = "batch",
     ) -> None:
         rates = {"learning_rate": learning_rate, "momentum": momentum}
+        if not source_images:
+            raise UsageError(
+                "eata weighs by images of the kind that the predictor was trained on: set source_images to a data set "
+                "(embedded:digits/train, imagefolder:PATH), or take eta, which is the same without them"
+            )
         super().__init__(predictor, sure=sure, alike=alike, optimizer=optimizer, statistics=statistics, **rates)
         images = subset(load_dataset(source_images), fisher_count, seed=0)
         with doing(f"weighing the weights by {len(images)} images of {source_images}"):

@@ -50,7 +50,7 @@ class ROID(Method):
     """
 
     needs_batch = True
-    small: ClassVar[Mapping[str, Any]] = {"optimizer": "adam", "learning_rate": 1e-3, "mirror": False}
+    small: ClassVar[Mapping[str, Any]] = {"optimizer": "adam", "learning_rate": 1e-2, "mirror": False}
 
     def __init__(
         self,

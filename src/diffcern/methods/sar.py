@@ -48,7 +48,7 @@ class SAR(Method):
     """
 
     needs_batch = True
-    small: ClassVar[Mapping[str, Any]] = {"optimizer": "adam", "learning_rate": 1e-3, "recovery": 0.0}
+    small: ClassVar[Mapping[str, Any]] = {"optimizer": "adam", "learning_rate": 1e-2, "recovery": 0.0}
 
     def __init__(
         self,
