@@ -38,6 +38,7 @@ DEFAULTS = {
         "views": 32, "threshold": 0.92, "keep": 0.999, "restore": 0.01, "mirror": True, "optimizer": "adam",
         "learning_rate": 1e-3, "momentum": 0.9, "statistics": "batch",
     },
+    "foa": {"source_size": 32, "prompts": 3, "population": 28, "discrepancy": 0.4, "shift": 1.0},
     "memo": {
         "views": 64, "severity": 1, "optimizer": "sgd", "learning_rate": 2.5e-4, "momentum": 0.0, "parameters": "all",
         "source_count": 16.0, "crops": "resized",

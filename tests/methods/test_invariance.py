@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import timm
 import torch
 
 from diffcern.adapted import AdaptedModel
@@ -10,6 +11,7 @@ from diffcern.alignment import Alignment
 from diffcern.fingerprints import fingerprint
 from diffcern.methods import METHODS, build_method, reads_batch
 from diffcern.methods.base import frozen_view
+from diffcern.predictors import Predictor
 from diffcern.predictors.adapted import save_adapted
 from diffcern.predictors.mae import MaeConfig, mae_predictor
 from diffcern.types import Inputs, concatenate
@@ -22,6 +24,7 @@ OPTIONS = {
     "sar": {"sure": 1.0},
     "deyo": {"sure": 1.0, "drop": -1.0},
     "cotta": {"views": 2},
+    "foa": {"source_images": "embedded:digits/train", "source_size": 3, "population": 4},
     "diffusion-tta": {"steps": 2, "draws": 4, "optimizer": "sgd", "learning_rate": 0.05},
     "diffusion-classifier": {"draws": 8, "stop": "race", "strategy": "van-der-corput"},
     "prototypes": {"per_class": 4, "steps": 3},
@@ -45,6 +48,13 @@ def autoencoder():
 
 
 @pytest.fixture
+def transformer():
+    torch.manual_seed(0)
+    network = timm.models.VisionTransformer(8, 4, embed_dim=8, depth=1, num_heads=1, num_classes=4)
+    return Predictor(network, tuple("0123"), size=8)
+
+
+@pytest.fixture
 def aligned(predictor, prior, tmp_path):
     """A folder as `diffcern align` leaves it, with the predictor's own weights."""
     prints = {"predictor": fingerprint(predictor), "prior": fingerprint(prior)}
@@ -55,9 +65,11 @@ def aligned(predictor, prior, tmp_path):
 
 
 @pytest.fixture
-def build(predictor, autoencoder, prior, task, aligned):
+def build(predictor, autoencoder, transformer, prior, task, aligned):
     def make(name, **options):
-        own = autoencoder if name == "ttt-mae" else predictor
+        if name == "foa":
+            pytest.importorskip("cma", reason="pycma is not installed: pip install 'diffcern[foa]'")
+        own = {"ttt-mae": autoencoder, "foa": transformer}.get(name, predictor)
         needed = {"aligned": aligned} if name.startswith("sda") else {}
         return build_method(name, own, prior, task, {**OPTIONS.get(name, {}), **needed, **options})
 
@@ -124,8 +136,8 @@ def test_evaluation_loops_run_without_gradients(build, inputs, name, mode):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_users_models_are_bit_identical_afterwards(build, predictor, autoencoder, prior, inputs, name):
-    predictor = autoencoder if name == "ttt-mae" else predictor
+def test_the_users_models_are_bit_identical_afterwards(build, predictor, autoencoder, transformer, prior, inputs, name):
+    predictor = {"ttt-mae": autoencoder, "foa": transformer}.get(name, predictor)
     before = copy.deepcopy(predictor.state_dict())
     prior_before = copy.deepcopy(prior.state_dict())
     flags = [p.requires_grad for p in predictor.parameters()]

@@ -18,6 +18,7 @@ from diffcern.methods.diffusion_classifier import DiffusionClassifier
 from diffcern.methods.diffusion_tta import DiffusionTTA
 from diffcern.methods.dusa import Dusa
 from diffcern.methods.eata import EATA, ETA
+from diffcern.methods.foa import FOA
 from diffcern.methods.memo import Memo
 from diffcern.methods.options import checked
 from diffcern.methods.prototypes import Prototypes
@@ -43,6 +44,7 @@ METHODS: dict[str, type[Method]] = {
     "deyo": DeYO,
     "roid": ROID,
     "cotta": CoTTA,
+    "foa": FOA,
     "memo": Memo,
     "ttt-mae": TTTMAE,
     "auto-contrast": AutoContrast,
