@@ -1,6 +1,7 @@
 """FOA on a tiny vision transformer: what is compared, searched, moved and refused. Its steps: tests/parity."""
 
 import copy
+import sys
 
 import numpy as np
 import pytest
@@ -13,8 +14,12 @@ from diffcern.errors import DiffcernError, UsageError
 from diffcern.methods import build_method
 from diffcern.predictors import Predictor
 
-pytest.importorskip("cma", reason="pycma is not installed: pip install 'diffcern[foa]'")
 OPTIONS = {"source_images": "embedded:digits/train", "source_size": 6, "population": 6, "prompts": 2}
+
+
+@pytest.fixture
+def pycma():
+    pytest.importorskip("cma", reason="pycma is not installed: pip install 'diffcern[foa]'")
 
 
 @pytest.fixture
@@ -26,7 +31,7 @@ def transformer():
     return Predictor(network, tuple("0123"), size=8)
 
 
-def test_the_source_is_looked_at_without_a_prompt(transformer):
+def test_the_source_is_looked_at_without_a_prompt(transformer, pycma):
     images = subset(load_dataset("embedded:digits/train"), 6, 0)
     seen = transformer.resize([images[k].image for k in range(6)])
     method = build_method("foa", transformer, None, None, OPTIONS)
@@ -38,7 +43,7 @@ def test_the_source_is_looked_at_without_a_prompt(transformer):
     assert torch.allclose(method.source[1], tokens.var(1, correction=0).sqrt(), atol=1e-5)
 
 
-def test_the_search_gets_fitter_and_is_a_value(transformer, inputs):
+def test_the_search_gets_fitter_and_is_a_value(transformer, inputs, pycma):
     method = build_method("foa", transformer, None, None, OPTIONS)
     state, before, fitness = method.init(), np.random.get_state()[1].copy(), []  # noqa: NPY002
     other = build_method("foa", transformer, None, None, OPTIONS)
@@ -56,7 +61,7 @@ def test_the_search_gets_fitter_and_is_a_value(transformer, inputs):
     assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
 
 
-def test_it_moves_as_a_whole(transformer, inputs):
+def test_it_moves_as_a_whole(transformer, inputs, pycma):
     adapted = AdaptedModel(build_method("foa", transformer, None, None, OPTIONS), online=True)
     adapted(inputs.images, inputs.ids)
     moved = adapted.to("meta")
@@ -74,3 +79,9 @@ def test_what_is_refused(predictor, transformer):
         build_method("foa", transformer, None, None, {})
     with pytest.raises(UsageError, match="option 'population' of foa"):
         build_method("foa", transformer, None, None, {"population": 2})
+
+
+def test_without_pycma_it_says_what_brings_it(transformer, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cma", None)
+    with pytest.raises(UsageError, match=r"needs cma, which is not installed: .*'diffcern\[foa\]'"):
+        build_method("foa", transformer, None, None, OPTIONS)
