@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,10 +21,26 @@ from rich.console import Console
 from diffcern.methods.presets import preset_options
 from diffcern.report import print_table, write_summary
 from diffcern.run.evaluate import evaluate
+from diffcern.run.executors import Processes
 from diffcern.run.spec import Entry, Shifts, Spec, read_spec
 
 RESERVED = 1000  # test images for reports
 ONLINE = {"protocol": "online", "batch_size": 50}
+STREAM = {"protocol": "online"}  # image by image, with the source's statistics
+RATES = (1e-3, 1e-2, 3e-2)
+
+
+def rivals(*changes: dict[str, object], batches: Sequence[float] = RATES, **common: object) -> list[dict]:
+    """Candidates of a method that lowers an entropy: rates of Adam for batches and for single images; then changes."""
+    adam = {"optimizer": "adam", **common}
+    return [
+        *({**ONLINE, "options": {**adam, "learning_rate": rate}} for rate in batches),
+        *({**STREAM, "options": {**adam, "learning_rate": rate / 30, "statistics": "source"}} for rate in batches),
+        *({**ONLINE, "options": {**adam, "learning_rate": 1e-2, **change}} for change in changes),
+    ]
+
+
+SOURCE = {"source_images": "embedded:digits/train", "fisher_count": 200}
 
 
 def tta(**changes: object) -> dict[str, object]:
@@ -44,7 +61,16 @@ CANDIDATES: dict[str, list[dict]] = {
             for steps, rate in ((1, 0.05), (3, 0.05), (3, 0.2))
         ),
     ],
-    "tent": [{**ONLINE, "options": {"learning_rate": rate}} for rate in (1e-3, 3e-3)],
+    "tent": rivals(),
+    "eta": rivals({"alike": 0.05}, {"alike": 0.8}, alike=0.4),
+    "eata": [
+        {**ONLINE, "options": {"optimizer": "adam", "learning_rate": 1e-2, "alike": 0.4, "beta": beta, **SOURCE}}
+        for beta in (1.0, 30.0, 2000.0)
+    ],
+    "sar": rivals({"recovery": 0.05}, {"recovery": 0.2}, recovery=0.0),
+    "deyo": rivals({"drop": 0.1}, {"drop": 0.5}),
+    "roid": [{**ONLINE, "options": {"optimizer": "adam", "learning_rate": rate, "mirror": False}} for rate in RATES],
+    "cotta": rivals({"threshold": 0.72}, {"restore": 0.001}, {"keep": 0.99}, views=8, mirror=False),
     "memo": [{"options": {"views": 32, "learning_rate": rate}} for rate in (2.5e-4, 1e-3, 5e-3, 0.02, 0.05)],
     "dusa": [
         {**ONLINE, "options": {"learning_rate": rate, "timestep": time}} for time in (0.1, 0.5) for rate in (1e-5, 1e-4)
@@ -89,7 +115,7 @@ MAPS: dict[str, list[dict]] = {  # for segmentation and depth
             for steps, rate in ((1, 0.05), (3, 0.2))
         ),
     ],
-    "tent": CANDIDATES["tent"],
+    "tent": [{**ONLINE, "options": {"learning_rate": rate}} for rate in (1e-3, 3e-3)],
     "diffpure": [
         {"options": {"start": start, "steps": 10, "solver": "ddpm", "ensemble": ensemble}}
         for start in (99, 199, 399)
@@ -141,7 +167,7 @@ def main() -> None:
         spec,
         out,
         device=torch.device("cpu"),
-        workers=options.workers,
+        executor=Processes(options.workers) if options.workers > 1 else None,
         progress=lambda done, total, what: print(f"\r{done}/{total} {what:40}", end="", flush=True),
     )
     print()

@@ -25,6 +25,8 @@ from .specifications import same
 
 CHEAP: dict[str, dict[str, Any]] = {  # so that one step takes milliseconds
     "memo": {"views": 2},
+    "eata": {"source_images": "embedded:digits/train", "fisher_count": 2},
+    "cotta": {"views": 2},
     "ttt-mae": {"steps": 1, "masks": 2},
     "diffusion-tta": {"steps": 1, "draws": 2},
     "diffusion-classifier": {"draws": 2, "start": 2},

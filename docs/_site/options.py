@@ -13,6 +13,7 @@ from diffcern.methods.presets import preset_options
 
 PAGES = {  # of docs/methods
     "baselines": ("bn-adapt", "tent", "memo", "ttt-mae", "random-views"),
+    "rivals": ("eta", "eata", "sar", "deyo", "roid", "cotta", "foa"),
     "diffusion-tta": ("diffusion-tta",),
     "diffusion-classifier": ("diffusion-classifier",),
     "dusa": ("dusa",),

@@ -9,7 +9,7 @@ from typing import Any
 
 from diffcern.errors import UsageError
 
-EXTRAS = {"cv2": "corruptions", "datasets": "hub", "nicegui": "app"}  # by module
+EXTRAS = {"cma": "foa", "cv2": "corruptions", "datasets": "hub", "nicegui": "app"}  # by module
 
 
 def optional(module: str) -> Any:

@@ -7,8 +7,9 @@ CPU, whatever the device of the model, so that a CPU and a GPU run see the same 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -22,6 +23,15 @@ def generator(seed: int, *key: str | int) -> torch.Generator:
     text = "\x1f".join([str(seed), *map(str, key)])
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+@contextlib.contextmanager
+def drawing_from(rng: torch.Generator) -> Iterator[None]:
+    """What draws from torch's global CPU generator, as torchvision does, draws as `rng` would; the global generator is
+    afterwards as it was before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(rng.get_state())
+        yield
 
 
 def noise_like(latents: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:

@@ -13,7 +13,8 @@ from diffcern.methods.diffusion_tta import PUBLISHED, RATES
 from diffcern.methods.options import options_of
 from diffcern.methods.presets import PRESETS, preset_options
 
-FREE = {"rows", "cache", "aligned", "gains"}  # which change no answer, or have no default to speak of
+FREE = {"rows", "cache", "aligned", "gains", "source_images"}  # which change no answer, or have no default to speak of
+IMAGENET = {"optimizer": "sgd", "learning_rate": 2.5e-4, "momentum": 0.9, "statistics": "batch"}
 VOTING = {"copies": 1, "vote": "mean"}
 PURIFYING = {"solver": "ddpm", "eta": 0.0, "skip": None}
 FEEDBACK = {
@@ -22,7 +23,22 @@ FEEDBACK = {
 DEFAULTS = {
     "source": {},
     "bn-adapt": {"source_count": 0.0},
-    "tent": {"optimizer": "adam", "learning_rate": 1e-3, "momentum": 0.9, "steps": 1},
+    "tent": {"optimizer": "adam", "learning_rate": 1e-3, "momentum": 0.9, "steps": 1, "statistics": "batch"},
+    "eta": {"sure": 0.4, "alike": 0.05, **IMAGENET},
+    "eata": {"sure": 0.4, "alike": 0.05, "fisher_count": 2000, "beta": 2000.0, **IMAGENET},
+    "sar": {
+        "sure": 0.4, "rho": 0.05, "recovery": 0.2, "frozen": ("layer4", "blocks.9", "blocks.10", "blocks.11", "norm"),
+        **IMAGENET,
+    },
+    "deyo": {"sure": 0.5, "centre": 0.4, "drop": 0.3, "patches": 4, **IMAGENET},
+    "roid": {
+        "tau": 1 / 3, "keep": 0.99, "mirror": True, "optimizer": "sgd", "learning_rate": 2.5e-4, "momentum": 0.9,
+    },
+    "cotta": {
+        "views": 32, "threshold": 0.92, "keep": 0.999, "restore": 0.01, "mirror": True, "optimizer": "adam",
+        "learning_rate": 1e-3, "momentum": 0.9, "statistics": "batch",
+    },
+    "foa": {"source_size": 32, "prompts": 3, "population": 28, "discrepancy": 0.4, "shift": 1.0},
     "memo": {
         "views": 64, "severity": 1, "optimizer": "sgd", "learning_rate": 2.5e-4, "momentum": 0.0, "parameters": "all",
         "source_count": 16.0, "crops": "resized",
@@ -107,6 +123,7 @@ def test_a_preset_is_the_methods_and_over_it_the_tasks():
 def test_the_small_preset_is_what_was_chosen():
     """By `benchmarks/tune.py`; docs/results.md reports with these."""
     assert list(PRESETS) == ["paper", "small"]
+    adam = {"optimizer": "adam", "learning_rate": 1e-2}
     feedback = {
         "steps": 5, "draws": 16, "strategy": "stratified", "weighting": "x0", "optimizer": "sgd",
         "learning_rate": 0.05, "temperature": 2.0,
@@ -118,6 +135,12 @@ def test_the_small_preset_is_what_was_chosen():
         "canonical": {"then_preset": "small", "denoise": True},
         "dusa": {"adapt_prior": False, "others": "uniform"},
         "memo": {"views": 32, "learning_rate": 1e-3, "crops": "none"},
+        "eta": {**adam, "alike": 0.4},
+        "eata": {**adam, "alike": 0.4, "beta": 1.0, "fisher_count": 200},
+        "sar": {**adam, "recovery": 0.0},
+        "deyo": adam,
+        "roid": {**adam, "mirror": False},
+        "cotta": {"views": 8, "mirror": False},
         "diffpure": {"start": 199, "steps": 1, "solver": "one-shot", "clip": True},
         "dda": {"start": 399, "steps": 3, "weight": 0.1, "form": "estimate", "border": "inside", "bounded": False},
         "gda": {

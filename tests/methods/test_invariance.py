@@ -3,13 +3,15 @@
 import copy
 
 import pytest
+import timm
 import torch
 
 from diffcern.adapted import AdaptedModel
 from diffcern.alignment import Alignment
 from diffcern.fingerprints import fingerprint
-from diffcern.methods import METHODS, build_method
+from diffcern.methods import METHODS, build_method, reads_batch
 from diffcern.methods.base import frozen_view
+from diffcern.predictors import Predictor
 from diffcern.predictors.adapted import save_adapted
 from diffcern.predictors.mae import MaeConfig, mae_predictor
 from diffcern.types import Inputs, concatenate
@@ -17,6 +19,12 @@ from diffcern.types import Inputs, concatenate
 OPTIONS = {
     "memo": {"views": 4, "learning_rate": 0.05},
     "ttt-mae": {"steps": 2, "masks": 4},
+    "eta": {"sure": 1.0, "alike": 1.0},  # random networks are sure of nothing
+    "eata": {"sure": 1.0, "alike": 1.0, "source_images": "embedded:digits/train", "fisher_count": 3},
+    "sar": {"sure": 1.0},
+    "deyo": {"sure": 1.0, "drop": -1.0},
+    "cotta": {"views": 2},
+    "foa": {"source_images": "embedded:digits/train", "source_size": 3, "population": 4},
     "diffusion-tta": {"steps": 2, "draws": 4, "optimizer": "sgd", "learning_rate": 0.05},
     "diffusion-classifier": {"draws": 8, "stop": "race", "strategy": "van-der-corput"},
     "prototypes": {"per_class": 4, "steps": 3},
@@ -28,7 +36,8 @@ OPTIONS = {
     "gda": {"start": 300, "steps": 3, "entropy": 0.0},  # which looks at pixels
 }
 OPTIONS["sda-tta"] = OPTIONS["diffusion-tta"]
-SINGLE = [name for name in METHODS if name not in ("bn-adapt", "tent")]
+BY_SOURCE = ("tent", "eta", "eata", "sar", "deyo", "cotta")  # which have an option to need no batch
+SINGLE = [name for name in METHODS if not reads_batch(name, {})]
 
 
 @pytest.fixture
@@ -36,6 +45,13 @@ def autoencoder():
     torch.manual_seed(0)
     sizes = {"width": 16, "depth": 1, "heads": 2, "patch": 2, "decoder_depth": 1}
     return mae_predictor(MaeConfig(8, tuple("0123"), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), **sizes))
+
+
+@pytest.fixture
+def transformer():
+    torch.manual_seed(0)
+    network = timm.models.VisionTransformer(8, 4, embed_dim=8, depth=1, num_heads=1, num_classes=4)
+    return Predictor(network, tuple("0123"), size=8)
 
 
 @pytest.fixture
@@ -49,9 +65,11 @@ def aligned(predictor, prior, tmp_path):
 
 
 @pytest.fixture
-def build(predictor, autoencoder, prior, task, aligned):
+def build(predictor, autoencoder, transformer, prior, task, aligned):
     def make(name, **options):
-        own = autoencoder if name == "ttt-mae" else predictor
+        if name == "foa":
+            pytest.importorskip("cma", reason="pycma is not installed: pip install 'diffcern[foa]'")
+        own = {"ttt-mae": autoencoder, "foa": transformer}.get(name, predictor)
         needed = {"aligned": aligned} if name.startswith("sda") else {}
         return build_method(name, own, prior, task, {**OPTIONS.get(name, {}), **needed, **options})
 
@@ -65,9 +83,10 @@ def answers(method, inputs, batch_size):
     return torch.cat([model(piece.images, piece.ids) for piece in pieces])
 
 
-@pytest.mark.parametrize("name", SINGLE)
+@pytest.mark.parametrize("name", [*SINGLE, *(f"{name}/source" for name in BY_SOURCE)])
 def test_batch_size_order_and_sharding_do_not_matter(build, inputs, name):
-    method = build(name)
+    name, _, statistics = name.partition("/")
+    method = build(name, **({"statistics": statistics} if statistics else {}))
     alone = answers(method, inputs, 1)
     for batch_size in (3, 32):
         assert torch.equal(answers(method, inputs, batch_size), alone)  # episodes run one by one: exact
@@ -117,8 +136,8 @@ def test_evaluation_loops_run_without_gradients(build, inputs, name, mode):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_users_models_are_bit_identical_afterwards(build, predictor, autoencoder, prior, inputs, name):
-    predictor = autoencoder if name == "ttt-mae" else predictor
+def test_the_users_models_are_bit_identical_afterwards(build, predictor, autoencoder, transformer, prior, inputs, name):
+    predictor = {"ttt-mae": autoencoder, "foa": transformer}.get(name, predictor)
     before = copy.deepcopy(predictor.state_dict())
     prior_before = copy.deepcopy(prior.state_dict())
     flags = [p.requires_grad for p in predictor.parameters()]
@@ -134,7 +153,7 @@ def test_the_users_models_are_bit_identical_afterwards(build, predictor, autoenc
     assert all(p.grad is None for p in predictor.parameters())
 
 
-@pytest.mark.parametrize("name", ["tent", "diffusion-tta", "dusa"])
+@pytest.mark.parametrize("name", ["tent", "eta", "sar", "deyo", "roid", "cotta", "diffusion-tta", "dusa"])
 def test_online_state_is_carried_and_episodic_is_not(build, inputs, name):
     method = build(name, learning_rate=0.05)
     online, episodic = AdaptedModel(method, online=True), AdaptedModel(method)

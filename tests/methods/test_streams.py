@@ -13,6 +13,11 @@ from diffcern.types import Inputs
 FAST = {"steps": 4, "draws": 4, "optimizer": "sgd", "learning_rate": 1.0}
 CARRIED = {  # methods whose state goes from batch to batch, each with an optimiser that keeps moments
     "tent": {"optimizer": "adam", "learning_rate": 0.05},
+    "eta": {"optimizer": "adam", "learning_rate": 0.05, "sure": 1.0, "alike": 1.0},
+    "sar": {"optimizer": "adam", "learning_rate": 0.05, "sure": 1.0, "recovery": 0.0},
+    "deyo": {"optimizer": "adam", "learning_rate": 0.05, "sure": 1.0, "drop": -1.0},
+    "roid": {"optimizer": "adam", "learning_rate": 0.05},
+    "cotta": {"optimizer": "adam", "learning_rate": 0.05, "views": 2, "threshold": 1.0},
     "memo": {"optimizer": "adamw", "learning_rate": 0.05, "views": 4, "crops": "none"},
     "dusa": {"optimizer": "adam", "learning_rate": 0.05, "top_k": 2, "random_k": 1},
     "diffusion-tta": {"optimizer": "adam", "learning_rate": 0.05, "steps": 2, "draws": 4},

@@ -12,13 +12,19 @@ from diffcern.methods.batch_norm import BatchNormAdapt
 from diffcern.methods.building import build, needed
 from diffcern.methods.canonical import Canonical
 from diffcern.methods.corrections import AutoContrast, GreyWorld, RandomViews
+from diffcern.methods.cotta import CoTTA
+from diffcern.methods.deyo import DeYO
 from diffcern.methods.diffusion_classifier import DiffusionClassifier
 from diffcern.methods.diffusion_tta import DiffusionTTA
 from diffcern.methods.dusa import Dusa
+from diffcern.methods.eata import EATA, ETA
+from diffcern.methods.foa import FOA
 from diffcern.methods.memo import Memo
 from diffcern.methods.options import checked
 from diffcern.methods.prototypes import Prototypes
 from diffcern.methods.purification import DDA, GDA, DiffPure
+from diffcern.methods.roid import ROID
+from diffcern.methods.sar import SAR
 from diffcern.methods.sda import SDA, SDAWithTTA
 from diffcern.methods.source import Source
 from diffcern.methods.tent import Tent
@@ -32,6 +38,13 @@ METHODS: dict[str, type[Method]] = {
     "source": Source,
     "bn-adapt": BatchNormAdapt,
     "tent": Tent,
+    "eta": ETA,
+    "eata": EATA,
+    "sar": SAR,
+    "deyo": DeYO,
+    "roid": ROID,
+    "cotta": CoTTA,
+    "foa": FOA,
     "memo": Memo,
     "ttt-mae": TTTMAE,
     "auto-contrast": AutoContrast,

@@ -59,8 +59,9 @@ class Method(ABC):
 
     @classmethod
     def reads_batch(cls, options: Mapping[str, Any]) -> bool:
-        """Whether it needs a batch under these options, as far as they tell (its predictor may have no statistics)."""
-        return cls.needs_batch
+        """Whether it needs a batch under these options, as far as they tell (its predictor may have no statistics).
+        Those that have an option `statistics` need none with the source's."""
+        return cls.needs_batch and options.get("statistics") != "source"
 
     @classmethod
     def small_options(cls, task: str) -> dict[str, Any]:

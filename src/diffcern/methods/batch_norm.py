@@ -8,6 +8,8 @@ alone, as in training.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -19,6 +21,7 @@ from diffcern.methods.base import Method, call, frozen_copy
 from diffcern.predictors import Predictor
 from diffcern.types import Cost, Inputs, Prediction
 
+Statistics = Literal["batch", "source"]  # of whom BatchNorm's are
 HOOKS = ("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs")
 
 
@@ -76,6 +79,12 @@ def with_batch_statistics(model: nn.Module, source_count: float = 0.0, *, throug
     return model
 
 
+def with_statistics(model: nn.Module, statistics: Statistics) -> nn.Module:
+    """The model as it normalises with the statistics of the batch, or as it came, with the source's: then it needs no
+    batch, and it is the affine weights alone that adapt."""
+    return with_batch_statistics(model) if statistics == "batch" else model
+
+
 def check_batch_norm(model: nn.Module, method: str) -> None:
     """Raises DiffcernError for a model without BatchNorm layers: batch statistics would change nothing in it (vision
     transformers, ConvNeXt, a ResNet whose BatchNorm is frozen into constants)."""
@@ -89,7 +98,8 @@ def check_batch_norm(model: nn.Module, method: str) -> None:
 class BatchNormAdapt(Method):
     """Predicts with the statistics of the batch; changes no weight and carries no state.
 
-    Raises DiffcernError for a predictor without BatchNorm.
+    source_count: N. What is best depends on the predictor and on the size of a batch: choose it on validation images,
+    as published. Raises DiffcernError for a predictor without BatchNorm.
     """
 
     needs_batch = True

@@ -18,7 +18,7 @@ from diffcern.methods.base import Count, Method, Optimizer, Weights, call, desce
 from diffcern.methods.batch_norm import with_batch_statistics
 from diffcern.methods.parameters import adaptable_copy, choose_parameters
 from diffcern.predictors import Predictor
-from diffcern.rng import generator
+from diffcern.rng import drawing_from, generator
 from diffcern.types import Cost, Inputs, Prediction
 
 Crops = Literal["none", "resized", "shifted"]
@@ -102,8 +102,7 @@ def augmix(
     """Views `[views, 3, H, W]` of an image `[3, H, W]` in [0, 1], on its device (arXiv 1912.02781, section 3).
 
     crops: see `Memo`; size: of the views, by default the image's. The operations are none of ImageNet-C's
-    corruptions (rotate, shear, translate, posterize, solarize, autocontrast, equalize), on 8-bit images. torchvision
-    draws from torch's global CPU generator, which is afterwards as it was before.
+    corruptions (rotate, shear, translate, posterize, solarize, autocontrast, equalize), on 8-bit images.
     """
     from torchvision.transforms.v2 import AugMix, Compose, RandomCrop, RandomHorizontalFlip, RandomResizedCrop
 
@@ -115,7 +114,6 @@ def augmix(
     }
     transform = Compose([*before[crops], AugMix(severity=severity, all_ops=False)])
     pixels = (image * 255).round().to(torch.uint8).cpu()
-    with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(rng.get_state())
+    with drawing_from(rng):
         mixed = torch.stack([transform(pixels) for _ in range(views)])
     return mixed.to(image.device).float() / 255
