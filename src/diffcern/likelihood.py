@@ -9,11 +9,13 @@ Knows nothing about predictors or methods.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Float32, Int
 from torch import Tensor
 from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
 from diffcern import weightings
 from diffcern.draws import Draws
@@ -147,7 +149,6 @@ def score(
     return Score(errors.view(batch, kept, count))
 
 
-@torch.no_grad()
 def errors_of(
     prior: Prior,
     latents: Latents,
@@ -158,12 +159,19 @@ def errors_of(
     weighting: str = "eps",
     norm: str = "l2",
     rows: int = 256,
+    differentiable: bool = False,
 ) -> Float32[Tensor, " asked"]:
-    """Denoising errors one by one: asked says of which image, under which hypothesis, at which of its draws."""
+    """Denoising errors one by one: asked says of which image, under which hypothesis, at which of its draws.
+
+    differentiable: with a graph back to the latents, of which no more is kept than what goes into the network.
+    """
+    kept = partial(checkpoint, _errors, use_reentrant=False, preserve_rng_state=False)
+    found = kept if differentiable else _errors
     errors = []
-    for b, k, m in zip(*(index.split(rows) for index in asked), strict=True):
-        times, noise = draws.timesteps[b, m], draws.noise[b, m]
-        errors.append(_errors(prior, latents[b], hypotheses[k], times, noise, weighting, norm)[0])
+    with torch.set_grad_enabled(differentiable):
+        for b, k, m in zip(*(index.split(rows) for index in asked), strict=True):
+            times, noise = draws.timesteps[b, m], draws.noise[b, m]
+            errors.append(found(prior, latents[b], hypotheses[k], times, noise, weighting, norm)[0])
     return torch.cat(errors)
 
 
