@@ -34,7 +34,7 @@ PAGES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {  # page: what it sa
         {
             "diffcern.methods.base": ("Method", "Weights"),
             "diffcern.methods": (
-                *("Source", "BatchNormAdapt", "Tent", "Memo", "TTTMAE"),
+                *("Source", "BatchNormAdapt", "Tent", "Memo", "TTTMAE", "TPT"),
                 *("AutoContrast", "GreyWorld", "RandomViews"),
                 *("DiffusionTTA", "DiffusionClassifier", "Prototypes", "Canonical", "Dusa"),
                 *("DiffPure", "DDA", "GDA", "SDA", "SDAWithTTA"),

@@ -10,6 +10,7 @@ from diffcern.alignment import Alignment
 from diffcern.fingerprints import fingerprint
 from diffcern.methods import METHODS, build_method
 from diffcern.methods.base import frozen_view
+from diffcern.predictors import load_predictor
 from diffcern.predictors.adapted import save_adapted
 from diffcern.predictors.mae import MaeConfig, mae_predictor
 from diffcern.types import Inputs, concatenate
@@ -17,6 +18,7 @@ from diffcern.types import Inputs, concatenate
 OPTIONS = {
     "memo": {"views": 4, "learning_rate": 0.05},
     "ttt-mae": {"steps": 2, "masks": 4},
+    "tpt": {"views": 4, "template": "a scene with a {}", "learning_rate": 0.05},
     "diffusion-tta": {"steps": 2, "draws": 4, "optimizer": "sgd", "learning_rate": 0.05},
     "diffusion-classifier": {"draws": 8, "stop": "race", "strategy": "van-der-corput"},
     "prototypes": {"per_class": 4, "steps": 3},
@@ -38,6 +40,17 @@ def autoencoder():
     return mae_predictor(MaeConfig(8, tuple("0123"), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), **sizes))
 
 
+@pytest.fixture(scope="module")
+def clip():
+    return load_predictor("embedded:scenes-clip", labels=["cube", "cone", "ring", "sphere"], templates=["a {}"])
+
+
+@pytest.fixture
+def own(predictor, autoencoder, clip):
+    """The predictor that a method is for, by the method's name."""
+    return lambda name: {"ttt-mae": autoencoder, "tpt": clip}.get(name, predictor)
+
+
 @pytest.fixture
 def aligned(predictor, prior, tmp_path):
     """A folder as `diffcern align` leaves it, with the predictor's own weights."""
@@ -49,11 +62,10 @@ def aligned(predictor, prior, tmp_path):
 
 
 @pytest.fixture
-def build(predictor, autoencoder, prior, task, aligned):
+def build(own, prior, task, aligned):
     def make(name, **options):
-        own = autoencoder if name == "ttt-mae" else predictor
         needed = {"aligned": aligned} if name.startswith("sda") else {}
-        return build_method(name, own, prior, task, {**OPTIONS.get(name, {}), **needed, **options})
+        return build_method(name, own(name), prior, task, {**OPTIONS.get(name, {}), **needed, **options})
 
     return make
 
@@ -117,8 +129,8 @@ def test_evaluation_loops_run_without_gradients(build, inputs, name, mode):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_users_models_are_bit_identical_afterwards(build, predictor, autoencoder, prior, inputs, name):
-    predictor = autoencoder if name == "ttt-mae" else predictor
+def test_the_users_models_are_bit_identical_afterwards(build, own, prior, inputs, name):
+    predictor = own(name)
     before = copy.deepcopy(predictor.state_dict())
     prior_before = copy.deepcopy(prior.state_dict())
     flags = [p.requires_grad for p in predictor.parameters()]

@@ -22,6 +22,7 @@ from diffcern.methods.purification import DDA, GDA, DiffPure
 from diffcern.methods.sda import SDA, SDAWithTTA
 from diffcern.methods.source import Source
 from diffcern.methods.tent import Tent
+from diffcern.methods.tpt import TPT
 from diffcern.methods.ttt_mae import TTTMAE
 from diffcern.plugins import PATH, announced, plugin
 from diffcern.predictors.base import Predictor
@@ -34,6 +35,7 @@ METHODS: dict[str, type[Method]] = {
     "tent": Tent,
     "memo": Memo,
     "ttt-mae": TTTMAE,
+    "tpt": TPT,
     "auto-contrast": AutoContrast,
     "grey-world": GreyWorld,
     "random-views": RandomViews,
