@@ -34,11 +34,13 @@ PAGES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {  # page: what it sa
         {
             "diffcern.methods.base": ("Method", "Weights"),
             "diffcern.methods": (
-                *("Source", "BatchNormAdapt", "Tent", "Memo", "TTTMAE", "AutoContrast", "GreyWorld", "RandomViews"),
+                *("Source", "BatchNormAdapt", "Tent", "Memo", "TTTMAE", "TPT"),
+                *("AutoContrast", "GreyWorld", "RandomViews"),
                 *("DiffusionTTA", "DiffusionClassifier", "Prototypes", "Canonical", "Dusa"),
                 *("DiffPure", "DDA", "GDA", "SDA", "SDAWithTTA"),
                 *("method_class", "needs", "reads_batch", "checked_options"),
             ),
+            "diffcern.attacks": ("PGD", "undefended", "through", "scored", "evaluations"),
         },
     ),
     "priors": (

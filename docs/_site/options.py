@@ -12,7 +12,7 @@ from diffcern.methods.options import defaults
 from diffcern.methods.presets import preset_options
 
 PAGES = {  # of docs/methods
-    "baselines": ("bn-adapt", "tent", "memo", "ttt-mae", "random-views"),
+    "baselines": ("bn-adapt", "tent", "memo", "ttt-mae", "tpt", "random-views"),
     "rivals": ("eta", "eata", "sar", "deyo", "roid", "cotta", "foa"),
     "diffusion-tta": ("diffusion-tta",),
     "diffusion-classifier": ("diffusion-classifier",),

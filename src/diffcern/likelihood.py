@@ -9,11 +9,13 @@ Knows nothing about predictors or methods.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Float32, Int
 from torch import Tensor
 from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
 from diffcern import weightings
 from diffcern.draws import Draws
@@ -147,7 +149,6 @@ def score(
     return Score(errors.view(batch, kept, count))
 
 
-@torch.no_grad()
 def errors_of(
     prior: Prior,
     latents: Latents,
@@ -159,19 +160,24 @@ def errors_of(
     norm: str = "l2",
     rows: int = 256,
     pad: bool = False,
+    differentiable: bool = False,
 ) -> Float32[Tensor, " asked"]:
     """Denoising errors one by one: asked says of which image, under which hypothesis, at which of its draws.
 
     pad: fills the last chunk up to the next power of two with what is asked anyhow, so that the network meets few
     numbers of rows, however many are asked: what is compiled, or tuned to a shape, is so a few times only.
+    differentiable: with a graph back to the latents, of which no more is kept than what goes into the network.
     """
+    kept = partial(checkpoint, _errors, use_reentrant=False, preserve_rng_state=False)
+    found = kept if differentiable else _errors
     errors = []
-    for chunk in zip(*(index.split(rows) for index in asked), strict=True):
-        count = len(chunk[0])
-        whole = min(rows, 1 << (count - 1).bit_length()) if pad else count
-        b, k, m = (torch.cat([index, index[:1].expand(whole - count)]) for index in chunk)
-        times, noise = draws.timesteps[b, m], draws.noise[b, m]
-        errors.append(_errors(prior, latents[b], hypotheses[k], times, noise, weighting, norm)[0][:count])
+    with torch.set_grad_enabled(differentiable):
+        for chunk in zip(*(index.split(rows) for index in asked), strict=True):
+            count = len(chunk[0])
+            whole = min(rows, 1 << (count - 1).bit_length()) if pad else count
+            b, k, m = (torch.cat([index, index[:1].expand(whole - count)]) for index in chunk)
+            times, noise = draws.timesteps[b, m], draws.noise[b, m]
+            errors.append(found(prior, latents[b], hypotheses[k], times, noise, weighting, norm)[0][:count])
     return torch.cat(errors)
 
 

@@ -9,10 +9,12 @@ batch it came in. Knows nothing about predictors, methods or files.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.guides import Guide
@@ -37,6 +39,7 @@ def purify(
     noise: float = 0.0,
     seed: int = 0,
     rows: int = 64,
+    differentiable: bool = False,
 ) -> Latents:
     """Latents noised to timestep `start` and denoised in `steps` steps, fp32.
 
@@ -44,8 +47,10 @@ def purify(
 
     solver: one of `solvers.SOLVERS`; eta is DDIM's. guide: keeps the result near the latents that were given. clip:
     keep estimates of the clean latent in [-1, 1] where latents are pixels.
-    condition: B rows; None is unconditional. rows: images at a time. Raises UsageError for settings that do not fit
-    the prior, DiffcernError where a latent becomes NaN or infinite.
+    condition: B rows; None is unconditional. rows: images at a time. differentiable: keep the graph from the latents to
+    the result, through every step; of each evaluation only the latent that went in is kept, and the rest computed
+    again for the gradient (Chen et al. 2016, arXiv 1604.06174). Raises UsageError for settings that do not fit the
+    prior and for a guide that would have to be differentiated, DiffcernError where a latent becomes NaN or infinite.
     """
     if len(ids) != len(latents):
         raise UsageError(f"one id for each latent: {len(latents)} latents, {len(ids)} ids")
@@ -53,6 +58,11 @@ def purify(
     check_rows(told, len(latents))
     if guide is not None:
         guide.check(prior)
+        if differentiable:
+            raise UsageError("a guide's step is a gradient itself, and is not differentiated: leave the guide out")
+    kept = partial(checkpoint, estimate, use_reentrant=False, preserve_rng_state=False)
+    estimated = kept if differentiable else estimate
+    through = guide is not None and guide.through
     pieces = []
     for first in range(0, len(latents), rows):
         part = slice(first, first + rows)
@@ -61,11 +71,11 @@ def purify(
         process = Solver(prior, solver, start, steps, eta)
         x = _noised(prior, reference, process.timesteps[0], noise, rngs)
         for index, t in enumerate(process.timesteps):
-            with torch.set_grad_enabled(guide is not None and guide.through):
-                x = x.detach().requires_grad_(guide is not None and guide.through)
-                x0 = estimate(prior, x, t, told[part])
-            known = x0.detach()
-            following = process.step(index, bounded(prior, known) if clip else known, x.detach(), rngs)
+            with torch.set_grad_enabled(through or differentiable):
+                x = x if differentiable else x.detach().requires_grad_(through)
+                x0 = estimated(prior, x, t, told[part])
+            at, known = (x, x0) if differentiable else (x.detach(), x0.detach())
+            following = process.step(index, bounded(prior, known) if clip else known, at, rngs)
             if guide is not None:
                 sigma, variance = prior.sigmas[t].item(), process.variance(index)
                 following = following - guide.gradient(

@@ -44,6 +44,10 @@ DEFAULTS = {
         "source_count": 16.0, "crops": "resized",
     },
     "ttt-mae": {"steps": 20, "masks": 128, "optimizer": "sgd", "learning_rate": 5e-3, "momentum": 0.9},
+    "tpt": {
+        "template": "a photo of a {}.", "views": 64, "share": 0.1, "steps": 1, "optimizer": "adamw",
+        "learning_rate": 5e-3,
+    },
     "diffusion-tta": {
         **FEEDBACK, "span": (0.0, 1.0), "resample": True, "optimizer": None, "learning_rate": None, "momentum": 0.9,
         "parameters": "all", "top_k": None, "adapt_prior": None, "prior_learning_rate": None, "gate": None,

@@ -11,7 +11,7 @@ from diffcern.alignment import Alignment
 from diffcern.fingerprints import fingerprint
 from diffcern.methods import METHODS, build_method, reads_batch
 from diffcern.methods.base import frozen_view
-from diffcern.predictors import Predictor
+from diffcern.predictors import Predictor, load_predictor
 from diffcern.predictors.adapted import save_adapted
 from diffcern.predictors.mae import MaeConfig, mae_predictor
 from diffcern.types import Inputs, concatenate
@@ -25,6 +25,7 @@ OPTIONS = {
     "deyo": {"sure": 1.0, "drop": -1.0},
     "cotta": {"views": 2},
     "foa": {"source_images": "embedded:digits/train", "source_size": 3, "population": 4},
+    "tpt": {"views": 4, "template": "a scene with a {}", "learning_rate": 0.05},
     "diffusion-tta": {"steps": 2, "draws": 4, "optimizer": "sgd", "learning_rate": 0.05},
     "diffusion-classifier": {"draws": 8, "stop": "race", "strategy": "van-der-corput"},
     "prototypes": {"per_class": 4, "steps": 3},
@@ -47,6 +48,17 @@ def autoencoder():
     return mae_predictor(MaeConfig(8, tuple("0123"), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), **sizes))
 
 
+@pytest.fixture(scope="module")
+def clip():
+    return load_predictor("embedded:scenes-clip", labels=["cube", "cone", "ring", "sphere"], templates=["a {}"])
+
+
+@pytest.fixture
+def own(predictor, autoencoder, clip, transformer):
+    """The predictor that a method is for, by the method's name."""
+    return lambda name: {"ttt-mae": autoencoder, "tpt": clip, "foa": transformer}.get(name, predictor)
+
+
 @pytest.fixture
 def transformer():
     torch.manual_seed(0)
@@ -65,13 +77,12 @@ def aligned(predictor, prior, tmp_path):
 
 
 @pytest.fixture
-def build(predictor, autoencoder, transformer, prior, task, aligned):
+def build(own, prior, task, aligned):
     def make(name, **options):
         if name == "foa":
             pytest.importorskip("cma", reason="pycma is not installed: pip install 'diffcern[foa]'")
-        own = {"ttt-mae": autoencoder, "foa": transformer}.get(name, predictor)
         needed = {"aligned": aligned} if name.startswith("sda") else {}
-        return build_method(name, own, prior, task, {**OPTIONS.get(name, {}), **needed, **options})
+        return build_method(name, own(name), prior, task, {**OPTIONS.get(name, {}), **needed, **options})
 
     return make
 
@@ -136,8 +147,8 @@ def test_evaluation_loops_run_without_gradients(build, inputs, name, mode):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_users_models_are_bit_identical_afterwards(build, predictor, autoencoder, transformer, prior, inputs, name):
-    predictor = {"ttt-mae": autoencoder, "foa": transformer}.get(name, predictor)
+def test_the_users_models_are_bit_identical_afterwards(build, own, prior, inputs, name):
+    predictor = own(name)
     before = copy.deepcopy(predictor.state_dict())
     prior_before = copy.deepcopy(prior.state_dict())
     flags = [p.requires_grad for p in predictor.parameters()]

@@ -417,5 +417,6 @@ def test_every_method_declares_what_it_is():
     for name, method in METHODS.items():
         assert issubclass(method, Method), name
         assert set(method.tasks) <= KINDS.keys()
-    assert [name for name in METHODS if reads_batch(name, {})] == ["bn-adapt", "tent"]
+    batches = ["bn-adapt", "tent", "eta", "eata", "sar", "deyo", "roid", "cotta", "foa"]
+    assert [name for name in METHODS if reads_batch(name, {})] == batches
     assert reads_batch("diffusion-tta", {"batch_statistics": True})

@@ -33,3 +33,13 @@ def test_latents_are_shifted_and_scaled(options, shift, scale):
     assert torch.allclose(latents, (vae.encode(2 * images - 1).latent_dist.mean - shift) * scale, atol=1e-5)
     decoded = (vae.decode(latents / scale + shift).sample / 2 + 0.5).clamp(0, 1)
     assert torch.allclose(wrapped.decode(latents), decoded, atol=1e-5)
+
+
+def test_gradients_reach_through_an_autoencoder_and_move_none_of_its_weights():
+    torch.manual_seed(0)
+    wrapped, images = Autoencoder(autoencoder(), 8).eval().requires_grad_(False), torch.rand(1, 3, 16, 16)
+    leaf = images.clone().requires_grad_()
+    wrapped.decode(wrapped.encode(leaf)).square().sum().backward()
+    assert leaf.grad.abs().max() > 0
+    assert all(parameter.grad is None for parameter in wrapped.parameters())
+    assert not wrapped.decode(wrapped.encode(images)).requires_grad

@@ -11,7 +11,7 @@ from diffcern.kinds import KINDS
 # As `methods.METHODS` and `data.EMBEDDED` have them, which take seconds to import; a test holds them together.
 METHODS = (
     *("source", "bn-adapt", "tent", "eta", "eata", "sar", "deyo", "roid", "cotta", "foa"),
-    *("memo", "ttt-mae", "auto-contrast", "grey-world", "random-views"),
+    *("memo", "ttt-mae", "tpt", "auto-contrast", "grey-world", "random-views"),
     *("diffusion-tta", "diffusion-classifier", "prototypes", "canonical", "dusa", "diffpure", "dda", "gda"),
     *("sda", "sda-tta"),
 )

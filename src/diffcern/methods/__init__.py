@@ -28,6 +28,7 @@ from diffcern.methods.sar import SAR
 from diffcern.methods.sda import SDA, SDAWithTTA
 from diffcern.methods.source import Source
 from diffcern.methods.tent import Tent
+from diffcern.methods.tpt import TPT
 from diffcern.methods.ttt_mae import TTTMAE
 from diffcern.plugins import PATH, announced, plugin
 from diffcern.predictors.base import Predictor
@@ -47,6 +48,7 @@ METHODS: dict[str, type[Method]] = {
     "foa": FOA,
     "memo": Memo,
     "ttt-mae": TTTMAE,
+    "tpt": TPT,
     "auto-contrast": AutoContrast,
     "grey-world": GreyWorld,
     "random-views": RandomViews,

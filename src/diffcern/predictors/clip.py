@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,22 +23,41 @@ from diffcern.words import check_words
 OPEN_VOCABULARY = ("clip", "siglip")  # transformers' model types
 
 
+@dataclass(frozen=True)
+class Texts:
+    """What the weights of a `ZeroShot` were made of: its labels, and how its text tower, which is not kept, is read
+    again: a CLIPModel and its tokenizer."""
+
+    labels: tuple[str, ...]
+    read: Callable[[], tuple[Any, Any]]
+
+
 class ZeroShot(nn.Module):
     """logits = scale <image feature, text feature of each label> + bias, features of length 1 (Radford et al. 2021,
     arXiv 2103.00020, figure 3; with a bias: Zhai et al. 2023, arXiv 2303.15343).
 
     The text features `[K, D]`, scale and bias are buffers, so the parameters are the image tower's alone. SigLIP was
     trained with a sigmoid for each pair; its logits serve a softmax over the labels, where the bias cancels.
+    texts: what the features are of, where a CLIP can be asked for others.
     """
 
     text: Tensor
     scale: Tensor
     bias: Tensor
 
-    def __init__(self, tower: nn.Module, projection: nn.Module, text: Tensor, scale: Tensor, bias: Tensor) -> None:
+    def __init__(
+        self,
+        tower: nn.Module,
+        projection: nn.Module,
+        text: Tensor,
+        scale: Tensor,
+        bias: Tensor,
+        texts: Texts | None = None,
+    ) -> None:
         super().__init__()
         self.tower = tower
         self.projection = projection
+        self.texts = texts
         self.register_buffer("text", text, persistent=False)
         self.register_buffer("scale", scale)
         self.register_buffer("bias", bias)
@@ -49,8 +70,10 @@ class ZeroShot(nn.Module):
         return self.scale * self.features(images) @ self.text.T + self.bias
 
 
-def zero_shot(model: Any, tokenizer: Any, vocabulary: Vocabulary) -> ZeroShot:
-    """A classifier from transformers' CLIPModel or SiglipModel; its text tower is not kept.
+def zero_shot(
+    model: Any, tokenizer: Any, vocabulary: Vocabulary, read: Callable[[], tuple[Any, Any]] | None = None
+) -> ZeroShot:
+    """A classifier from transformers' CLIPModel or SiglipModel; its text tower is not kept. read: see `Texts`.
 
     Raises UsageError for a prompt that is longer than the model reads or has a word that it cannot know.
     """
@@ -58,7 +81,8 @@ def zero_shot(model: Any, tokenizer: Any, vocabulary: Vocabulary) -> ZeroShot:
     text = text_features(model.eval(), tokenizer, vocabulary)
     bias = model.logit_bias.detach().clone() if siglip else torch.zeros(1)
     projection = nn.Identity() if siglip else model.visual_projection
-    return ZeroShot(model.vision_model, projection, text, model.logit_scale.detach().exp(), bias)
+    texts = None if siglip or read is None else Texts(vocabulary.labels, read)
+    return ZeroShot(model.vision_model, projection, text, model.logit_scale.detach().exp(), bias, texts)
 
 
 def text_tokenizer(folder: Path, model_type: str, trust_remote_code: bool = False) -> Any:

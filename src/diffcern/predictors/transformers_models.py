@@ -77,7 +77,7 @@ def _read(folder: Path, name: str, vocabulary: Vocabulary | None, weights: Store
         check_fit(f"of {name}", missing)
         tokenizer = text_tokenizer(folder, config.model_type, trust)
         labels = Labels(vocabulary.labels)
-        network = zero_shot(model, tokenizer, vocabulary)
+        network = zero_shot(model, tokenizer, vocabulary, partial(_clip, folder, name, weights, trust))
     predictor = Predictor(
         network, labels.names, class_ids=labels.ids, task=task or "classification", metric=_metric(config), **options
     )
@@ -88,6 +88,13 @@ def _read(folder: Path, name: str, vocabulary: Vocabulary | None, weights: Store
         check_fit(f"of {name}", missing)
     check_network(f"of {name}", model, weights.files(folder, "transformers"))
     return check_answer(predictor, name)
+
+
+def _clip(folder: Path, name: str, weights: Stored, trust: bool) -> tuple[Any, Any]:
+    """The whole model of a CLIP, and its tokenizer, once more."""
+    with quiet_reading():
+        model = _load("AutoModel", folder, name, weights, trust)[0]
+        return model.eval(), text_tokenizer(folder, model.config.model_type, trust)
 
 
 def transformers_backbone(folder: Path, name: str) -> Predictor:

@@ -61,7 +61,6 @@ class Autoencoder(nn.Module):
         self.shift = tuple(mean)
         self.scale = tuple(config.scaling_factor / deviation for deviation in std)
 
-    @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """`[B, 3, H, W]` in [0, 1], any size -> `[B, C, size/f, size/f]`, without sampling, one image at a time.
 
@@ -71,7 +70,6 @@ class Autoencoder(nn.Module):
         means = torch.cat([self.vae.encode(image[None]).latent_dist.mean for image in pixels])
         return (means - self._like(means, self.shift)) * self._like(means, self.scale)
 
-    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Latents -> images `[B, 3, size, size]` in [0, 1]."""
         z = latents.float() / self._like(latents, self.scale) + self._like(latents, self.shift)
