@@ -90,11 +90,7 @@ def _binned(confidence: NDArray[Any], right: NDArray[Any]) -> tuple[NDArray[Any]
 
 def _after(tempered: Mapping[str, Answers]) -> str:
     """What the arrows of a caption say."""
-    return (
-        " (→ and dotted: after a temperature that was fitted on other images)."
-        if tempered
-        else "."
-    )
+    return " (→ and dotted: after a temperature that was fitted on other images)." if tempered else "."
 
 
 def _in_percent(axes: Axes) -> None:
