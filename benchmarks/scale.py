@@ -8,6 +8,7 @@
     python benchmarks/scale.py paper      [--count 60]       from measured units: what would 8 and 64 workers give?
     python benchmarks/scale.py resume     [--count 2000]    of a job that was 99 % done, what is read again
     python benchmarks/scale.py memory     [--counts 1000 10000]   peak memory against rows
+    python benchmarks/scale.py ids        [--count 1000000]  memory of the ids of a list of files
 
 Nothing else should run beside `efficiency` and `overhead`. Needs Ray: pip install -e '.[ray]'.
 """
@@ -27,13 +28,14 @@ import sys
 import tarfile
 import tempfile
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 COMMAND = [sys.executable, "-c", "from diffcern.cli import main; main()"]
-WHAT = ("efficiency", "overhead", "chaos", "many", "nodes", "paper", "resume", "memory")
+WHAT = ("efficiency", "overhead", "chaos", "many", "nodes", "paper", "resume", "memory", "ids")
 PORT = 6399
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 START = 20.0  # seconds until a worker has its models
@@ -344,6 +346,18 @@ def memory(given: argparse.Namespace) -> None:
         print(
             f"{count:8} rows: {peak:6.0f} MiB at most, {count / (time.perf_counter() - begin):.0f} rows/s", flush=True
         )
+
+
+def ids(given: argparse.Namespace) -> None:
+    """Of a `FileList`: what it holds once it is read, and at most while it is."""
+    from diffcern.data import load_dataset
+
+    count, file = given.count or 1_000_000, Path("list.txt").absolute()
+    file.write_text("".join(f"s3://bucket/photos/{n // 1000:04}/{n:09}.jpg\n" for n in range(count)))
+    tracemalloc.start()
+    data = load_dataset(f"files:{file}")
+    held, most = (size / 2**20 for size in tracemalloc.get_traced_memory())
+    print(f"{len(data)} ids of {len(data.ids[0])} signs: {held:.0f} MiB, and {most:.0f} MiB while the list is read")
 
 
 if __name__ == "__main__":

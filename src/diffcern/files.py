@@ -16,6 +16,25 @@ from diffcern.errors import DiffcernError, UsageError
 LOCK = ".lock"  # in a folder that is being written
 
 
+def is_url(name: str) -> bool:
+    """Whether it is of an object store, and not of this machine."""
+    return "://" in name
+
+
+def place_of(name: Path | str) -> Path | str:
+    """A path of this machine; the address of a store as it is, for a Path would lose one of its slashes."""
+    name = str(name).removeprefix("file://")
+    return name if is_url(name) else Path(name)
+
+
+def path_of(name: Path | str) -> Path:
+    """Raises UsageError for the address of a store, where results go to a disk alone."""
+    place = place_of(name)
+    if isinstance(place, Path):
+        return place
+    raise UsageError(f"results of this command go to a disk: give --out a path of this machine, not {name}")
+
+
 def check_apart(what: str, folder: Path, images: Path) -> None:
     """Raises UsageError where results would be written among the images: many have one name, and the next command would
     take them for images. what: the results, as a message calls them."""
@@ -23,13 +42,13 @@ def check_apart(what: str, folder: Path, images: Path) -> None:
         raise UsageError(f"{what} would be written into {folder}, where the images are: give --out another name")
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, advice: str = "give another --out") -> None:
     """Raises DiffcernError where that folder cannot be made or written into; makes nothing itself."""
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not nearest.is_dir():
-        raise DiffcernError(f"cannot write into {folder}: {nearest} is a file; give another --out")
+        raise DiffcernError(f"cannot write into {folder}: {nearest} is a file; {advice}")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise DiffcernError(f"cannot write into {folder}: {nearest} is read-only; give another --out")
+        raise DiffcernError(f"cannot write into {folder}: {nearest} is read-only; {advice}")
 
 
 def lock(file: IO[Any]) -> None:
@@ -43,15 +62,15 @@ def lock(file: IO[Any]) -> None:
 
 
 @contextmanager
-def writing(folder: Path, part: str = "") -> Iterator[None]:
-    """While this lasts, no other command writes there, or that part of it. Makes the folder. Raises DiffcernError where
-    another one is at it."""
+def writing(folder: Path, part: str = "", of: object = None) -> Iterator[None]:
+    """While this lasts, no other command writes there, or that part of it. Makes the folder. of: what it is for, where
+    that is not the folder itself. Raises DiffcernError where another one is at it."""
     place, new = folder / f"{LOCK}{part}", not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = _locked(place)
     except BlockingIOError as error:
-        raise DiffcernError(f"another command is writing {folder}: wait for it, or give another --out") from error
+        raise DiffcernError(f"another command is writing {of or folder}: wait for it, or give another --out") from error
     except OSError as error:
         raise DiffcernError(f"cannot write into {folder}: {error.strerror}; give another --out") from error
     with file:

@@ -191,10 +191,13 @@ def _places() -> list[Place]:
     import torch
     from huggingface_hub import constants
 
+    from diffcern.run.storage import working_folders
+
     folders = {
         "models and data of the hub": Path(constants.HF_HUB_CACHE),
         "models of torch": Path(torch.hub.get_dir()),
         "results, unless --out says otherwise": Path.cwd(),
+        "parts on the way to a store": working_folders(),
     }
     return [Place(what, str(path), _free(path)) for what, path in folders.items()]
 

@@ -16,7 +16,9 @@ from diffcern.jobs.spread import Spread
 from diffcern.run import parts
 from diffcern.run.digests import of_images
 from diffcern.run.journal import Journal
-from diffcern.run.parts import MANIFEST, Parts
+from diffcern.run.manifest import NAME as MANIFEST
+from diffcern.run.manifest import Manifest
+from diffcern.run.parts import Parts
 from diffcern.run.shards import key
 from run.conftest import Backwards
 
@@ -75,17 +77,23 @@ def test_the_same_files_after_any_interruption(tmp_path, order):
     assert files(tmp_path / "rows") == files(tmp_path / "whole")
 
 
-def test_killed_between_the_line_and_the_part(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("what", "step"),
+    [(Journal, "write"), (Manifest, "write"), (Journal, "remove")],
+    ids=["before the part", "before its line", "before the journal goes"],
+)
+def test_killed_while_a_part_ends(tmp_path, monkeypatch, what, step):
     table = opened(tmp_path / "rows")
     filled(table, range(9))
     with monkeypatch.context() as killed:
-        killed.setattr(Journal, "finish", lambda journal: (_ for _ in ()).throw(KeyboardInterrupt))
+        killed.setattr(what, step, lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             table.add(row(9))
     del table
     again = opened(tmp_path / "rows")
     assert again.done == 10
     filled(again).finish()
+    assert not [*(tmp_path / "rows").glob(".part-*")]
     filled(opened(tmp_path / "whole")).finish()
     assert files(tmp_path / "rows") == files(tmp_path / "whole")
 
@@ -120,6 +128,18 @@ def test_a_damaged_part(tmp_path):
     path.unlink()
     filled(opened(tmp_path / "rows")).finish()
     assert path.read_bytes() == good
+
+
+def test_a_part_of_an_older_version_whose_line_says_no_size(tmp_path):
+    filled(opened(tmp_path / "rows")).finish()
+    first, *lines = (tmp_path / "rows" / MANIFEST).read_text().splitlines()
+    older = [json.dumps({name: value for name, value in json.loads(line).items() if name != "bytes"}) for line in lines]
+    (tmp_path / "rows" / MANIFEST).write_text("\n".join([first, *older, ""]))
+    assert opened(tmp_path / "rows").done == 25
+    path = tmp_path / "rows" / "part-000001.parquet"
+    pq.write_table(pq.read_table(path).slice(1), path)
+    with pytest.raises(DiffcernError, match=r"part-000001\.parquet is not as it was written: delete it"):
+        opened(tmp_path / "rows")
 
 
 def test_a_full_disk(tmp_path, monkeypatch):

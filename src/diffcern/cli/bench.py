@@ -10,14 +10,16 @@ import typer
 from diffcern.cli.bars import Bars, one_bar
 from diffcern.cli.consoles import print_json, results, waiting
 from diffcern.cli.derive import from_job
-from diffcern.cli.options import JsonOption, StrictOption
+from diffcern.cli.options import HERE, JsonOption, StrictOption
 from diffcern.jobs.bench import Bench, report_on
 
 
 @from_job(Bench)
 def bench(
     job: Bench,
-    out: Annotated[Path | None, typer.Option("--out", help="run folder (default: runs/NAME); continues it")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="run folder (default: runs/NAME); continues it", **HERE)
+    ] = None,
     as_json: JsonOption = False,
     strict: StrictOption = False,
 ) -> None:

@@ -18,7 +18,7 @@ from diffcern.cli.bench import show_run
 from diffcern.cli.completing import completing
 from diffcern.cli.consoles import print_json, results, waiting
 from diffcern.cli.derive import interruptible
-from diffcern.cli.options import JsonOption
+from diffcern.cli.options import HERE, JsonOption
 from diffcern.cli.tables import report_skipped
 from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.files import check_folder, write_whole
@@ -49,7 +49,7 @@ def demo(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="run folder (default: demo-run, demo-run-TASK); the same command again continues it"
+            "--out", help="run folder (default: demo-run, demo-run-TASK); the same command again continues it", **HERE
         ),
     ] = None,
     count: Annotated[

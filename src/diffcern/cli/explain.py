@@ -10,14 +10,14 @@ import typer
 from diffcern.cli.bars import Bars
 from diffcern.cli.consoles import print_json, remarks, results
 from diffcern.cli.derive import from_job
-from diffcern.cli.options import JsonOption, OverwriteOption, StrictOption
+from diffcern.cli.options import HERE, JsonOption, OverwriteOption, StrictOption
 from diffcern.jobs.explain import Explain
 
 
 @from_job(Explain)
 def explain(
     job: Explain,
-    out: Annotated[Path | None, typer.Option("--out", help="a page, FILE.html")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="a page, FILE.html", **HERE)] = None,
     strict: StrictOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from diffcern.cli.bars import Bars
 from diffcern.cli.consoles import remarks
 from diffcern.cli.derive import from_job
-from diffcern.cli.options import StrictOption
+from diffcern.cli.options import ANYWHERE, StrictOption
 from diffcern.jobs.purify import Purify
+
+OUT = "folder (of shards also s3://...); images that are there already are not made again"
 
 
 @from_job(Purify)
 def purify(
     job: Purify,
-    out: Annotated[Path, typer.Option("--out", "-o", help="folder; images that are there already are not made again")],
+    out: Annotated[Any, typer.Option("--out", "-o", help=OUT, **ANYWHERE)],
     strict: StrictOption = False,
 ) -> None:
     """Purify images: noise them, and denoise them with a prior, guided by what they were.

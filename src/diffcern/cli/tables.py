@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from diffcern.cli.bars import Bars
 from diffcern.cli.consoles import print_json, remarks, results
 from diffcern.cli.derive import from_job
-from diffcern.cli.options import OUT, JsonOption, OutFile, OutLists, OverwriteOption, StrictOption
+from diffcern.cli.options import JsonOption, OutFile, OutLists, OverwriteOption, StrictOption
 from diffcern.cli.shown import SHORT, rows_table, scores_table
 from diffcern.jobs.adapt import Adapt
 from diffcern.jobs.answer import Answer
@@ -22,7 +21,7 @@ from diffcern.jobs.rows import RowsJob, Table
 @from_job(Adapt)
 def adapt(
     job: Adapt,
-    out: Annotated[Path, typer.Option("--out", help=OUT)],
+    out: OutFile,
     strict: StrictOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -69,7 +68,7 @@ def answer(
 
 def _show(
     job: RowsJob,
-    out: Path | None,
+    out: Path | str | None,
     strict: bool,
     overwrite: bool,
     as_json: bool,

@@ -11,6 +11,7 @@ from diffcern.cli.bars import Bars, training_bar
 from diffcern.cli.consoles import results
 from diffcern.cli.derive import from_job
 from diffcern.cli.groups import Group
+from diffcern.cli.options import HERE
 from diffcern.jobs.train import TrainAnswerer, TrainClip, Training, TrainMae, TrainPredictor, TrainPrior, TrainTextPrior
 
 TRAININGS: tuple[type[Training], ...] = (
@@ -25,7 +26,7 @@ app = typer.Typer(help="Train a prior or a predictor.", no_args_is_help=True, cl
 
 
 def training(
-    job: Training, out: Annotated[Path, typer.Option("--out", help="folder for the weights and the checkpoint")]
+    job: Training, out: Annotated[Path, typer.Option("--out", help="folder for the weights and the checkpoint", **HERE)]
 ) -> None:
     """Says how far training came; exit code 130 where Ctrl-C ended it (the time limit is a planned stop)."""
     trained = job.carry_out(out, events=Bars(training_bar))

@@ -9,11 +9,14 @@ import typer
 
 from diffcern.cli.bars import Bars
 from diffcern.cli.consoles import results, waiting
+from diffcern.cli.options import HERE
 
 
 def view(
     run_dir: Annotated[Path, typer.Argument(help="a folder that `diffcern bench` or `diffcern demo` wrote")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="folder of the pages (default: RUN_DIR/view)")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="folder of the pages (default: RUN_DIR/view)", **HERE)
+    ] = None,
     images: Annotated[
         int | None, typer.Option("--images", min=0, help="of how many there are pictures (default: 1,000 pictures)")
     ] = None,

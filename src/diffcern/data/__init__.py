@@ -19,11 +19,11 @@ from diffcern.data.imagenet import VARIANTS, ClassFolders
 from diffcern.data.images import UnreadableImage, check_pixels, decode, encode_png
 from diffcern.data.pairs import MatchingExample, Pairs
 from diffcern.data.parquet import ParquetImages
-from diffcern.data.places import is_url
 from diffcern.data.questions import Question, Questions
 from diffcern.data.scenes import Scenes
 from diffcern.data.webdataset import WebDataset
 from diffcern.errors import DiffcernError, UsageError, unknown
+from diffcern.files import is_url
 from diffcern.plugins import PATH, announced, made
 from diffcern.watching import doing
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from diffcern.data import columns
 from diffcern.data.base import Accepts, Sample
 from diffcern.data.images import UnreadableImage, decode
-from diffcern.data.places import Unreachable, is_url, open_file, reaching
+from diffcern.data.places import Unreachable, open_file, reaching
 from diffcern.errors import DiffcernError
+from diffcern.files import is_url
 from diffcern.texts import read_text
 
 

@@ -23,9 +23,9 @@ from diffcern.data import columns
 from diffcern.data.base import Accepts, Sample
 from diffcern.data.images import UnreadableImage, decode
 from diffcern.data.maps import known, map_columns, whose_names
-from diffcern.data.places import files_of, is_url, open_file
+from diffcern.data.places import files_of, open_file
 from diffcern.errors import DiffcernError
-from diffcern.files import reading
+from diffcern.files import is_url, reading
 from diffcern.texts import decode_text, parse_json
 
 CACHE_BYTES = 256 * 2**20  # of encoded images per data set, lest random access reread row groups

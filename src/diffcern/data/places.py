@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from diffcern.errors import DiffcernError, UsageError, first_line
+from diffcern.files import is_url
 
 VERSIONS = ("ETag", "etag", "md5Hash", "generation", "blob_id", "LastModified", "last_modified", "mtime", "created")
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")  # {000..011}, as WebDataset writes shards
@@ -17,11 +18,6 @@ BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")  # {000..011}, as WebDataset writes s
 
 class Unreachable(DiffcernError):
     """A store that does not answer now: what it holds may be as good as ever."""
-
-
-def is_url(name: str) -> bool:
-    """Whether it is a file of an object store, and not of this machine."""
-    return "://" in name
 
 
 def files_of(pattern: str, suffix: str) -> list[str]:
@@ -76,6 +72,12 @@ def open_file(name: str) -> IO[bytes]:
         return file
 
 
+def read_file(name: str) -> bytes:
+    """All of it. Raises as `reaching`."""
+    with reaching(name), open_file(name) as file:
+        return file.read()
+
+
 def version_of(url: str) -> str:
     """Of a file in a store what changes with it: its tag, or its size and time; "" where the store tells neither.
     Raises as `reaching`."""
@@ -90,9 +92,9 @@ def version_of(url: str) -> str:
 
 
 @contextmanager
-def reaching(name: str) -> Iterator[None]:
-    """Raises UsageError for a store that nothing here can speak to, DiffcernError for a file that is missing, refused
-    or not to be reached."""
+def reaching(name: str, what: str = "read") -> Iterator[None]:
+    """what: is done there. Raises UsageError for a store that nothing here can speak to, DiffcernError for a file that
+    is missing, refused or not to be reached."""
     try:
         yield
     except ImportError as error:  # fsspec says which package speaks to the store
@@ -107,5 +109,5 @@ def reaching(name: str) -> Iterator[None]:
         raise
     except Exception as error:  # http, socket, botocore and others, each store with its own
         raise Unreachable(
-            f"cannot read {name}: {type(error).__name__}: {first_line(error)}; run again later"
+            f"cannot {what} {name}: {type(error).__name__}: {first_line(error)}; run again later"
         ) from error

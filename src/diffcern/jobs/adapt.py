@@ -22,6 +22,7 @@ from diffcern.fields import (
 from diffcern.jobs.base import CHECKED, Events, Row
 from diffcern.jobs.images import Asked, OverImages
 from diffcern.jobs.rows import Work
+from diffcern.jobs.sinks import in_parts
 from diffcern.kinds import KINDS
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Adapt(OverImages):
     trust_remote_code: TrustRemoteCode = False
     abstain_below: AbstainBelow = None
 
-    def load(self, out: Path | None, events: Events) -> Work:
+    def load(self, out: Path | str | None, events: Events) -> Work:
         from diffcern.files import check_apart
         from diffcern.run import columns
         from diffcern.run.digests import of_images
@@ -60,8 +61,8 @@ class Adapt(OverImages):
         dense = KINDS[self.task].dense if self.task in KINDS else False
         if dense and out is None:
             raise UsageError(f"answers of {self.task} are maps, and are written beside a table: give out")
-        if dense and out and not out.suffix:
-            raise UsageError(f"answers of {self.task} are maps, beside a table in one file: give --out {out}.parquet")
+        if dense and out and in_parts(out):
+            raise UsageError(f"answers of {self.task} are maps, beside a table in one file: give --out FILE.parquet")
         names: dict[str, Any] = {"predictor": self.predictor, "prior": self.prior or None, "task": self.task}
         stream = ("online" if self.online else "episodic", self.batch_size)
         names |= {"trust_remote_code": self.trust_remote_code}
@@ -80,10 +81,10 @@ class Adapt(OverImages):
             **({"shuffle": True} if self.shuffle else {}),
             **({"abstain_below": self.abstain_below} if self.abstain_below else {}),
         }
-        maps = out.with_suffix("") if dense and out else None
+        maps = Path(out).with_suffix("") if dense and out else None
         if maps:
             check_apart("the maps", maps, Path(self.images))
-            if out and not begun(out):
+            if out and not begun(Path(out)):
                 check_unused(maps)
 
         images = shuffled(dataset, self.seed) if self.shuffle else dataset

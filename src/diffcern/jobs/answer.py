@@ -50,7 +50,7 @@ class Answer(RowsJob):
             return frozenset(), ""
         return OF_PRIORS, "only where the images are purified; give --prior too"
 
-    def load(self, out: Path | None, events: Events) -> Work:
+    def load(self, out: Path | str | None, events: Events) -> Work:
         from diffcern.data import load_questions
         from diffcern.devices import device_named
         from diffcern.errors import UsageError

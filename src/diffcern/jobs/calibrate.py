@@ -32,7 +32,7 @@ class Calibrate(OverImages):
     per_class: Annotated[bool, help_of("a number for each class besides")] = False
     keep: Annotated[str | None, help_of(KEEP)] = None
 
-    def load(self, out: Path | None, events: Events) -> Work:
+    def load(self, out: Path | str | None, events: Events) -> Work:
         from diffcern.run.columns import KNOWN
         from diffcern.run.digests import of_images
         from diffcern.run.predict import known_rows

@@ -39,7 +39,7 @@ class CalibrateViews(OverImages):
     skip: Annotated[int, help_of("of the images that a bench of so many takes, leave these out", ge=0)] = 0
     keep: Annotated[str | None, help_of(KEEP)] = None
 
-    def load(self, out: Path | None, events: Events) -> Work:
+    def load(self, out: Path | str | None, events: Events) -> Work:
         from diffcern.clean_gains import check_count, margin, percentiles
         from diffcern.data import subset
         from diffcern.methods.canonical import Canonical

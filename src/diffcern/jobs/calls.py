@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from diffcern.fields import spelling_of
+from diffcern.files import path_of, place_of
 from diffcern.jobs.align import Align, Aligned
 from diffcern.jobs.answer import Answer
 from diffcern.jobs.base import Job, Silent, make
@@ -34,6 +35,7 @@ def function_of(kind: type[Job], returns: str, out: str) -> Callable[..., Any]:
     """A function that makes a job of its arguments and carries it out; the field that a command takes by its place,
     this takes first. Tables can be overwritten; folders are gone on with."""
     overwrites = issubclass(kind, RowsJob | Explain)
+    place: Callable[..., Any] = place_of if issubclass(kind, RowsJob | Purify) else path_of
     own = fields(kind)  # type: ignore[arg-type]
     hints = get_type_hints(kind, include_extras=True)
     first = [field.name for field in own if spelling_of(hints[field.name]).argument]
@@ -46,7 +48,7 @@ def function_of(kind: type[Job], returns: str, out: str) -> Callable[..., Any]:
         if twice := [name for name in first[: len(placed)] if name in given]:
             raise TypeError(f"{kind.command} was given {twice[0]} twice: by its place and by its name")
         job = make(kind, {**dict(zip(first, placed, strict=False)), **given})
-        return job.carry_out(None if out is None else Path(out), **extra)
+        return job.carry_out(None if out is None else place(out), **extra)
 
     parameters = []
     for field in sorted(own, key=lambda field: field.name not in first):

@@ -28,7 +28,7 @@ class Classify(OverImages):
     view: View = "centre"
     abstain_below: AbstainBelow = None
 
-    def load(self, out: Path | None, events: Events) -> Work:
+    def load(self, out: Path | str | None, events: Events) -> Work:
         from diffcern.run.columns import CLASSIFIED
         from diffcern.run.digests import of_images
         from diffcern.run.predict import classify_rows

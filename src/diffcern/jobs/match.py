@@ -63,7 +63,7 @@ class Match(RowsJob):
             return (frozenset(), "") if self.stop else (OF_RACES, "only in a race: give --stop race too")
         return OF_PRIORS, "only with --prior; a predictor is asked once, in float32"
 
-    def load(self, out: Path | None, events: Events) -> Work:
+    def load(self, out: Path | str | None, events: Events) -> Work:
         from diffcern.data import load_pairs
         from diffcern.devices import device_named
         from diffcern.draws import check_draws

@@ -38,12 +38,12 @@ class Folder:
     """Purified images. rows: those that were made now or skipped (of shards: skipped); there: how many were made
     before; made: now; skipped: of all; sheet: a picture of some, before and after."""
 
-    out: Path
+    out: Path | str
     rows: list[Row]
     there: int
     made: int
     skipped: int
-    sheet: Path
+    sheet: Path | str
 
     @property
     def in_words(self) -> str:
@@ -80,25 +80,35 @@ class Purify(OnModels, Spread):
             return frozenset(), ""
         return frozenset(("predictor", "allow_pickle")), "only for gda, whose guide looks through a predictor"
 
-    def carry_out(self, out: Path | None, *, overwrite: bool = False, events: Events = Silent()) -> Folder:
-        """overwrite: has no meaning here: images that are there are not made again."""
-        from diffcern.files import check_apart
-        from diffcern.run.purify import PurifiedFolder, write_sheet
+    def carry_out(self, out: Path | str | None, *, overwrite: bool = False, events: Events = Silent()) -> Folder:
+        """out: a folder, or of shards as text the address of one in an object store. overwrite: has no meaning here:
+        images that are there are not made again."""
+        from diffcern.files import check_apart, place_of
+        from diffcern.run.parts import check_parts
+        from diffcern.run.purify import SHEET, PurifiedFolder, sheet
         from diffcern.run.shards import PurifiedShards
 
         if out is None:
             raise UsageError("purified images are files: give out, a folder")
+        if self.form != "files":
+            check_parts(out)
+        elif not isinstance(out, Path):
+            raise UsageError(f"a store takes images in shards: give --form webdataset or parquet with --out {out}")
         executor = self.executor(self.device, events)
-        check_apart("purified images", out, Path(self.images))
+        if isinstance(out, Path):
+            check_apart("purified images", out, Path(self.images))
         method, work = self.loaded()
         settings = {"identity": method.purifier.identity, "seed": self.seed}
         settings |= {"max_side": self.max_side, "view": self.view}
         rows, count, size = list[Row](), 0, len(work.dataset)
-        how = (out, work.dataset, settings)
-        folder = PurifiedFolder(*how) if self.form == "files" else PurifiedShards(*how, self.form)
+        folder: PurifiedFolder | PurifiedShards
+        if self.form == "files":
+            folder = PurifiedFolder(Path(out), work.dataset, settings)
+        else:
+            folder = PurifiedShards(out, work.dataset, settings, self.form)
         with (
             closing(folder),
-            keeping(lambda: f"what is in {out} is kept: run again to go on"),
+            keeping(lambda: f"what is {folder.kept} is kept: run again to go on"),
             events.rows("purifying", size, folder.there + folder.skipped, method.evaluations) as heard,
             self.threads(),
         ):
@@ -113,11 +123,13 @@ class Purify(OnModels, Spread):
 
             rest(executor, Elsewhere(self), work, folder.todo, work.dataset.ids, add)
             pictures = folder.finish()
-        skipped = sum(bool(row["error"]) for row in rows) if self.form == "files" else folder.skipped
-        purified = Folder(out, rows, folder.there, count, skipped, out)
-        if not (count or folder.there):
-            raise DiffcernError(purified.in_words)
-        return replace(purified, sheet=write_sheet(work.dataset, out, self.view, pictures))
+            skipped = sum(bool(row["error"]) for row in rows) if self.form == "files" else folder.skipped
+            purified = Folder(out, rows, folder.there, count, skipped, out)
+            if not (count or folder.there):
+                raise DiffcernError(purified.in_words)
+            picture = sheet(work.dataset, out, self.view, pictures)
+            folder.storage.write(SHEET, lambda file: file.write_bytes(picture))
+        return replace(purified, sheet=place_of(folder.storage.at(SHEET)))
 
     def loaded(self) -> tuple[Purified, Purification]:
         """The method, and what purifies images with it."""

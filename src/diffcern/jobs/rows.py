@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffcern.jobs.base import Events, Row, Silent, keeping
 from diffcern.jobs.models import OnModels
-from diffcern.jobs.sinks import Sink, sink_for
+from diffcern.jobs.sinks import Sink, in_parts, sink_for
 from diffcern.jobs.spread import Spread, rest
 
 if TYPE_CHECKING:
@@ -48,11 +48,11 @@ class Work:
 @dataclass(frozen=True)
 class Table:
     """rows: those of what was skipped have an `error`; of a table in parts, they are read when they are asked for.
-    scores: what they come to, where a job has a measure. out: the file, or the folder of parts."""
+    scores: what they come to, where a job has a measure. out: the file, or the folder of parts or its address."""
 
     rows: Sequence[Row]
     scores: list[Row] = field(default_factory=list)
-    out: Path | None = None
+    out: Path | str | None = None
 
     @property
     def good(self) -> list[Row]:
@@ -74,7 +74,7 @@ class RowsJob(OnModels, Spread):
     lists: bool = False  # whether rows hold lists, for which CSV has no form
 
     @abstractmethod
-    def load(self, out: Path | None, events: Events) -> Work:
+    def load(self, out: Path | str | None, events: Events) -> Work:
         """out: where the table will be. Raises as `carry_out`."""
 
     @staticmethod
@@ -82,14 +82,15 @@ class RowsJob(OnModels, Spread):
         """What rows that were not skipped come to."""
         return []
 
-    def carry_out(self, out: Path | None, *, overwrite: bool = False, events: Events = Silent()) -> Table:
+    def carry_out(self, out: Path | str | None, *, overwrite: bool = False, events: Events = Silent()) -> Table:
+        """out: a path, or as text the address of a folder in an object store. Otherwise as any job."""
         from diffcern.run.journal import check_out
         from diffcern.run.parts import check_parts
 
-        if out and out.suffix:
-            check_out(out, overwrite, lists=self.lists)
-        elif out:
+        if out and in_parts(out):
             check_parts(out)
+        elif out:
+            check_out(Path(out), overwrite, lists=self.lists)
         executor, work = self.executor(self.device, events), self.load(out, events)
         with self.threads():
             rows = collect(work, sink_for(work, out, overwrite), events, Elsewhere(self, out), executor)
@@ -106,10 +107,11 @@ def collect(
     """All rows: those that the sink had, then the others as they come, into it; made here, or by an executor with what
     it loads `elsewhere`. Raises Interrupted at Ctrl-C."""
 
-    def kept() -> str:
-        return f"{sink.done} rows are kept: run the same command to continue" if sink.keeps else "nothing is kept"
-
-    with closing(sink), keeping(kept), events.rows(work.what, len(work.ids), sink.done, work.evaluations) as heard:
+    with (
+        closing(sink),
+        keeping(lambda: sink.kept),
+        events.rows(work.what, len(work.ids), sink.done, work.evaluations) as heard,
+    ):
 
         def add(row: Row) -> None:
             sink.add(row)
@@ -124,7 +126,7 @@ class Elsewhere:
     """Loads a job where its work is done, and makes the rows at the places that it is given there."""
 
     job: RowsJob
-    out: Path | None
+    out: Path | str | None
 
     def __call__(self) -> Callable[[Sequence[int]], list[Row]]:
         work = self.job.load(self.out, Silent())

@@ -1,4 +1,4 @@
-"""Where the rows of a job go: a file, a folder of parts, or nothing but memory."""
+"""Where the rows of a job go: a file, a folder of parts, here or in a store, or nothing but memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from diffcern.errors import UsageError
+from diffcern.files import place_of
 from diffcern.jobs.base import Row
 
 if TYPE_CHECKING:
@@ -15,11 +16,12 @@ if TYPE_CHECKING:
 
 
 class Sink(Protocol):
-    """Where rows go. keeps: whether they outlive the command; done: how many are there; todo: places of the others, in
-    stretches that are asked for one after the other; finish: all rows, once no more come; close: lets go of files."""
+    """Where rows go. kept: in words, what outlives the command; done: how many are there; todo: places of the others,
+    in stretches that are asked for one after the other; finish: all rows, once no more come; close: lets go of
+    files."""
 
     @property
-    def keeps(self) -> bool: ...
+    def kept(self) -> str: ...
     @property
     def done(self) -> int: ...
     def todo(self) -> Sequence[Sequence[int]]: ...
@@ -36,8 +38,8 @@ class OneTable:
         self._rows: list[Row] = list(journal.rows) if journal else []
 
     @property
-    def keeps(self) -> bool:
-        return self._journal is not None
+    def kept(self) -> str:
+        return f"{self.done} rows are kept: run the same command to continue" if self._journal else "nothing is kept"
 
     @property
     def done(self) -> int:
@@ -62,18 +64,24 @@ class OneTable:
             self._journal.close()
 
 
-def sink_for(work: Work, out: Path | None, overwrite: bool) -> Sink:
-    """A file, a folder of parts, or nothing but memory."""
+def in_parts(out: Path | str) -> bool:
+    """Whether rows go into a folder, here or in a store, and not into one file."""
+    return not isinstance(place := place_of(out), Path) or not place.suffix
+
+
+def sink_for(work: Work, out: Path | str | None, overwrite: bool) -> Sink:
+    """A file, a folder of parts, here or in a store, or nothing but memory."""
     from diffcern.run.journal import Journal
     from diffcern.run.parts import Parts
 
     if out is None:
         return OneTable(work.ids, None)
-    if not out.suffix:
+    if in_parts(out):
         if not work.alone or work.scores:
             raise UsageError("answers that belong together are one table: give --out FILE.parquet")
         digests, schema = work.digests, work.schema
         return Parts(out, work.settings, work.ids, overwrite=overwrite, digests=digests, schema=schema)
+    out = Path(out)
     digest = work.digests(out, range(len(work.ids))) if work.digests else None
     journal = Journal(out, work.settings, overwrite=overwrite, digest=digest, schema=work.schema)
     if not work.alone:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from diffcern.data import Dataset, Pairs, Questions, Subset
-from diffcern.data.places import Unreachable, is_url, version_of
+from diffcern.data.places import Unreachable, version_of
 from diffcern.errors import DiffcernError
+from diffcern.files import is_url
 from diffcern.fingerprints import digest
 
 

@@ -14,6 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from diffcern.claims import changed, listed
+from diffcern.data.places import read_file
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.files import atomically, check_folder, lock, reading
 from diffcern.run.digests import beside
@@ -178,10 +179,17 @@ class Journal:
         self._file.close()
 
     def finish(self) -> None:
-        """Writes the table whole, in the order of ids, and removes the journal. Raises DiffcernError where the rows of
-        an older journal, which has no checksums, are not of one form."""
-        rows, write = sorted(self.rows, key=lambda row: row["id"]), self._write_rows or self._table
-        atomically(self.out, lambda partial: write(rows, partial))
+        """Writes the table whole, and removes the journal. Raises as `write`."""
+        atomically(self.out, self.write)
+        self.remove()
+
+    def write(self, file: Path) -> None:
+        """The rows that are there into a file, in the order of ids. Raises DiffcernError where those of an older
+        journal, which has no checksums, are not of one form."""
+        (self._write_rows or self._table)(sorted(self.rows, key=lambda row: row["id"]), file)
+
+    def remove(self) -> None:
+        """Of a table that is written elsewhere."""
         self.path.unlink(missing_ok=True)
         beside(self.out).unlink(missing_ok=True)
         self._file.close()
@@ -218,10 +226,12 @@ def _object(line: bytes) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def read_rows(out: Path) -> list[dict[str, Any]]:
-    """The rows of a finished Parquet file. Raises DiffcernError for one that is damaged."""
+def read_rows(out: Path | str) -> list[dict[str, Any]]:
+    """The rows of a finished Parquet file, here or in a store. Raises DiffcernError for one that is damaged, and as
+    `reaching`."""
+    content = pa.BufferReader(read_file(str(out)))
     with reading(out, "Delete it, and it is made again"):
-        rows: list[dict[str, Any]] = pq.read_table(out).to_pylist()
+        rows: list[dict[str, Any]] = pq.read_table(content).to_pylist()
         if not all(isinstance(row.get("id"), str) and isinstance(row["error"], str | None) for row in rows):
             raise ValueError("it has no columns id and error of texts")
     return rows

@@ -3,32 +3,36 @@
     rows/_manifest.jsonl         a line of settings, then one for each part that is done
     rows/part-000000.parquet     every reader of folders of Parquet takes them as one table
 
-A part on the way is a `Journal`, so that a kill loses no row; what is done is not read again, and no more rows are in
-memory than those of the parts on the way (and of what their scores are made from, where a job has a measure).
+It lies here or in an object store. A part on the way is a `Journal` of this machine, so that a kill loses no row. The
+journal goes last: where a kill comes before, the part is written again, for one without a line does not count. What is
+done is not read again, and no more rows are in memory than those of the parts on the way (and of what their scores are
+made from, where a job has a measure).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from diffcern.claims import changed, listed
+from diffcern.data.places import read_file
 from diffcern.errors import DiffcernError
-from diffcern.files import LOCK, check_folder, reading, write_whole, writing
-from diffcern.fingerprints import digest
+from diffcern.files import LOCK, reading
+from diffcern.run import manifest
 from diffcern.run.digests import Digests, beside
-from diffcern.run.journal import Journal, Write, begun, read_rows
+from diffcern.run.finished import RowsOfParts
+from diffcern.run.journal import Journal, Write, begun
+from diffcern.run.manifest import Line, Manifest, content, stamp
+from diffcern.run.storage import storage_of
 
 Row = dict[str, Any]
 PART = 1000
-MANIFEST = "_manifest.jsonl"  # Parquet's readers pass over names that begin so
 AGAIN = "delete it, and the same command makes it again"
 
 
@@ -44,16 +48,17 @@ class Part:
 
 
 class Parts:
-    """Rows by place, into a folder. settings: what they depend on; ids: of all, in order; digests: of what those at
-    some places are about; schema: of the parts. form: a suffix, and what writes such a file, where parts are no tables.
+    """Rows by place, into a folder or a store. settings: what they depend on; ids: of all, in order; digests: of what
+    those at some places are about; schema: of the parts. form: a suffix, and what writes such a file, where parts are
+    no tables.
 
     Raises DiffcernError for a folder that holds something else, rows of other settings (unless overwrite) or of things
-    that have changed since, or parts that are damaged; and for one that another command is writing.
+    that have changed since, or parts that are damaged; for one that another command is writing; and as `Storage`.
     """
 
     def __init__(
         self,
-        out: Path,
+        out: Path | str,
         settings: dict[str, Any],
         ids: Sequence[str],
         *,
@@ -62,30 +67,39 @@ class Parts:
         schema: pa.Schema | None = None,
         form: tuple[str, Write] | None = None,
     ) -> None:
-        self.out, self.settings, self.ids, self.digests, self.schema = out, settings, ids, digests, schema
+        self.storage = storage_of(out)
+        self.settings, self.ids, self.digests, self.schema = settings, ids, digests, schema
         self.suffix = form[0] if form else ".parquet"
         self.write = form[1] if form else None
         check_parts(out)
         self._held = ExitStack()
-        self._held.enter_context(writing(out))
+        self._held.enter_context(self.storage.held())
         self._count = -(-len(ids) // PART)
-        self._header = json.dumps({**settings, "rows": len(ids), "part": PART}, sort_keys=True, default=str)
+        again = f"give another --out{', or --overwrite to start again' if not self.write else ''}"
+        self._manifest = Manifest(self.storage, {**settings, "rows": len(ids), "part": PART}, again)
+        self._done: dict[int, Line] = {}
         self._open: dict[int, Part] = {}
         self._of: dict[str, int] = {}  # the part on the way that a row belongs to
         try:
-            self._done = self._read(overwrite)
+            self._read(overwrite)
             left = [number for number in range(self._count) if number not in self._done]
-            for number in [number for number in left if begun(self.path(number))]:
+            for number in [number for number in left if begun(self.journal(number))]:
                 self._begin(number, overwrite)
         except BaseException:
             self.close()
             raise
         self._ahead = iter([number for number in left if number not in self._open])
 
-    def path(self, number: int) -> Path:
-        return self.out / f"part-{number:06}{self.suffix}"
+    def name(self, number: int) -> str:
+        return f"part-{number:06}{self.suffix}"
 
-    keeps = True
+    def journal(self, number: int) -> Path:
+        """The file whose `Journal` has the rows of a part on the way."""
+        return self.storage.journals / self.name(number)
+
+    @property
+    def kept(self) -> str:
+        return f"{self.done} rows are kept {self.storage.kept}: run the same command to continue"
 
     @property
     def done(self) -> int:
@@ -113,7 +127,7 @@ class Parts:
         """One more row, handed to the system when this returns."""
         while row["id"] not in self._of:
             if (number := next(self._ahead, None)) is None:
-                raise DiffcernError(f"{self.out} has a row of {row['id']!r} already, or none is wanted: run again")
+                raise DiffcernError(f"{self.storage} has a row of {row['id']!r} already, or none is wanted: run again")
             self._begin(number)
         part = self._open[self._of[row["id"]]]
         part.journal.add(row)
@@ -124,8 +138,8 @@ class Parts:
         """Ends parts for which no more rows come."""
         for part in [*self._open.values()]:
             self._end(part)
-        lines = [self._done[number] for number in sorted(self._done)]
-        return RowsOfParts([self.path(number) for number in sorted(self._done)], lines)
+        done = sorted(self._done)
+        return RowsOfParts([self.storage.at(self.name(n)) for n in done], [self._done[n] for n in done])
 
     def close(self) -> None:
         """Lets go of the folder: the same command goes on with it."""
@@ -139,141 +153,79 @@ class Parts:
     def _digests(self, number: int) -> tuple[list[str], Digests | None]:
         places = self._places(number)
         ids = [self.ids[place] for place in places]
-        return ids, self.digests(self.path(number), places) if self.digests else None
+        return ids, self.digests(self.journal(number), places) if self.digests else None
 
     def _begin(self, number: int, overwrite: bool = False) -> None:
         ids, digests = self._digests(number)
         how: dict[str, Any] = {"overwrite": overwrite, "schema": self.schema, "write": self.write}
-        journal = Journal(self.path(number), {**self.settings, "part": number}, digest=digests, **how)
+        journal = Journal(self.journal(number), {**self.settings, "part": number}, digest=digests, **how)
         self._open[number] = Part(number, self._places(number), ids, digests, journal)
         self._of |= dict.fromkeys(ids, number)
 
     def _end(self, part: Part) -> None:
-        """The line comes first: where a kill comes between, the journal is there, and the part is ended again."""
-        rows, path = part.journal.rows, self.path(part.number)
+        """The part, then its line, and the journal last."""
+        rows = part.journal.rows
         skipped = sum(bool(row["error"]) for row in rows)
-        line: dict[str, Any] = {"part": part.number, "rows": len(rows), "skipped": skipped}
+        size = self.storage.write(self.name(part.number), part.journal.write)
+        line: Line = {"part": part.number, "rows": len(rows), "skipped": skipped, "bytes": size}
         line |= {"stamp": stamp(part.ids, part.digests), "content": content(part.ids, part.digests)}
-        self._write(line)
-        part.journal.finish()
-        if self.write:  # which does not tell how many rows are in it
-            line["bytes"] = path.stat().st_size
-            self._write(line)
+        self._manifest.write(self._done | {part.number: line})
         self._done[part.number] = line
+        part.journal.remove()
         del self._open[part.number]
         for id in part.ids:
             del self._of[id]
 
-    def _write(self, line: dict[str, Any]) -> None:
-        with (self.out / MANIFEST).open("a") as file:
-            file.write(json.dumps(line) + "\n")
-
-    def _read(self, overwrite: bool) -> dict[int, dict[str, Any]]:
-        """The lines of the parts that are done; others, and a torn last one, are left out, from the file too."""
-        manifest = self.out / MANIFEST
-        text = manifest.read_text(errors="replace") if manifest.is_file() else ""
-        first, *lines = text.split("\n")
-        known: dict[int, dict[str, Any]] = {}
-        for line in lines:
-            with suppress(ValueError, KeyError, TypeError):  # torn
-                found = json.loads(line)
-                known[int(found["part"])] = found
-        same = first == self._header
-        if not same and not overwrite:
-            self._refuse(first)
-        done = {number: line for number, line in known.items() if same and self._whole(number, line, overwrite)}
-        if not same or (overwrite and len(done) == self._count):
-            for path in (*self.out.glob(f"part-*{self.suffix}"), *self.out.glob(".part-*.jsonl")):
-                path.unlink()
+    def _read(self, overwrite: bool) -> None:
+        """Takes the parts that are done; deletes files of others, and what is left of journals of theirs."""
+        sizes = self.storage.sizes()
+        there = fnmatch.filter(sizes, f"part-*{self.suffix}")
+        known = self._manifest.read(sizes, bool(there), overwrite)
+        done = {number: line for number, line in (known or {}).items() if self._whole(number, line, sizes, overwrite)}
+        again = overwrite and (known is None or len(done) == self._count)
+        if again:
             done = {}
-        whole = "\n".join([self._header, *(json.dumps(done[number]) for number in sorted(done)), ""])
-        if whole != text:
-            write_whole(manifest, whole.encode())
-        return done
+        names = {self.name(number) for number in done}
+        for name in there:
+            if name not in names:
+                self.storage.delete(name)
+        for path in self.storage.journals.glob(".part-*"):
+            if again or path.name[1:].startswith(tuple(names)):
+                path.unlink()
+        self._manifest.write(done)
+        self._done = done
 
-    def _refuse(self, first: str) -> None:
-        """Raises DiffcernError where what is there was made otherwise, or nobody knows how."""
-        if not first and not any(self.out.glob("part-*")):
-            return
-        again = f"give another --out{', or --overwrite to start again' if not self.write else ''}"
-        with suppress(ValueError, AttributeError):
-            said = listed(changed(json.loads(first), json.loads(self._header)))
-            raise DiffcernError(f"{self.out} was begun with other settings ({said}): {again}")
-        raise DiffcernError(f"{self.out / MANIFEST} is damaged in line 1: {again}")
-
-    def _whole(self, number: int, line: dict[str, Any], overwrite: bool) -> bool:
+    def _whole(self, number: int, line: Line, sizes: Mapping[str, int], overwrite: bool) -> bool:
         """Whether a part is there, and about what is there now. Raises DiffcernError."""
-        path = self.path(number)
-        if not path.is_file():
+        name = self.name(number)
+        if name not in sizes:
             return False
-        size, rows = path.stat().st_size, line["rows"]
-        if not self.write:
+        path, rows = self.storage.at(name), line["rows"]
+        same = line.get("bytes", sizes[name]) == sizes[name]  # older versions say it of shards alone
+        if same and not self.write:
+            file = pa.BufferReader(read_file(path))
             with reading(path, f"To mend it, {AGAIN}"):
-                rows = pq.read_metadata(path).num_rows
-        if rows != line["rows"] or line.get("bytes", size) != size:
+                rows = pq.read_metadata(file).num_rows
+        if not same or rows != line["rows"]:
             raise DiffcernError(f"{path} is not as it was written: {AGAIN}")
         ids, digests = self._digests(number)
         now = stamp(ids, digests)
         if now and now == line["stamp"]:
             return True
         same = content(ids, digests) == line["content"]
-        beside(path).unlink(missing_ok=True)
+        beside(self.journal(number)).unlink(missing_ok=True)
         if not same and not overwrite:
             raise DiffcernError(f"{path} is about what has changed since: {AGAIN}, or give another --out")
-        if not same:
-            path.unlink()
         line["stamp"] = now
         return same
 
 
-def check_parts(out: Path) -> None:
-    """Raises DiffcernError for a folder that holds something else, or that cannot be written."""
-    check_folder(out)
-    others = [path for path in out.iterdir() if path.name != LOCK] if out.is_dir() else []
-    if others and not (out / MANIFEST).is_file():
+def check_parts(out: Path | str) -> None:
+    """Raises DiffcernError for a folder that holds something else, or that cannot be written, and as `Storage`."""
+    storage = storage_of(out)
+    storage.check()
+    names = storage.sizes().keys() - {LOCK}
+    if names and manifest.NAME not in names:
         raise DiffcernError(
-            f"{out} holds other files: give --out a folder of its own, or a file (.parquet, .csv, .json)"
+            f"{storage} holds other files: give --out a folder of its own, or a file (.parquet, .csv, .json)"
         )
-
-
-def stamp(ids: Sequence[str], digests: Digests | None) -> str:
-    """Of the files that rows are about; "" where that cannot be told."""
-    stamps = [digests.stamp(id) for id in ids] if digests else []
-    return digest([list(ids), stamps]) if stamps and all(stamps) else ""
-
-
-def content(ids: Sequence[str], digests: Digests | None) -> str:
-    """Of what rows are about."""
-    return digest([[id, digests(id) if digests else ""] for id in ids])
-
-
-class RowsOfParts(Sequence[Row]):
-    """Read when they are asked for, part by part."""
-
-    def __init__(self, paths: list[Path], lines: list[dict[str, Any]]) -> None:
-        self.paths, self._lines = paths, lines
-        self._latest: tuple[Path, list[Row]] = (Path(), [])
-        self.skipped: int = sum(line["skipped"] for line in lines)
-
-    def __len__(self) -> int:
-        return sum(line["rows"] for line in self._lines)
-
-    def __iter__(self) -> Iterator[Row]:
-        for path in self.paths:
-            yield from read_rows(path)
-
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(len(self))[index]]
-        place = range(len(self))[index]
-        for path, line in zip(self.paths, self._lines, strict=True):
-            if place < line["rows"]:
-                if self._latest[0] != path:
-                    self._latest = path, read_rows(path)
-                return self._latest[1][place]
-            place -= line["rows"]
-        raise IndexError(index)

@@ -21,8 +21,9 @@ from diffcern.errors import DiffcernError
 from diffcern.files import write_whole, writing
 from diffcern.purifier import Purifier
 from diffcern.resizing import View, interpolate, views_of
+from diffcern.run import manifest
 from diffcern.run.digests import of_images
-from diffcern.run.parts import MANIFEST
+from diffcern.run.storage import LocalFolder
 from diffcern.tasks.base import resized
 from diffcern.texts import read_json, read_text
 
@@ -117,7 +118,7 @@ class PurifiedFolder:
     """
 
     def __init__(self, folder: Path, dataset: Dataset, settings: Mapping[str, Any]) -> None:
-        if (folder / MANIFEST).exists():
+        if (folder / manifest.NAME).exists():
             raise DiffcernError(f"{folder} holds shards: give --form as it was, or another --out")
         with contextlib.ExitStack() as held:
             held.enter_context(writing(folder))
@@ -126,6 +127,7 @@ class PurifiedFolder:
             done = {id for id, name in self.names.items() if (folder / name).exists()}
             self.sources.check(sorted(done))
             self._held = held.pop_all()
+        self.storage, self.kept = LocalFolder(folder), f"in {folder}"
         self.todo: list[Sequence[int]] = [[row for row, id in enumerate(dataset.ids) if id not in done]]
         self.there = len(done)
 
@@ -153,8 +155,9 @@ class PurifiedFolder:
         return 0
 
 
-def write_sheet(dataset: Dataset, folder: Path, view: View, made: Mapping[str, Path | bytes], count: int = 24) -> Path:
-    """The first images and what became of them, side by side, in squares. made: purified ones by id, of some."""
+def sheet(dataset: Dataset, folder: Path | str, view: View, made: Mapping[str, Path | bytes], count: int = 24) -> bytes:
+    """A picture of the first images and what became of them, side by side, in squares. made: purified ones by id, of
+    some, from that folder."""
     pairs: list[Tensor] = []
     for item in readable(dataset, (row for row, id in enumerate(dataset.ids) if id in made)):
         if isinstance(item, UnreadableImage):
@@ -176,5 +179,4 @@ def write_sheet(dataset: Dataset, folder: Path, view: View, made: Mapping[str, P
     enlarged = max(1, 96 // pairs[0].shape[-1])  # small images in whole pixels
     tiles = torch.stack(pairs).repeat_interleave(enlarged, -1).repeat_interleave(enlarged, -2)
     grid = make_grid(tiles, nrow=8 if len(pairs) > 8 else 2, padding=2, pad_value=1.0)
-    write_whole(folder / SHEET, encode_png(grid.clamp(0, 1)))
-    return folder / SHEET
+    return encode_png(grid.clamp(0, 1))

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffcern.data import Dataset
+from diffcern.data.places import read_file
 from diffcern.fingerprints import digest
 from diffcern.run.digests import of_images
 from diffcern.run.parts import Parts
@@ -33,13 +34,14 @@ SCHEMA = pa.schema(
 class PurifiedShards:
     """The images of a data set on their way into shards, and which of them are not there yet. Raises as `Parts`."""
 
-    def __init__(self, folder: Path, dataset: Dataset, settings: Mapping[str, Any], form: str) -> None:
+    def __init__(self, folder: Path | str, dataset: Dataset, settings: Mapping[str, Any], form: str) -> None:
         write = {"webdataset": write_tar, "parquet": partial(write_table, dataset.class_names)}[form]
         self.targets = dict(zip(dataset.ids, dataset.targets, strict=True)) if dataset.class_names else {}
         labels = digest([dataset.class_names, dataset.targets]) if dataset.class_names else ""
         how: dict[str, Any] = {"digests": partial(of_images, dataset), "form": (SUFFIXES[form], write)}
         self.folder, self.form = folder, form
         self.parts = Parts(folder, {**settings, "form": form, "labels": labels}, dataset.ids, **how)
+        self.storage, self.kept = self.parts.storage, self.parts.storage.kept
         self.todo = self.parts.todo()
         self.there = self.parts.done - self.parts.skipped
 
@@ -65,15 +67,16 @@ class PurifiedShards:
         """Of those that are there."""
         return self.parts.skipped
 
-    def _images(self, path: Path) -> dict[str, bytes]:
+    def _images(self, path: str) -> dict[str, bytes]:
+        content = read_file(path)
         if self.form == "parquet":
-            rows = pq.read_table(path).to_pylist()
+            rows = pq.read_table(pa.BufferReader(content)).to_pylist()
             return {row["id"]: row["image"]["bytes"] for row in rows if row["image"]}
-        with tarfile.open(path) as archive:
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
             found = {name: archive.extractfile(name) for name in archive.getnames()}
-            content = {name: file.read() for name, file in found.items() if file}
-        said = {name: json.loads(text) for name, text in content.items() if name.endswith(".json")}
-        return {about["id"]: content[f"{name.removesuffix('.json')}.png"] for name, about in said.items()}
+            inside = {name: file.read() for name, file in found.items() if file}
+        said = {name: json.loads(text) for name, text in inside.items() if name.endswith(".json")}
+        return {about["id"]: inside[f"{name.removesuffix('.json')}.png"] for name, about in said.items()}
 
 
 def write_table(class_names: Sequence[str], rows: list[dict[str, Any]], file: Path) -> None:
