@@ -115,7 +115,7 @@ class Options:
         name = rng.choice(list(METHODS))
         known = list(options_of(METHODS[name]).model_fields)
         options = dict(CHEAP.get(name, {}))
-        if rng.random() < 0.05 and not name.startswith(("sda", "tpt")):  # which need more than is here
+        if rng.random() < 0.05 and not name.startswith(("sda", "tpt", "foa")):  # which need more than is here
             return Case(f"{name}, whole", lambda: self._answers(name, options), whole=True)
         for _ in range(rng.randint(1, 3)):
             option = rng.choice([*known, "x", "", "a.b"])
