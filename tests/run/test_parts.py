@@ -5,7 +5,6 @@ import json
 from functools import partial
 
 import fsspec
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -21,28 +20,12 @@ from diffcern.run.manifest import Manifest
 from diffcern.run.parts import Parts
 from diffcern.run.shards import key
 from run.conftest import Backwards
-
-SCHEMA = pa.schema([("id", pa.string()), ("value", pa.int64()), ("error", pa.string())])
-IDS = [f"{number:03}" for number in range(25)]
+from run.numbered import IDS, SCHEMA, filled, opened, row
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setattr(parts, "PART", 10)
-
-
-def row(place):
-    return {"id": IDS[place], "value": place, "error": "broken" if place == 7 else None}
-
-
-def opened(folder, ids=IDS, settings=None, **how):
-    return Parts(folder, settings or {"seed": 0}, ids, schema=SCHEMA, **how)
-
-
-def filled(table, places=None):
-    for place in [place for stretch in table.todo() for place in stretch] if places is None else places:
-        table.add(row(place))
-    return table
 
 
 def files(folder):

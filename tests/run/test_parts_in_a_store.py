@@ -15,11 +15,10 @@ from diffcern.run import parts
 from diffcern.run.journal import Journal
 from diffcern.run.manifest import NAME as MANIFEST
 from diffcern.run.manifest import Manifest
-from diffcern.run.parts import Parts
 from diffcern.run.storage import LocalFolder, ObjectStore, storage_of, working_folders
+from run import numbered
+from run.numbered import IDS, filled, row
 
-SCHEMA = pa.schema([("id", pa.string()), ("value", pa.int64()), ("error", pa.string())])
-IDS = [f"{number:03}" for number in range(25)]
 ROWS = "memory://shop/rows"
 PARTS = [f"part-{number:06}.parquet" for number in range(3)]
 
@@ -34,18 +33,8 @@ def store(tmp_path, monkeypatch):
     store.store.clear()
 
 
-def row(place):
-    return {"id": IDS[place], "value": place, "error": "broken" if place == 7 else None}
-
-
-def opened(out=ROWS, ids=IDS, settings=None, **how):
-    return Parts(out, settings or {"seed": 0}, ids, schema=SCHEMA, **how)
-
-
-def filled(table, places=None):
-    for place in [place for stretch in table.todo() for place in stretch] if places is None else places:
-        table.add(row(place))
-    return table
+def opened(out=ROWS, **how):
+    return numbered.opened(out, **how)
 
 
 def files(store):
