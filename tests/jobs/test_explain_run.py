@@ -7,6 +7,8 @@ import pytest
 from diffcern.errors import UsageError
 from diffcern.jobs.bench import Bench, report_on
 from diffcern.jobs.explain_run import of_run
+from diffcern.report.records import load
+from diffcern.report.summary import summarise_run
 
 SPEC = """
 name = "few"
@@ -36,6 +38,11 @@ def run(tmp_path_factory):
     return place / "run"
 
 
+def explained(run):
+    loaded = load(run)
+    return of_run(loaded, summarise_run(loaded), 2, "cpu")
+
+
 def test_the_report_explains_images_that_it_shows(run):
     page = report_on(run, explain=2)[1].read_text()
     found = re.findall(r'<article class="why".*?<h3 [^>]*>([^,]+), (\w+) 5, (\w+): (\d)</h3>', page, re.DOTALL)
@@ -55,15 +62,15 @@ def test_what_cannot_be_explained_is_said(run):
     spec.write_text(whole.replace('prior = "embedded:digits"\n', "", 1).split("[entries.classifier]")[0])
     try:
         with pytest.raises(UsageError, match="no bench of classes with a prior"):
-            of_run(run, 2, "cpu")
+            explained(run)
         spec.unlink()
         with pytest.raises(UsageError, match=r"no spec\.toml"):
-            of_run(run, 2, "cpu")
+            explained(run)
     finally:
         spec.write_text(whole)
     (run / "examples.parquet").rename(run / "kept")
     try:
         with pytest.raises(UsageError, match="no examples"):
-            of_run(run, 2, "cpu")
+            explained(run)
     finally:
         (run / "kept").rename(run / "examples.parquet")

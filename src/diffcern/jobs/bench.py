@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass as plain
 from pathlib import Path
@@ -72,18 +71,22 @@ def report_on(folder: Path, explain: int = 0, events: Events = Silent()) -> tupl
 
     explain: of how many images the page says why the prior answers as it does. Raises DiffcernError, and as `of_run`.
     """
-    from diffcern.report import write_report
+    from diffcern.report.html import write_page
+    from diffcern.report.records import load
+    from diffcern.report.summary import summarise_run
 
     pictures: Sequence[Picture] = ()
+    with doing(f"reading the records of {folder}"):
+        run = load(folder)
+        summary = summarise_run(run)
     if explain:
         from diffcern.jobs.explain_run import of_run
         from diffcern.report.explained import picture
 
-        pictures = [picture(told, number) for number, told in enumerate(of_run(folder, explain, events=events))]
+        pictures = [picture(told, number) for number, told in enumerate(of_run(run, summary, explain, events=events))]
     try:
         with doing(f"writing the report of {folder}"):
-            page = write_report(folder, pictures)
-            return json.loads((folder / "summary.json").read_text()), page
+            return summary, write_page(run, summary, pictures)
     except OSError as error:
         raise DiffcernError(
             f"cannot write the report into {folder}: {error.strerror}. Mend that, then run `diffcern report {folder}`"

@@ -118,9 +118,9 @@ class Explain(OnModels):
         models = load_models(named, device_named(self.device))
         check_templates(self.templates, models)
         count = min(self.count, len(dataset))
-        how = {"top": self.top, "draws": self.draws, "view": self.view, "seed": self.seed}
+        samples = readable(dataset, range(count))
         with events.rows("explaining", count, 0, 0) as heard:
-            yield from told_of(models, readable(dataset, range(count)), heard, **how)  # type: ignore[arg-type]
+            yield from told_of(models, samples, heard, top=self.top, draws=self.draws, view=self.view, seed=self.seed)
 
 
 def told_of(

@@ -108,7 +108,7 @@ class Purify(OnModels, Spread):
             folder = PurifiedShards(out, work.dataset, settings, self.form)
         with (
             closing(folder),
-            keeping(lambda: f"what is {folder.kept} is kept: run again to go on"),
+            keeping(lambda: f"what is {folder.storage.kept} is kept: run again to go on"),
             events.rows("purifying", size, folder.there + folder.skipped, method.evaluations) as heard,
             self.threads(),
         ):

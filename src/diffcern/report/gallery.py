@@ -16,7 +16,7 @@ from PIL import Image
 from diffcern.errors import DiffcernError
 from diffcern.report.columns import AGAIN, probabilities, read_table
 from diffcern.report.run import Run
-from diffcern.report.summary import CLEAN, SOURCE, summarise_run
+from diffcern.report.summary import CLEAN, SOURCE
 from diffcern.report.wording import Row, best_entry
 
 FIXED, BROKEN, WRONG = "fixed", "broken", "wrong"
@@ -73,9 +73,11 @@ class Gallery:
 
 def build_gallery(run: Run, focus: str | None) -> Gallery | None:
     """Samples that `focus` fixed, broke or left wrong; None without examples, targets or a comparison."""
-    kinds = {} if focus is None else _kinds(run, focus)
+    if focus is None:
+        return None
+    kinds = _kinds(run, focus)
     chosen = _choose(_stored(run), kinds)
-    if focus is None or not chosen:
+    if not chosen:
         return None
     known = probabilities(run.path, {(row["shift"], row["severity"], row["id"]) for row, _ in chosen})
     found = [kind for kind in kinds.values() if kind]
@@ -87,9 +89,9 @@ def build_gallery(run: Run, focus: str | None) -> Gallery | None:
     )
 
 
-def shown(run: Run) -> list[tuple[dict[str, Any], str]]:
-    """The rows of the samples (see `EXAMPLES`) that the report shows, and what became of each, the kinds in turn."""
-    focus = focus_of(summarise_run(run))
+def shown(run: Run, focus: str | None) -> list[tuple[dict[str, Any], str]]:
+    """The rows of the samples (see `EXAMPLES`) that `build_gallery` shows, and what became of each, the kinds in
+    turn."""
     chosen = [] if focus is None else _choose(_stored(run), _kinds(run, focus))
     kinds = [[pair for pair in chosen if pair[1] == kind] for kind in (FIXED, BROKEN, WRONG)]
     return [pair for turn in zip_longest(*kinds) for pair in turn if pair]

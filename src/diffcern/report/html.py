@@ -50,14 +50,17 @@ class Strip:
     zero: float
 
 
-def write_report(run_dir: str | Path, explained: Sequence[Picture] = ()) -> Path:
+def write_report(run_dir: str | Path) -> Path:
     """Write `report.html` (and the `summary.json` it shows) into a run folder; the path of the page.
 
-    explained: images of the run that the page says more of. Raises DiffcernError where the folder has no readable
-    records.
+    Raises DiffcernError when the folder has no readable records.
     """
     run = load(run_dir)
-    summary = summarise_run(run)
+    return write_page(run, summarise_run(run))
+
+
+def write_page(run: Run, summary: list[dict[str, Any]], explained: Sequence[Picture] = ()) -> Path:
+    """The same of a run and its `summarise_run`. explained: images of the run that the page says more of."""
     save_summary(summary, run.path)
     write_whole(run.path / "report.html", report_page(run, summary, explained).encode())
     return run.path / "report.html"
