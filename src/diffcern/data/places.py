@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from diffcern.errors import DiffcernError, UsageError, first_line
 from diffcern.files import is_url
@@ -76,6 +76,15 @@ def read_file(name: str) -> bytes:
     """All of it. Raises as `reaching`."""
     with reaching(name), open_file(name) as file:
         return file.read()
+
+
+def for_arrow(name: str) -> Any:
+    """A file of pyarrow, which reads as much of it as it wants; of a store all is read now, so that what fails there is
+    not taken for damage. Raises as `reaching`."""
+    import pyarrow as pa
+
+    with reaching(name):
+        return pa.BufferReader(read_file(name)) if is_url(name) else pa.OSFile(name)
 
 
 def version_of(url: str) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from diffcern.data.places import read_file
+from diffcern.data.places import for_arrow
 from diffcern.errors import DiffcernError
 from diffcern.files import LOCK, reading
 from diffcern.run import manifest
@@ -203,8 +203,7 @@ class Parts:
         path, rows = self.storage.at(name), line["rows"]
         same = line.get("bytes", sizes[name]) == sizes[name]  # older versions say it of shards alone
         if same and not self.write:
-            file = pa.BufferReader(read_file(path))
-            with reading(path, f"To mend it, {AGAIN}"):
+            with for_arrow(path) as file, reading(path, f"To mend it, {AGAIN}"):
                 rows = pq.read_metadata(file).num_rows
         if not same or rows != line["rows"]:
             raise DiffcernError(f"{path} is not as it was written: {AGAIN}")

@@ -127,7 +127,7 @@ class PurifiedFolder:
             done = {id for id, name in self.names.items() if (folder / name).exists()}
             self.sources.check(sorted(done))
             self._held = held.pop_all()
-        self.storage, self.kept = LocalFolder(folder), f"in {folder}"
+        self.storage = LocalFolder(folder)
         self.todo: list[Sequence[int]] = [[row for row, id in enumerate(dataset.ids) if id not in done]]
         self.there = len(done)
 

@@ -41,7 +41,7 @@ class PurifiedShards:
         how: dict[str, Any] = {"digests": partial(of_images, dataset), "form": (SUFFIXES[form], write)}
         self.folder, self.form = folder, form
         self.parts = Parts(folder, {**settings, "form": form, "labels": labels}, dataset.ids, **how)
-        self.storage, self.kept = self.parts.storage, self.parts.storage.kept
+        self.storage = self.parts.storage
         self.todo = self.parts.todo()
         self.there = self.parts.done - self.parts.skipped
 
