@@ -170,15 +170,16 @@ def errors_of(
     """
     kept = partial(checkpoint, _errors, use_reentrant=False, preserve_rng_state=False)
     found = kept if differentiable else _errors
-    errors = []
+    errors, count = [], len(asked[0])
+    indices: tuple[Tensor, ...] = asked
+    if pad and (last := count % rows):
+        more = min(rows, 1 << (last - 1).bit_length()) - last
+        indices = tuple(torch.cat([index, index[:1].expand(more)]) for index in asked)
     with torch.set_grad_enabled(differentiable):
-        for chunk in zip(*(index.split(rows) for index in asked), strict=True):
-            count = len(chunk[0])
-            whole = min(rows, 1 << (count - 1).bit_length()) if pad else count
-            b, k, m = (torch.cat([index, index[:1].expand(whole - count)]) for index in chunk)
+        for b, k, m in zip(*(index.split(rows) for index in indices), strict=True):
             times, noise = draws.timesteps[b, m], draws.noise[b, m]
-            errors.append(found(prior, latents[b], hypotheses[k], times, noise, weighting, norm)[0][:count])
-    return torch.cat(errors)
+            errors.append(found(prior, latents[b], hypotheses[k], times, noise, weighting, norm)[0])
+    return torch.cat(errors)[:count]
 
 
 @dataclass(frozen=True)

@@ -61,18 +61,17 @@ class CoTTA(Method):
         statistics: Statistics = "batch",
     ) -> None:
         self.predictor = adaptable_copy(with_statistics(predictor, statistics), "all")
+        self.source = choose_parameters(self.predictor, "all")
         self.optimizer = Optimizer(optimizer, learning_rate, momentum)
         self.views, self.threshold, self.keep, self.restore = views, threshold, keep, restore
         self.mirror, self.needs_batch = mirror, statistics == "batch"
 
     def init(self) -> CottaState:
-        source = choose_parameters(self.predictor, "all")
-        return CottaState(Weights(source), source)
+        return CottaState(Weights(self.source), self.source)
 
     def step(self, state: CottaState, inputs: Inputs, seed: int) -> tuple[Prediction, CottaState]:
         leaves, optimizer = self.optimizer.start(state.student)
-        source = self.init().teacher
-        y = self._labels(state.teacher, source, inputs, seed)
+        y = self._labels(state.teacher, inputs, seed)
         with torch.enable_grad():
             losses = -(y * call(self.predictor, leaves, inputs.images).log_softmax(1)).sum(1)
             gradients = torch.autograd.grad(losses.mean(), list(leaves.values()), allow_unused=True)
@@ -80,16 +79,16 @@ class CoTTA(Method):
         student = stop(leaves, optimizer)
         teacher = {name: self.keep * w + (1 - self.keep) * leaves[name].detach() for name, w in state.teacher.items()}
         rng = generator(seed, "cotta-restore", state.steps, *inputs.ids)
-        restored = Weights(given_back(student.parameters, source, self.restore, rng), student.optimizer)
+        restored = Weights(given_back(student.parameters, self.source, self.restore, rng), student.optimizer)
         answer = Prediction(y.clamp(min=1e-30).log(), [Cost()] * len(inputs), losses.detach()[:, None].tolist())
         return answer, CottaState(restored, teacher, state.steps + 1)
 
     @torch.no_grad()
-    def _labels(self, teacher: dict[str, Tensor], source: dict[str, Tensor], inputs: Inputs, seed: int) -> Tensor:
+    def _labels(self, teacher: dict[str, Tensor], inputs: Inputs, seed: int) -> Tensor:
         """y of each image, `[B, K]`."""
         seen = self.predictor.resize(inputs.images)
         y = call(self.predictor, teacher, seen).softmax(1)
-        sure = call(self.predictor, source, seen).softmax(1).amax(1) >= self.threshold
+        sure = call(self.predictor, self.source, seen).softmax(1).amax(1) >= self.threshold
         if sure.all():
             return y
         rngs = [generator(seed, "cotta", id) for id in inputs.ids]

@@ -66,10 +66,11 @@ class ETA(Method):
         self.predictor = adaptable_copy(with_statistics(predictor, statistics), "norm")
         self.optimizer = Optimizer(optimizer, learning_rate, momentum)
         self.sure, self.alike, self.needs_batch = sure, alike, statistics == "batch"
+        self.source = choose_parameters(self.predictor, "norm")
         self.held: dict[str, Tensor] = {}  # beta F of each weight: by how much it is held where it was
 
     def init(self) -> EataState:
-        return EataState(Weights(choose_parameters(self.predictor, "norm")))
+        return EataState(Weights(self.source))
 
     def step(self, state: EataState, inputs: Inputs, seed: int) -> tuple[Prediction, EataState]:
         leaves, optimizer = self.optimizer.start(state.weights)
@@ -89,8 +90,8 @@ class ETA(Method):
 
     def _moved(self, leaves: dict[str, Tensor]) -> Tensor | float:
         """beta sum_i F_i (theta_i - theta_i^source)^2."""
-        source = choose_parameters(self.predictor, "norm")
-        return sum((held * (leaves[name] - source[name]).square()).sum() for name, held in self.held.items())
+        moved = {name: leaves[name] - self.source[name] for name in self.held}
+        return sum((held * moved[name].square()).sum() for name, held in self.held.items())
 
 
 class EATA(ETA):

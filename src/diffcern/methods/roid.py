@@ -65,10 +65,11 @@ class ROID(Method):
     ) -> None:
         self.predictor = adaptable_copy(with_batch_statistics(predictor), "norm")
         self.optimizer = Optimizer(optimizer, learning_rate, momentum)
+        self.source = choose_parameters(self.predictor, "norm")
         self.tau, self.keep, self.mirror = tau, keep, mirror
 
     def init(self) -> RoidState:
-        return RoidState(Weights(choose_parameters(self.predictor, "norm")))
+        return RoidState(Weights(self.source))
 
     def step(self, state: RoidState, inputs: Inputs, seed: int) -> tuple[Prediction, RoidState]:
         leaves, optimizer = self.optimizer.start(state.weights)
@@ -83,8 +84,8 @@ class ROID(Method):
             gradients = torch.autograd.grad(losses.mean(), list(leaves.values()))
         descend(leaves, optimizer, gradients)
         answer = Prediction(corrected(logits.detach()), [Cost()] * len(inputs), losses.detach()[:, None].tolist())
-        after, source = stop(leaves, optimizer), self.init().weights.parameters
-        near = {name: self.keep * w + (1 - self.keep) * source[name] for name, w in after.parameters.items()}
+        after = stop(leaves, optimizer)
+        near = {name: self.keep * w + (1 - self.keep) * self.source[name] for name, w in after.parameters.items()}
         return answer, RoidState(Weights(near, after.optimizer), (1 - NEW) * mean + NEW * p.mean(0))
 
 

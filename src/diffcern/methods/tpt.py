@@ -19,10 +19,11 @@ from torch.nn import functional as F
 from diffcern.errors import UsageError
 from diffcern.memory import check_memory
 from diffcern.methods.base import Count, Method, Optimizer, Weights, call, descend, frozen_copy, stop
+from diffcern.methods.entropy import entropy
 from diffcern.methods.memo import marginal_entropy
 from diffcern.predictors import Predictor
 from diffcern.predictors.clip import ZeroShot
-from diffcern.rng import generator
+from diffcern.rng import drawing_from, generator
 from diffcern.types import Cost, Inputs, Prediction
 from diffcern.words import check_words
 
@@ -139,20 +140,16 @@ class Behind(nn.Module):
 
 def surest(logits: Tensor, kept: int) -> Tensor:
     """Of each image's views the `kept` of lowest entropy: `[n, B, K]` -> `[n, kept, K]`."""
-    entropies = torch.special.entr(logits.detach().softmax(-1)).sum(-1)
+    entropies = entropy(logits.detach().flatten(0, 1)).unflatten(0, logits.shape[:2])
     index = entropies.argsort(dim=1, stable=True)[:, :kept, None]
     return logits.gather(1, index.expand(-1, -1, logits.shape[-1]))
 
 
 def crops(image: Tensor, count: int, rng: torch.Generator, size: tuple[int, int]) -> Tensor:
-    """Random crops `[count, 3, *size]` of an image `[3, H, W]`, mirrored or not, of 8 to 100 % of its area.
-
-    torchvision draws from torch's global CPU generator, which is afterwards as it was before.
-    """
+    """Random crops `[count, 3, *size]` of an image `[3, H, W]`, mirrored or not, of 8 to 100 % of its area."""
     from torchvision.transforms.v2 import Compose, RandomHorizontalFlip, RandomResizedCrop
 
     crop = Compose([RandomResizedCrop(size, antialias=True), RandomHorizontalFlip()])
-    with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(rng.get_state())
+    with drawing_from(rng):
         drawn = [crop(image) for _ in range(count)]
     return torch.stack(drawn).clamp(0, 1) if drawn else image.new_empty(0, *image.shape[:1], *size)
