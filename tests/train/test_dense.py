@@ -15,7 +15,8 @@ from diffcern.predictors import load_predictor
 from diffcern.priors import load_prior
 from diffcern.tasks import Depth, Segmentation
 from diffcern.train import images as table_module
-from diffcern.train.images import mirrored, read_table
+from diffcern.train.augmentations import mirrored
+from diffcern.train.images import read_table
 from diffcern.train.predictor import PredictorRecipe, train_predictor
 from diffcern.train.prior import PriorRecipe, train_prior
 from diffcern.train.recipes import Regime

@@ -10,7 +10,8 @@ from diffcern.data.digits import digits
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.predictors import load_predictor
 from diffcern.priors import load_prior
-from diffcern.train.images import augment, augmentation_names, read_table
+from diffcern.train.augmentations import augment, augmentation_names, moved, relit
+from diffcern.train.images import read_table
 from diffcern.train.predictor import PredictorRecipe, train_predictor
 from diffcern.train.prior import DIRICHLET, PriorRecipe, soften, train_prior
 from diffcern.train.recipes import Regime
@@ -140,6 +141,21 @@ def test_ctrl_c_stops_between_steps_and_resumes_exactly(tmp_path, monkeypatch):
     again, _ = train_prior(DATA, PRIOR, schedule(), tmp_path / "b", device=CPU)
     for a, b in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_another_light_leaves_half_of_the_images_and_every_map():
+    images, rng = torch.rand(400, 3, 8, 8), torch.Generator().manual_seed(0)
+    assert torch.equal(relit(images, ("flip",), rng), images)
+    lit = relit(images, ("light",), rng)
+    left = torch.tensor([torch.equal(a, b) for a, b in zip(images, lit, strict=True)])
+    assert 0.4 < left.float().mean() < 0.6
+    assert torch.equal(lit, lit.clamp(0, 1))
+    ranks = [x[~left].flatten(2).argsort(-1).argsort(-1).float() for x in (images, lit)]
+    assert (ranks[0] - ranks[1]).abs().mean() < 2  # monotone in every channel, but for what is clipped
+    assert torch.equal(moved(images, ("light",), rng), images)  # what maps are moved by
+
+    spans = [x[~left].flatten(1).std(1) for x in (images, lit)]
+    assert (spans[1] < spans[0] / 2).float().mean() > 0.2  # contrast as low as behind a veil
 
 
 def test_augmentations():

@@ -20,8 +20,8 @@ from diffcern.errors import DiffcernError
 from diffcern.predictors.adapted import CONFIG, save_adapted
 from diffcern.predictors.base import Predictor
 from diffcern.tasks import TASKS
+from diffcern.train.augmentations import mirrors
 from diffcern.train.finetune import Descent, fine_tune
-from diffcern.train.images import mirrors
 from diffcern.train.views import Look, MapViews, Views, fitted, randomised
 from diffcern.watching import Report
 

@@ -1,20 +1,19 @@
-"""Training images: a data set decoded once into memory, and the augmentations of a batch."""
+"""Training images: a data set decoded once into memory."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from rich.markup import escape
 from rich.progress import track
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn import functional as F
 
 from diffcern.data import Dataset, Sample
 from diffcern.data.maps import check_not_binary, foreign
-from diffcern.errors import DiffcernError, UsageError, unknown
+from diffcern.errors import DiffcernError
 from diffcern.kinds import DEPTH, SEGMENTATION, Truth
 from diffcern.resizing import Size
 from diffcern.rng import generator
@@ -120,74 +119,3 @@ def pixel_statistics(images: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]
     some = torch.randperm(len(images), generator=generator(seed, "statistics"))[:10_240]
     pixels = images[some].float().div(255)
     return some, pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp(min=1e-3)
-
-
-AUGMENTATIONS = {
-    "flip": "mirror left-right with probability 1/2",
-    "crop": "shift by up to an eighth of each side, reflecting at the border",
-    "affine": "rotate by up to 8 degrees, scale by 0.92 to 1.08, shift by up to a sixteenth of each side",
-}
-
-
-def augment(images: Tensor, names: tuple[str, ...], generator: Generator) -> Tensor:
-    """Applies the named augmentations to `[B, 3, H, W]`; each image has its own random numbers."""
-    if not names:
-        return images
-    for name in names:
-        if name not in AUGMENTATIONS:
-            raise unknown("augmentation", name, AUGMENTATIONS)
-    batch, (height, width) = len(images), images.shape[-2:]
-
-    def signed() -> Tensor:  # uniform in [-1, 1]
-        return 2 * torch.rand(batch, generator=generator) - 1
-
-    angle, scale, shift = torch.zeros(batch), torch.ones(batch), torch.zeros(batch, 2)
-    if "affine" in names:
-        angle, scale = signed() * math.radians(8), 1 + 0.08 * signed()
-        shift = torch.stack([signed(), signed()], 1) / 8  # in units of half a side
-    if "crop" in names:
-        sides = torch.tensor([width, height])
-        pixels = torch.stack([signed(), signed()], 1) * (sides // 8)
-        shift = shift + pixels.round() * 2 / sides  # whole pixels: no interpolation blur
-    mirror = (
-        torch.where(torch.rand(batch, generator=generator) < 0.5, -1.0, 1.0) if "flip" in names else torch.ones(batch)
-    )
-    cos, sin = angle.cos() * scale, angle.sin() * scale
-    ratio = height / width  # a turn is one of pixels, and coordinates go from -1 to 1 along either side
-    theta = torch.stack(
-        [
-            torch.stack([cos * mirror, -sin * ratio, shift[:, 0]], 1),
-            torch.stack([sin * mirror / ratio, cos, shift[:, 1]], 1),
-        ],
-        1,
-    )
-    grid = F.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-
-
-def augmentation_names(text: str) -> tuple[str, ...]:
-    """Parses "flip,crop" (or "none"). Raises UsageError for an unknown name."""
-    names = tuple(name.strip() for name in text.split(",") if name.strip() not in ("", "none"))
-    for name in names:
-        if name not in AUGMENTATIONS:
-            raise unknown("augmentation", name, AUGMENTATIONS)
-    if len(set(names)) < len(names):
-        raise UsageError(f"an augmentation is named twice in {text!r}")
-    return names
-
-
-def mirrored(images: Tensor, truth: Tensor, flip: bool, rng: Generator) -> tuple[Tensor, Tensor]:
-    """Images `[B, 3, H, W]` and their maps `[B, h, w]`, half of them left-right where `flip`."""
-    turned = (torch.rand(len(images), generator=rng) < 0.5).to(images.device) & flip
-    return (
-        torch.where(turned[:, None, None, None], images.flip(-1), images),
-        torch.where(turned[:, None, None], truth.flip(-1), truth),
-    )
-
-
-def mirrors(augmentation: str) -> bool:
-    """Whether the named augmentations mirror images with their maps. Raises UsageError for any other one."""
-    names = augmentation_names(augmentation)
-    if set(names) - {"flip"}:
-        raise UsageError("maps are trained with --augment flip or none: others would blur them")
-    return "flip" in names

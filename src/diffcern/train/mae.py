@@ -15,7 +15,8 @@ from diffcern.data import Dataset
 from diffcern.predictors.base import Predictor
 from diffcern.predictors.mae import MaeConfig, MaskedAutoencoder, mae_predictor, save_mae
 from diffcern.rng import generator
-from diffcern.train.images import augment, augmentation_names, pixel_statistics, read_table
+from diffcern.train.augmentations import augment, augmentation_names
+from diffcern.train.images import pixel_statistics, read_table
 from diffcern.train.loop import Outcome, check_out, train
 from diffcern.train.recipes import MaeRecipe, Regime
 from diffcern.watching import Report, unheard

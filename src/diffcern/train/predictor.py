@@ -16,7 +16,8 @@ from diffcern.predictors.base import Predictor
 from diffcern.predictors.native import NativePredictorConfig, native_predictor, save_predictor
 from diffcern.rng import generator
 from diffcern.tasks import TASKS
-from diffcern.train.images import augment, augmentation_names, mirrored, mirrors, pixel_statistics, read_table
+from diffcern.train.augmentations import augment, augmentation_names, mirrored, mirrors
+from diffcern.train.images import pixel_statistics, read_table
 from diffcern.train.loop import Outcome, check_out, train
 from diffcern.train.recipes import PredictorRecipe, Regime
 from diffcern.watching import Report, unheard

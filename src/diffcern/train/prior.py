@@ -27,8 +27,9 @@ from diffcern.rng import generator
 from diffcern.tasks import MAP_TASKS
 from diffcern.tasks.depth import Depth, filled
 from diffcern.tasks.segmentation import Segmentation
+from diffcern.train.augmentations import augment, augmentation_names, moved, relit
 from diffcern.train.denoising import TIMES, denoising_errors, noised
-from diffcern.train.images import ImageTable, augment, augmentation_names, read_table
+from diffcern.train.images import ImageTable, read_table
 from diffcern.train.loop import Outcome, check_out, train
 from diffcern.train.recipes import PriorRecipe, Regime
 from diffcern.train.representations import Representations
@@ -144,8 +145,8 @@ def _loss(
     images, targets = table.batch(index, prior.device)
     dropped = (torch.rand(len(index), generator=rng) < recipe.label_dropout).to(prior.device)
     if told:
-        both = augment(torch.cat([images, told(index)], 1), augmentations, rng)
-        images, spatial = both[:, :3], both[:, 3:]
+        both = moved(torch.cat([images, told(index)], 1), augmentations, rng)
+        images, spatial = relit(both[:, :3], augmentations, rng), both[:, 3:]
         condition = Condition(spatial=spatial.masked_fill(dropped[:, None, None, None], 0))
     else:
         images = augment(images, augmentations, rng)

@@ -17,7 +17,7 @@ from diffcern.data import Dataset
 from diffcern.predictors.base import Predictor
 from diffcern.resizing import interpolate, pair
 from diffcern.rng import generator
-from diffcern.train.images import augment, augmentation_names, mirrored
+from diffcern.train.augmentations import augment, augmentation_names, mirrored
 
 Look = Callable[[Tensor, Generator], Tensor]  # [3, H, W] in [0, 1] -> [3, h, w]; a DataLoader's workers can read it
 
@@ -64,7 +64,7 @@ class MapViews(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 
 
 def fitted(predictor: Predictor, shape: Sequence[int], augmentation: str = "none") -> Look:
-    """The whole image in the predictor's size, with augmentations of `train/images.py`; shape: where it takes any.
+    """The whole image in the predictor's size, with augmentations of `augmentations.py`; shape: where it takes any.
 
     Whole, because it is a view already, as are the purified targets (see `Predictor.of_view`).
     """
