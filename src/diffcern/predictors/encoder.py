@@ -47,6 +47,27 @@ class Encoder(nn.Module):
         return rows[-1].float()
 
 
+@torch.no_grad()
+def feature_map(predictor: Predictor, images: Images) -> Float32[Tensor, "batch channels height width"]:
+    """The last map, with more than one row and column, that the predictor makes of images in [0, 1]. Raises UsageError
+    for a network without one."""
+    maps: list[Tensor] = []
+
+    def keep(module: nn.Module, given: object, output: object) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[-2:]) > 1:
+            maps.append(output)
+
+    handles = [module.register_forward_hook(keep) for module in predictor.model.modules()]
+    try:
+        predictor(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not maps:
+        raise UsageError("the encoder has no map of features [B, C, h, w] with h and w above 1: give another one")
+    return maps[-1].float()
+
+
 def load_encoder(name: str) -> Encoder:
     """The encoder that a predictor's name stands for, see `load_predictor`; models without a classifier (of timm, or
     backbones of transformers such as DINOv2) have a name too. Raises as `load_predictor`.

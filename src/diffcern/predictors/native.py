@@ -90,14 +90,20 @@ def save_predictor(
     write_whole(folder / "predictor.json", (json.dumps(asdict(config), indent=1) + "\n").encode())
 
 
-def read_predictor(folder: Path) -> Predictor:
-    """Reads such a folder, weights in fp32. Raises DiffcernError naming what is wrong."""
+def native_config(folder: Path) -> NativePredictorConfig:
+    """The `predictor.json` of such a folder. Raises DiffcernError naming what is wrong."""
     check_files("predictor", folder, FILES)
     path = folder / "predictor.json"
     config: NativePredictorConfig = read_config(path, NativePredictorConfig, TRAINS)
     if KINDS[config.task].classes != bool(config.class_names):
         raise DiffcernError(f"cannot read {path}: class_names are of images or pixels, and of depth there are none")
-    with reading(path, TRAINS):
+    return config
+
+
+def read_predictor(folder: Path) -> Predictor:
+    """Reads such a folder, weights in fp32. Raises DiffcernError naming what is wrong."""
+    config = native_config(folder)
+    with reading(folder / "predictor.json", TRAINS):
         if not config.architecture.startswith("timm:"):  # some of which cannot be built without memory
             check_shapes(lambda: native_predictor(config).model, folder / "model.safetensors", "its predictor.json")
         predictor = native_predictor(config)

@@ -1,7 +1,8 @@
-"""Our own small priors: a DiT or a U-Net from diffusers, in pixel space, under soft labels, maps or both.
+"""Our own small priors: a DiT or a U-Net from diffusers, of pixels or features, under soft labels, maps or both.
 
 Saved as a folder: `prior.json` (objective, label space, image size), `denoiser/` and `scheduler/` (diffusers'
-own formats: JSON and safetensors), readable by diffusers itself, and what is known of clean images (`priors/clean.py`).
+own formats: JSON and safetensors), readable by diffusers itself, what is known of clean images (`priors/clean.py`), and
+where the prior is one of features `autoencoder/` (`priors/representation.py`).
 Trained by `diffcern train prior`.
 """
 
@@ -23,6 +24,7 @@ from diffcern.files import check_files, reading, write_whole
 from diffcern.priors.base import Prior
 from diffcern.priors.clean import read_clean, write_clean
 from diffcern.priors.latent import pixel_images, pixel_latents
+from diffcern.priors.representation import RepresentationAutoencoder, read_representation
 from diffcern.priors.schedule import schedule_of
 from diffcern.priors.shapes import DiTShape, SchedulerShape, Shape, UNetShape, check_agreement, read_shape
 from diffcern.priors.soft import class_weights, soften_labels
@@ -37,6 +39,7 @@ Kind = Annotated[str, one_of("eps", "x0", "v")]
 Channels = Annotated[int, one_of(1, 3)]
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 SCHEDULER = "scheduler/scheduler_config.json"
+AUTOENCODER = "autoencoder"  # its folder in the prior's
 FILES = ("prior.json", "denoiser/config.json", f"denoiser/{WEIGHTS}", SCHEDULER)
 PREDICTION_TYPES = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}  # ours -> diffusers'
 
@@ -46,7 +49,7 @@ class NativeConfig:
     """What `prior.json` holds.
 
     channels: 1 for grey priors (images are averaged over their channels); maps: what is concatenated to the image as a
-    condition, None for nothing.
+    condition, None for nothing; features: whether latents are those of `autoencoder/`, or pixels.
     """
 
     __pydantic_config__ = FORBID
@@ -57,6 +60,7 @@ class NativeConfig:
     channels: Channels
     class_names: Names
     maps: Maps | None = None
+    features: bool = False
 
     @property
     def map_channels(self) -> int:
@@ -64,14 +68,18 @@ class NativeConfig:
 
 
 class NativePrior(Prior):
-    """A pixel-space prior: latent = 2 * resized image - 1.
+    """latent = 2 * resized image - 1, or an autoencoder's.
 
     Conditions are `[B, K]`, or `[B, K + 1]` with the weight of the null class last (as training drops labels).
     """
 
-    pixels = True
-
-    def __init__(self, config: NativeConfig, denoiser: nn.Module, scheduler: DDPMScheduler) -> None:
+    def __init__(
+        self,
+        config: NativeConfig,
+        denoiser: nn.Module,
+        scheduler: DDPMScheduler,
+        autoencoder: RepresentationAutoencoder | None = None,
+    ) -> None:
         super().__init__()
         soften_labels(denoiser)
         plain_attention(denoiser)
@@ -79,7 +87,9 @@ class NativePrior(Prior):
         self.denoiser = denoiser
         self.scheduler_config = scheduler.config
         self.class_names = tuple(config.class_names)
-        self.latent_shape = (config.channels, config.image_size, config.image_size)
+        self.autoencoder = autoencoder
+        self.pixels = autoencoder is None
+        self.latent_shape = latent_shape(config, autoencoder)
         self.maps = config.maps
         if config.maps:
             self.spatial_shape = (config.map_channels, config.image_size, config.image_size)
@@ -87,10 +97,12 @@ class NativePrior(Prior):
         self.eval().requires_grad_(False)
 
     def encode(self, images: Tensor) -> Tensor:
+        if self.autoencoder:
+            return self.autoencoder.encode(images)
         return pixel_latents(images, self.config.channels, self.config.image_size)
 
     def decode(self, latents: Tensor) -> Tensor:
-        return pixel_images(latents)
+        return self.autoencoder.decode(latents) if self.autoencoder else pixel_images(latents)
 
     def denoise(self, x_t: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         count = len(self.class_names)
@@ -108,6 +120,8 @@ class NativePrior(Prior):
         write_weights(copy.state_dict(), folder / "denoiser" / WEIGHTS, dtype)
         DDPMScheduler.from_config(self.scheduler_config).save_pretrained(folder / "scheduler")
         write_whole(folder / "prior.json", (json.dumps(asdict(self.config), indent=1) + "\n").encode())
+        if self.autoencoder:
+            self.autoencoder.save(folder / AUTOENCODER)
         write_clean(self, folder)
 
     @classmethod
@@ -119,23 +133,33 @@ class NativePrior(Prior):
             raise unknown("architecture", config.architecture, ARCHITECTURES)
         shape = read_shape(folder / "denoiser" / "config.json", SHAPES[config.architecture], TRAINS)
         schedule = read_schedule(folder, config.kind)
-        inputs, classes = config.channels + config.map_channels, len(config.class_names)
+        with reading(folder, TRAINS):
+            autoencoder = read_representation(folder / AUTOENCODER) if config.features else None
+        channels, side, _ = latent_shape(config, autoencoder)
+        classes = len(config.class_names)
         embedded = shape.num_embeds_ada_norm if isinstance(shape, DiTShape) else shape.num_class_embeds - 1
         described = "denoiser/config.json"
         check_agreement(
             folder,
             {
-                "an image_size of": (config.image_size, shape.sample_size, described),
-                "channels and maps which together are": (inputs, shape.in_channels, described),
-                "channels which are": (config.channels, shape.out_channels, described),
+                "an image_size of": (side, shape.sample_size, described),
+                "channels and maps which together are": (channels + config.map_channels, shape.in_channels, described),
+                "channels which are": (channels, shape.out_channels, described),
                 "classes as many as": (classes, embedded, described),
             },
         )
         denoiser = read_denoiser(ARCHITECTURES[config.architecture], folder / "denoiser")
         with reading(folder, TRAINS):
-            prior = cls(config, denoiser, schedule)
+            prior = cls(config, denoiser, schedule, autoencoder)
         read_clean(prior, folder)
         return prior
+
+
+def latent_shape(config: NativeConfig, autoencoder: RepresentationAutoencoder | None) -> tuple[int, int, int]:
+    """(C, h, w) of the latents that such a prior denoises."""
+    if autoencoder:
+        return autoencoder.features.latent_shape
+    return config.channels, config.image_size, config.image_size
 
 
 def read_schedule(folder: Path, kind: str) -> DDPMScheduler:
@@ -179,13 +203,15 @@ def native_prior(
     heads: int,
     patch: int,
     schedule: str = "squaredcos_cap_v2",
+    autoencoder: RepresentationAutoencoder | None = None,
 ) -> NativePrior:
     """A new, untrained prior. width: channels (of the first level for a U-Net); depth: blocks (per level)."""
     count = len(config.class_names)
+    channels, side, _ = latent_shape(config, autoencoder)
     shape: dict[str, Any] = {
-        "sample_size": config.image_size,
-        "in_channels": config.channels + config.map_channels,
-        "out_channels": config.channels,
+        "sample_size": side,
+        "in_channels": channels + config.map_channels,
+        "out_channels": channels,
     }
     if config.architecture == "dit":
         denoiser: nn.Module = DiTTransformer2DModel(
@@ -211,7 +237,7 @@ def native_prior(
     else:
         raise unknown("architecture", config.architecture, ARCHITECTURES)
     scheduler = DDPMScheduler(beta_schedule=schedule, prediction_type=PREDICTION_TYPES[config.kind])
-    return NativePrior(config, denoiser, scheduler)
+    return NativePrior(config, denoiser, scheduler, autoencoder)
 
 
 def _initialise_dit(denoiser: nn.Module) -> None:

@@ -16,20 +16,19 @@ from torchvision.utils import make_grid
 
 from diffcern.configs import check_config
 from diffcern.data import Dataset, encode_png
-from diffcern.errors import DiffcernError, UsageError, unknown
+from diffcern.errors import UsageError, unknown
 from diffcern.familiarity import clean_errors
 from diffcern.files import write_whole
 from diffcern.kinds import KINDS
 from diffcern.predictors import load_predictor
 from diffcern.priors.native import PREDICTION_TYPES, NativeConfig, NativePrior, native_prior
-from diffcern.priors.spatial import Maps
+from diffcern.priors.representation import new_representation
 from diffcern.rng import generator
 from diffcern.tasks import MAP_TASKS
-from diffcern.tasks.depth import Depth, filled
-from diffcern.tasks.segmentation import Segmentation
 from diffcern.train.augmentations import augment, augmentation_names, moved, relit
+from diffcern.train.conditions import maps_of, maps_told
 from diffcern.train.denoising import TIMES, denoising_errors, noised
-from diffcern.train.images import ImageTable, read_table
+from diffcern.train.images import ImageTable, pixel_statistics, read_table
 from diffcern.train.loop import Outcome, check_out, train
 from diffcern.train.recipes import PriorRecipe, Regime
 from diffcern.train.representations import Representations
@@ -61,8 +60,7 @@ def train_prior(
     recipe = replace(recipe, weighting=recipe.weighting or recipe.objective)
     if recipe.objective not in PREDICTION_TYPES:
         raise UsageError(f"objective is one of {', '.join(PREDICTION_TYPES)}, not {recipe.objective!r}")
-    if recipe.architecture == "dit" and (recipe.image_size % recipe.patch or recipe.width % recipe.heads):
-        raise UsageError("the image size must be a multiple of the patch, the width a multiple of the heads")
+    check_patch(recipe, recipe.image_size)
     if recipe.maps and recipe.maps not in MAP_TASKS:
         raise UsageError(f"maps are segmentation or depth, not {recipe.maps!r}")
     weighting_named(recipe.weighting)
@@ -70,24 +68,43 @@ def train_prior(
         raise unknown("times", recipe.times, TIMES)
     if recipe.rivals and (recipe.maps or recipe.soft_labels):
         raise UsageError("rivals compare classes, one for each image: leave --maps out, and give --soft-labels 0")
+    if recipe.encoder and (recipe.maps or recipe.channels == 1):
+        raise UsageError("--encoder makes features of colour images under labels: leave --maps and --grey out")
     augmentations = augmentation_names(recipe.augmentation)
     check_out(folder)
     table = read_table(dataset, recipe.image_size, KINDS[recipe.maps].truth if recipe.maps else "label")
     maps = maps_of(recipe.maps, dataset, table)
     names = () if maps else tuple(dataset.class_names)
-    config = NativeConfig(recipe.architecture, recipe.objective, recipe.image_size, recipe.channels, names, maps)
+    sizes = (recipe.image_size, recipe.channels)
+    config = NativeConfig(recipe.architecture, recipe.objective, *sizes, names, maps, bool(recipe.encoder))
     check_config(config)
     torch.manual_seed(regime.seed)  # the initial weights
-    prior = native_prior(config, width=recipe.width, depth=recipe.depth, heads=recipe.heads, patch=recipe.patch)
+    autoencoder = None
+    if recipe.encoder:
+        some, _, _ = pixel_statistics(table.images, regime.seed)
+        autoencoder = new_representation(recipe.encoder, table.images[some].float() / 255)
+        check_patch(recipe, autoencoder.features.latent_shape[-1])
+    prior = native_prior(
+        config,
+        width=recipe.width,
+        depth=recipe.depth,
+        heads=recipe.heads,
+        patch=recipe.patch,
+        autoencoder=autoencoder,
+    )
     if recipe.init:
         _start_from(prior, recipe.init)
     prior.to(device).train().requires_grad_(True)
     told = maps_told(prior, table) if maps else None
-    trained, representations = prior.denoiser, None
+    parts, representations = {"denoiser": prior.denoiser}, None
+    if autoencoder:
+        autoencoder.encoder.requires_grad_(False)
+        parts["decoder"] = autoencoder.decoder
     if recipe.align:
         encoder = load_predictor(recipe.align).to(device)
         representations = Representations(prior.denoiser, encoder, recipe.align_block, recipe.image_size).to(device)
-        trained = nn.ModuleDict({"denoiser": prior.denoiser, "representations": representations})
+        parts["representations"] = representations
+    trained = nn.ModuleDict(parts) if len(parts) > 1 else prior.denoiser
 
     def loss_at(step: int) -> Tensor:
         return _loss(prior, table, told, recipe, augmentations, representations, regime, step, autocast)
@@ -107,10 +124,17 @@ def train_prior(
     return prior, outcome
 
 
+def check_patch(recipe: PriorRecipe, side: int) -> None:
+    """Raises UsageError for a transformer whose patches do not fill latents of that side."""
+    if recipe.architecture == "dit" and (side % recipe.patch or recipe.width % recipe.heads):
+        what = "image size" if side == recipe.image_size else f"side of the encoder's map, {side},"
+        raise UsageError(f"the {what} must be a multiple of the patch, the width a multiple of the heads")
+
+
 def _told(recipe: PriorRecipe) -> dict[str, Any]:
     """The recipe as a checkpoint notes it: what came later only where it is used, so that older ones go on."""
     plain = PriorRecipe()
-    later = ("times", "rivals", "rival_weight", "align", "align_block", "align_weight")
+    later = ("times", "rivals", "rival_weight", "align", "align_block", "align_weight", "encoder")
     return {k: v for k, v in asdict(recipe).items() if k not in later or v != getattr(plain, k)}
 
 
@@ -153,9 +177,12 @@ def _loss(
         classes = soften(targets.cpu(), len(prior.class_names), recipe.soft_labels, rng).to(prior.device)
         null = torch.nn.functional.one_hot(torch.tensor(len(prior.class_names), device=prior.device)).float()
         condition = Condition(classes=torch.where(dropped[:, None], null, torch.nn.functional.pad(classes, (0, 1))))
-    rows = noised(prior, prior.encode(images), rng, recipe.times)
+    latents = prior.autoencoder.together(images) if prior.autoencoder else prior.encode(images)
+    rows = noised(prior, latents, rng, recipe.times)
     errors, own = denoising_errors(prior, rows, condition, (recipe.weighting, "eps"), autocast)
     loss = errors.mean()
+    if prior.autoencoder:
+        loss = loss + torch.nn.functional.mse_loss(prior.autoencoder.decoder(latents), images)
     if representations:
         loss = loss + recipe.align_weight * representations.loss(images)
     if recipe.rivals:
@@ -185,40 +212,6 @@ def soften(targets: Tensor, count: int, share: float, rng: torch.Generator) -> T
     return torch.where(mixed, gamma / gamma.sum(1, keepdim=True), one_hot)
 
 
-def maps_of(kind: str, dataset: Dataset, table: ImageTable) -> Maps | None:
-    """What the maps show: the classes of the data's masks, or depth between the least and the greatest there is."""
-    if not kind:
-        return None
-    if KINDS[kind].classes:
-        names: tuple[str, ...] = getattr(dataset, "mask_names", ())
-        if not names:
-            raise UsageError(f"{dataset.name} does not name the classes of its masks: give --class-names")
-        return Maps("segmentation", names)
-    assert table.truth is not None  # it was asked for
-    near, far = table.truth[table.truth > 0].aminmax()
-    if near == far:
-        raise DiffcernError(
-            f"{dataset.name} has one depth everywhere: there is nothing to learn from it. Give maps that differ"
-        )
-    return Maps("depth", near=round(near.item(), 3), far=round(far.item(), 3))
-
-
-def maps_told(prior: NativePrior, table: ImageTable) -> Callable[[Tensor], Tensor]:
-    """A function from rows of the table to their maps `[B, C, h, w]`, on the prior's device."""
-    assert prior.maps is not None  # this prior reads maps
-    if KINDS[prior.maps.kind].classes:
-        segmentation = Segmentation(prior.maps.names, prior)
-        return lambda index: _spatial(segmentation.condition_of_truth(table.truths(index, prior.device)))
-    depth = Depth(True, prior)
-    whole = torch.stack([filled(row) for row in table.truths(torch.arange(len(table.images)), torch.device("cpu"))])
-    return lambda index: _spatial(depth.condition_of_truth(whole[index].to(prior.device)))
-
-
-def _spatial(condition: Condition) -> Tensor:
-    assert condition.spatial is not None
-    return condition.spatial
-
-
 @torch.no_grad()
 def sample_grid(prior: NativePrior, known: Condition, columns: int = 10, steps: int = 50, seed: int = 0) -> Tensor:
     """Samples, DDIM: an image `[3, H, W]` in [0, 1]; of every class one row (at most 20 classes), of maps one row for
@@ -227,7 +220,7 @@ def sample_grid(prior: NativePrior, known: Condition, columns: int = 10, steps: 
     condition = condition.map(lambda value: value.repeat_interleave(columns, 0))
     rng = generator(seed, "samples")
     x = torch.randn(len(condition), *prior.latent_shape, generator=rng).to(prior.device)
-    scheduler = DDIMScheduler.from_config(prior.scheduler_config, clip_sample=True, timestep_spacing="trailing")
+    scheduler = DDIMScheduler.from_config(prior.scheduler_config, clip_sample=prior.pixels, timestep_spacing="trailing")
     scheduler.set_timesteps(steps)
     for t in scheduler.timesteps:
         output = prior(x, t.to(prior.device).expand(len(x)), condition).output

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from diffcern.errors import UsageError
 from diffcern.predictors import Predictor
+from diffcern.predictors.encoder import feature_map
 
 HIDDEN = 4  # widths of the MLP's hidden layer, in the transformer's
 
@@ -44,20 +45,7 @@ class Representations(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """What the encoder sees in each patch of clean images `[B, 3, H, W]`: `[B, patches, channels]`."""
-        maps: list[Tensor] = []
-        handles = [
-            module.register_forward_hook(lambda module, given, output: _keep(maps, output))
-            for module in self._encoder[0].model.modules()
-        ]
-        try:
-            with torch.no_grad():
-                self._encoder[0](images)
-        finally:
-            for handle in handles:
-                handle.remove()
-        if not maps:
-            raise UsageError("the encoder has no map of features [B, C, h, w] with h and w above 1: give another one")
-        return F.adaptive_avg_pool2d(maps[-1].float(), self.grid).flatten(2).mT
+        return F.adaptive_avg_pool2d(feature_map(self._encoder[0], images), self.grid).flatten(2).mT
 
     def loss(self, images: Tensor) -> Tensor:
         """For the clean images of the rows that the transformer has just denoised; forgets what it heard."""
@@ -67,8 +55,3 @@ class Representations(nn.Module):
     def leave(self) -> None:
         """Stops listening."""
         self._hook.remove()
-
-
-def _keep(maps: list[Tensor], output: Any) -> None:
-    if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[-2:]) > 1:
-        maps.append(output)
