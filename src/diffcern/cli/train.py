@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from diffcern.cli.bars import Bars, training_bar
-from diffcern.cli.consoles import results
+from diffcern.cli.consoles import remarks, results
 from diffcern.cli.derive import from_job
 from diffcern.cli.groups import Group
 from diffcern.cli.options import HERE
@@ -36,6 +36,8 @@ def training(
     state = "finished" if outcome.finished else f"{stopped}; run the same command to go on"
     steps = f"step {outcome.step} of {trained.regime.steps}"
     results().print(f"{state}: {size:.2f} M parameters, {steps}, loss {outcome.loss:.4f}", soft_wrap=True)
+    if outcome.pace:
+        remarks().print(str(outcome.pace), soft_wrap=True)
     results().print(f"in {out}" + (f" ({trained.use})" if outcome.finished else ""), soft_wrap=True)
     if outcome.interrupted:
         raise typer.Exit(130)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from diffcern.claims import changed, listed
 from diffcern.errors import DiffcernError
 from diffcern.files import atomically, check_folder, reading, writing
+from diffcern.train.pace import Pace, counted, peak
 from diffcern.train.recipes import Regime
 from diffcern.watching import Report, unheard
 
@@ -30,12 +31,14 @@ CHECKPOINT = "checkpoint.pt"
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where training stopped: finished, at Ctrl-C or else at the time limit; and the averaged loss."""
+    """Where training stopped: finished, at Ctrl-C or else at the time limit; the averaged loss; its pace, where a step
+    was made."""
 
     finished: bool
     step: int
     loss: float
     interrupted: bool = False
+    pace: Pace | None = None
 
 
 def train(
@@ -94,12 +97,10 @@ def _train(
     with _interruptible() as interrupted:
         report(step, regime.steps, text)
         while step < regime.steps and time.monotonic() - start < 60 * regime.minutes and not interrupted:
-            loss = loss_at(step)
-            if not torch.isfinite(loss):  # the last checkpoint is left as it is
-                raise DiffcernError(
-                    f"the loss is {loss.item()} at step {step}: give a lower --learning-rate and another --out"
-                )
-            loss.backward()
+            if step == first:
+                loss, operations = counted(lambda: _slope(loss_at, first))
+            else:
+                loss = _slope(loss_at, step)
             nn.utils.clip_grad_norm_(parameters, regime.clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -115,11 +116,24 @@ def _train(
             if time.monotonic() - saved > regime.checkpoint_seconds:
                 save()
                 saved = time.monotonic()
+    pace = None
+    if step > first:
+        images = (step - first) * regime.batch_size / (time.monotonic() - start)
+        pace = Pace(images, images * operations / regime.batch_size, peak(parameters[0].device))
     if step > first or not checkpoint.exists():
         save()
     ema.copy_to(parameters)
     finished = step >= regime.steps
-    return Outcome(finished, step, average, bool(interrupted) and not finished)
+    return Outcome(finished, step, average, bool(interrupted) and not finished, pace)
+
+
+def _slope(loss_at: Callable[[int], Tensor], step: int) -> Tensor:
+    """The loss of a step, its gradient left in the parameters."""
+    loss = loss_at(step)
+    if not torch.isfinite(loss):  # the last checkpoint is left as it is
+        raise DiffcernError(f"the loss is {loss.item()} at step {step}: give a lower --learning-rate and another --out")
+    loss.backward()
+    return loss
 
 
 def check_out(folder: Path) -> None:
