@@ -31,8 +31,8 @@ CHECKPOINT = "checkpoint.pt"
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where training stopped: finished, at Ctrl-C or else at the time limit; the averaged loss; its pace, where a step
-    was made."""
+    """Where training stopped: finished, at Ctrl-C or else at the time limit; the averaged loss; its pace, where
+    steps were made and Ctrl-C did not end it."""
 
     finished: bool
     step: int
@@ -97,10 +97,7 @@ def _train(
     with _interruptible() as interrupted:
         report(step, regime.steps, text)
         while step < regime.steps and time.monotonic() - start < 60 * regime.minutes and not interrupted:
-            if step == first:
-                loss, operations = counted(lambda: _slope(loss_at, first))
-            else:
-                loss = _slope(loss_at, step)
+            loss = _slope(loss_at, step)
             nn.utils.clip_grad_norm_(parameters, regime.clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -116,12 +113,13 @@ def _train(
             if time.monotonic() - saved > regime.checkpoint_seconds:
                 save()
                 saved = time.monotonic()
-    pace = None
-    if step > first:
-        images = (step - first) * regime.batch_size / (time.monotonic() - start)
-        pace = Pace(images, images * operations / regime.batch_size, peak(parameters[0].device))
+    seconds, pace = time.monotonic() - start, None
     if step > first or not checkpoint.exists():
         save()
+    if step > first and not interrupted:  # counted after all is kept: counting changes the rounding
+        operations = counted(lambda: _slope(loss_at, step - 1)) * (step - first) / seconds
+        pace = Pace((step - first) * regime.batch_size / seconds, operations, peak(parameters[0].device))
+        optimizer.zero_grad(set_to_none=True)
     ema.copy_to(parameters)
     finished = step >= regime.steps
     return Outcome(finished, step, average, bool(interrupted) and not finished, pace)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-T = TypeVar("T")
 SIDE = 1024  # of the matrices that are multiplied for the peak
 PRODUCT = 2 * SIDE**3  # floating-point operations
 REPEATS, ENOUGH = 6, 0.3  # of a product, in seconds: a CPU without bfloat16 takes one for each
@@ -31,11 +29,11 @@ class Pace:
         return f"{self.images:.0f} images/s, {rate}, {self.operations / self.peak:.0%} of this machine's products"
 
 
-def counted(step: Callable[[], T]) -> tuple[T, int]:
-    """What `step` returns, and the floating-point operations of its products and convolutions, both ways."""
+def counted(step: Callable[[], object]) -> int:
+    """The floating-point operations of the products and convolutions in `step`, both ways."""
     with FlopCounterMode(display=False) as counter:
-        result = step()
-    return result, counter.get_total_flops()
+        step()
+    return counter.get_total_flops()
 
 
 def peak(device: torch.device) -> float:
