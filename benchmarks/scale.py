@@ -351,9 +351,11 @@ def memory(given: argparse.Namespace) -> None:
 def ids(given: argparse.Namespace) -> None:
     """Of a `FileList`: what it holds once it is read, and at most while it is."""
     from diffcern.data import load_dataset
+    from diffcern.data.names import Names
 
     count, file = given.count or 1_000_000, Path("list.txt").absolute()
     file.write_text("".join(f"s3://bucket/photos/{n // 1000:04}/{n:09}.jpg\n" for n in range(count)))
+    Names(["one"])  # imports what reading needs
     tracemalloc.start()
     data = load_dataset(f"files:{file}")
     held, most = (size / 2**20 for size in tracemalloc.get_traced_memory())

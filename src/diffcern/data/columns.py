@@ -7,7 +7,6 @@ empty where a table carries no such description.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -156,14 +155,6 @@ def texts(values: Iterable[Any], column: str, where: str) -> list[str]:
         if not known or value == "":
             raise DiffcernError(f"{where}: column {column!r} must hold texts or numbers, but holds {value!r}.")
     return [str(value) for value in values]
-
-
-def unique(ids: Sequence[str], where: str) -> Sequence[str]:
-    """The ids; `DiffcernError` where one occurs twice: two samples would share random numbers and records."""
-    if len(set(ids)) < len(ids):
-        twice, times = Counter(ids).most_common(1)[0]
-        raise DiffcernError(f"{where}: ids must be unique, but {twice!r} occurs {times} times.")
-    return ids
 
 
 def stored(value: Any, folder: Path, name: str) -> bytes | Path | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from diffcern.data import columns
 from diffcern.data.base import Accepts, Sample
 from diffcern.data.images import UnreadableImage, decode
+from diffcern.data.names import unique
 from diffcern.data.places import Unreachable, open_file, reaching
 from diffcern.errors import DiffcernError
 from diffcern.files import is_url
@@ -29,13 +32,11 @@ class FileList:
         path = Path(list_file).expanduser()
         if not path.is_file():
             raise DiffcernError(f"no such file: {path}; a list is a text file with a path on each line.")
-        lines = [line.rstrip("\r") for line in read_text(path).split("\n")]
-        rows = [line.partition("\t") for line in lines if line.strip()]
-        if not rows:
+        told: list[str | None] = []
+        self.ids: Sequence[str] = unique(_listed(read_text(path), told), str(path))
+        if not told:
             raise DiffcernError(f"{path} lists no images: a path on each line is wanted.")
         self.name, self._folder, self._max_side = path.stem, path.parent, max_side
-        self.ids: Sequence[str] = columns.unique([name.strip() for name, _, _ in rows], str(path))
-        told = [label.strip() or None for _, _, label in rows]
         given = columns.spelt(told)
         self.targets, own = columns.labels(given, "label", class_names, {}, str(path))
         self.class_names, self.class_ids = columns.classes(own, {}, "label", self.targets, str(path))
@@ -65,3 +66,11 @@ class FileList:
             return file
         with reaching(file), open_file(file) as stream:
             return stream.read()
+
+
+def _listed(text: str, labels: list[str | None]) -> Iterator[str]:
+    """The paths of a list, line by line; on the way the labels are put into `labels`, None for none."""
+    for line in re.finditer(r"[^\n]*\S[^\n]*", text):
+        name, _, label = line.group().partition("\t")
+        labels.append(sys.intern(label.strip()) or None)
+        yield name.strip()

@@ -11,6 +11,7 @@ from diffcern.data import columns
 from diffcern.data.base import Accepts, Sample
 from diffcern.data.images import UnreadableImage, decode
 from diffcern.data.maps import known, map_columns, whose_names
+from diffcern.data.names import unique
 from diffcern.errors import DiffcernError
 from diffcern.optional import optional
 
@@ -59,7 +60,7 @@ class HubImages:
         plain = [column for column in others if column not in encoded]  # pictures are no labels
         label = columns.label_column(plain, features, None, self.name)
         ids = rows.select_columns("id")[:]["id"] if "id" in rows.column_names else range(len(rows))
-        self.ids = columns.unique([str(value) for value in ids], self.name)
+        self.ids = unique(map(str, ids), self.name)
         own, theirs = whose_names(label is not None, maps.mask is not None, class_names, mask_names)
         self.targets: Sequence[int] = [-1] * len(rows)
         if label is not None:

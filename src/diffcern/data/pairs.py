@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from diffcern.data.base import Dataset, Subset
-from diffcern.data.columns import texts, unique
+from diffcern.data.columns import texts
 from diffcern.data.folder import ImageFolder, some
 from diffcern.data.images import UnreadableImage
+from diffcern.data.names import unique
 from diffcern.data.parquet import ParquetImages, read_columns
 from diffcern.errors import DiffcernError
 from diffcern.texts import read_json_lines

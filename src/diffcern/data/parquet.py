@@ -23,6 +23,7 @@ from diffcern.data import columns
 from diffcern.data.base import Accepts, Sample
 from diffcern.data.images import UnreadableImage, decode
 from diffcern.data.maps import known, map_columns, whose_names
+from diffcern.data.names import unique
 from diffcern.data.places import files_of, open_file
 from diffcern.errors import DiffcernError
 from diffcern.files import is_url, reading
@@ -90,8 +91,8 @@ class ParquetImages:
             raise DiffcernError(f"{where} holds no rows. Give a table that has some.")
         self._length = rows
         values = read_columns(path, cheap)
-        ids = columns.texts(values["id"], "id", where) if "id" in values else [str(row) for row in range(rows)]
-        self.ids = columns.unique(ids, where)
+        ids = columns.texts(values["id"], "id", where) if "id" in values else map(str, range(rows))
+        self.ids = unique(ids, where)
         own, theirs = whose_names(label is not None, maps.mask is not None, class_names, mask_names)
         self.targets: Sequence[int] = [-1] * rows
         if label is not None:

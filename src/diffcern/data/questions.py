@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from diffcern.data.base import Dataset
-from diffcern.data.columns import unique
 from diffcern.data.images import UnreadableImage
+from diffcern.data.names import unique
 from diffcern.data.parquet import ParquetImages, read_columns
 from diffcern.errors import DiffcernError
 

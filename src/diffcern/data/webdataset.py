@@ -6,10 +6,11 @@ its place, in any order, without a word of the others.
 
 from __future__ import annotations
 
+import sys
 import tarfile
 import threading
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import IO, Any
 
@@ -17,6 +18,7 @@ from diffcern.data import columns
 from diffcern.data.base import Accepts, Sample
 from diffcern.data.formats import is_image
 from diffcern.data.images import decode
+from diffcern.data.names import unique
 from diffcern.data.places import files_of, open_file, reaching
 from diffcern.errors import DiffcernError
 
@@ -39,23 +41,26 @@ class WebDataset:
         self._max_side = max_side
         self.name = PurePosixPath(path).name
         self._shard, self._start, self._size = array("L"), array("Q"), array("Q")
-        ids: list[str] = []
         labels: list[str | None] = []
-        for number, shard in enumerate(self._shards):
-            samples, told = _members(shard)
-            before = f"{PurePosixPath(shard).stem}/" if len(self._shards) > 1 else ""
-            for key, (start, size) in samples.items():
-                ids.append(f"{before}{key}")
-                labels.append(told.get(key))
-                for values, value in ((self._shard, number), (self._start, start), (self._size, size)):
-                    values.append(value)
-        if not ids:
+        self.ids: Sequence[str] = unique(self._listed(labels), path)
+        if not labels:
             raise DiffcernError(f"{path} holds no images. Give a tar that has some.")
-        self.ids: Sequence[str] = columns.unique(ids, path)
         self.targets, own = columns.labels(columns.spelt(labels), LABEL, class_names, {}, path)
         self.class_names, self.class_ids = columns.classes(own, {}, LABEL, self.targets, path)
         self._open: tuple[int, IO[bytes] | None] = (-1, None)
         self._lock = threading.Lock()
+
+    def _listed(self, labels: list[str | None]) -> Iterator[str]:
+        """The ids, shard by shard; on the way their labels are put into `labels`, and their places are kept."""
+        for number, shard in enumerate(self._shards):
+            samples, told = _members(shard)
+            before = f"{PurePosixPath(shard).stem}/" if len(self._shards) > 1 else ""
+            for key, (start, size) in samples.items():
+                label = told.get(key)
+                labels.append(None if label is None else sys.intern(label))
+                for values, value in ((self._shard, number), (self._start, start), (self._size, size)):
+                    values.append(value)
+                yield f"{before}{key}"
 
     def __len__(self) -> int:
         return len(self._start)

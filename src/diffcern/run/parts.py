@@ -125,14 +125,15 @@ class Parts:
 
     def add(self, row: Row) -> None:
         """One more row, handed to the system when this returns."""
-        while row["id"] not in self._of:
-            if (number := next(self._ahead, None)) is None:
-                raise DiffcernError(f"{self.storage} has a row of {row['id']!r} already, or none is wanted: run again")
-            self._begin(number)
-        part = self._open[self._of[row["id"]]]
+        part = self._part_of(row["id"])
         part.journal.add(row)
         if len(part.journal.rows) == len(part.places):
             self._end(part)
+
+    def place(self, id: str) -> int:
+        """Where a row that comes stands among all."""
+        part = self._part_of(id)
+        return part.places[part.ids.index(id)]
 
     def finish(self) -> RowsOfParts:
         """Ends parts for which no more rows come."""
@@ -146,6 +147,13 @@ class Parts:
         for part in self._open.values():
             part.journal.close()
         self._held.close()
+
+    def _part_of(self, id: str) -> Part:
+        while id not in self._of:
+            if (number := next(self._ahead, None)) is None:
+                raise DiffcernError(f"{self.storage} has a row of {id!r} already, or none is wanted: run again")
+            self._begin(number)
+        return self._open[self._of[id]]
 
     def _places(self, number: int) -> range:
         return range(number * PART, min((number + 1) * PART, len(self.ids)))

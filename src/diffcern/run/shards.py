@@ -36,7 +36,7 @@ class PurifiedShards:
 
     def __init__(self, folder: Path | str, dataset: Dataset, settings: Mapping[str, Any], form: str) -> None:
         write = {"webdataset": write_tar, "parquet": partial(write_table, dataset.class_names)}[form]
-        self.targets = dict(zip(dataset.ids, dataset.targets, strict=True)) if dataset.class_names else {}
+        self.targets = dataset.targets if dataset.class_names else ()
         labels = digest([dataset.class_names, dataset.targets]) if dataset.class_names else ""
         how: dict[str, Any] = {"digests": partial(of_images, dataset), "form": (SUFFIXES[form], write)}
         self.folder, self.form = folder, form
@@ -48,7 +48,7 @@ class PurifiedShards:
     def add(self, made: Mapping[str, Any]) -> dict[str, Any]:
         """Keeps an image of a `Purification`: its id, shard and error."""
         png = base64.b64encode(made["png"]).decode() if made.get("png") else ""
-        target = self.targets.get(made["id"], -1)
+        target = self.targets[self.parts.place(made["id"])] if self.targets else -1
         self.parts.add({"id": made["id"], "png": png, "label": target, "error": made["error"]})
         return {"id": made["id"], "file": None if made["error"] else str(self.folder), "error": made["error"]}
 
