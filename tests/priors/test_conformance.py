@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from contextlib import nullcontext
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,10 +16,12 @@ from diffusers import (
     ControlNetModel,
     DDPMScheduler,
     DiffusionPipeline,
+    DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     PixArtTransformer2DModel,
 )
 from hub_checkpoints import CLASSES, controlled, ddpm, dit, sd3, sdxl, stable_diffusion, stable_diffusion_depth
+from modern_checkpoints import latent_consistency, pixart, sana
 from torch import nn
 from transformers import AutoTokenizer, CLIPTextModel
 
@@ -47,7 +50,12 @@ FAMILIES = {
     "ddpm": (ddpm, "eps"),
     "ddpm-classes": (lambda folder: ddpm(folder, classes=4), "eps"),  # three classes and none
     "captioned": (captioned, "x0"),
+    "lcm": (latent_consistency, "eps"),
+    "pixart": (pixart, "eps"),
+    "pixart-sigma": (lambda folder: pixart(folder, sigma=True), "eps"),
+    "sana": (sana, "flow"),
 }
+MASKED = ("pixart", "pixart-sigma", "sana")  # their networks are told which tokens are padding
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -117,6 +125,11 @@ def test_noise_is_added_as_in_training(family, batch):
     _, _, z, noise = batch
     z, noise = z[:1].expand(1000, -1, -1, -1), noise[:1].expand(1000, -1, -1, -1)
     t = torch.arange(1000)
+    if isinstance(scheduler, DPMSolverMultistepScheduler):  # adds the noise of the steps that it is set to, not of all
+        flow, config = scheduler.config.prediction_type == "flow_prediction", scheduler.config
+        scheduler = (
+            FlowMatchEulerDiscreteScheduler(shift=config.flow_shift) if flow else DDPMScheduler.from_config(config)
+        )
     if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
         expected = scheduler.scale_noise(z, scheduler.timesteps.flip(0), noise)
         assert torch.allclose(prior.times, scheduler.timesteps.flip(0), rtol=1e-6)
@@ -139,6 +152,11 @@ def text_of(name, pipeline) -> Condition:
     if name == "captioned":
         ids = pipeline.tokenizer(prompts, padding="max_length", return_tensors="pt").input_ids
         return Condition(tokens=pipeline.text_encoder(ids).last_hidden_state)
+    if name in MASKED:
+        instruction = signature(type(pipeline).__call__).parameters.get("complex_human_instruction")
+        told = {} if instruction is None else {"complex_human_instruction": instruction.default}
+        tokens, mask, *_ = pipeline.encode_prompt(prompts, do_classifier_free_guidance=False, device="cpu", **told)
+        return Condition(tokens=tokens, mask=mask.float())
     encoded = pipeline.encode_prompt(
         prompt=prompts,
         device="cpu",
@@ -149,12 +167,38 @@ def text_of(name, pipeline) -> Condition:
     return Condition(tokens=encoded[0], pooled=encoded[2] if len(encoded) > 2 else None)
 
 
+def mixture_of(text: Condition, weights) -> Condition | SimpleNamespace:
+    """The prompts in these shares, as diffusers' networks take them: with a mask, the shares of those that have a token
+    at a place, and their attention's bias."""
+
+    def mixed(rows):
+        return torch.einsum("k,k...->...", weights, rows)
+
+    if text.mask is None:
+        return text.map(lambda rows: mixed(rows).expand_as(rows))
+    share = mixed(text.mask)
+    tokens = mixed(text.tokens * text.mask[..., None]) / share[:, None].clamp(min=1e-9)
+    bias = share.clamp(min=1e-9).log().where(share > 0, torch.tensor(-10000.0))
+    return SimpleNamespace(tokens=tokens.expand_as(text.tokens), mask=bias.expand(len(text), 1, -1))
+
+
 def output_of(name, pipeline, x_t, times, text=None, labels=None):
     """What diffusers' own network says to prompts or to integer labels."""
     if name.startswith("sd3"):
         return pipeline.transformer(x_t, text.tokens, text.pooled, times).sample
     if name == "captioned":
         return pipeline.transformer(x_t, text.tokens, times).sample
+    if name in MASKED:
+        resolution = {"resolution": torch.full((len(x_t), 2), 16.0), "aspect_ratio": torch.ones(len(x_t), 1)}
+        extra = {"added_cond_kwargs": resolution} if name == "pixart" else {}
+        times = times * 0.7 if name == "sana" else times
+        output = pipeline.transformer(
+            x_t, text.tokens, timestep=times, encoder_attention_mask=text.mask, **extra
+        ).sample
+        return output[:, :4]
+    if name == "lcm":
+        strength = pipeline.get_guidance_scale_embedding(torch.full((len(x_t),), 7.5), embedding_dim=8)
+        return pipeline.unet(x_t, times, text.tokens, timestep_cond=strength).sample
     if text is not None:
         sizes = torch.tensor([[16.0, 16, 0, 0, 16, 16]] * len(x_t))
         added = {"text_embeds": text.pooled, "time_ids": sizes}
@@ -187,7 +231,7 @@ def test_a_soft_label_is_a_mixture(family, batch):
     pipeline, weights = reference(name, folder), torch.tensor([0.5, 0.2, 0.3])
     text = None
     if isinstance(prior, TextPrior):
-        text = text_of(name, pipeline).map(lambda rows: torch.einsum("k,k...->...", weights, rows).expand_as(rows))
+        text = mixture_of(text_of(name, pipeline), weights)
     else:
         network = pipeline.unet if name.startswith("ddpm") else pipeline.transformer
         tables = [module.weight for module in network.modules() if isinstance(module, nn.Embedding)]
@@ -265,7 +309,8 @@ def test_any_image_becomes_a_latent_and_back(prior):
 
 @torch.no_grad()
 def test_latents_are_scaled_as_in_training(family):
-    """(mean of the posterior - shift) * scaling factor of diffusers' own autoencoder; without one, pixels."""
+    """(mean of the posterior - shift) * scaling factor of diffusers' own autoencoder; without a posterior, what it
+    encodes to; without an autoencoder, pixels."""
     name, folder, prior = family
     side = prior.decode(torch.zeros(1, *prior.latent_shape)).shape[-1]
     images = torch.rand(1, 3, side, side)
@@ -275,9 +320,11 @@ def test_latents_are_scaled_as_in_training(family):
         return
     vae = reference(name, folder).vae
     shift = 0.06 if name.startswith("sd3") else 0.0
-    expected = (vae.encode(2 * images - 1).latent_dist.mean - shift) * 0.18215
+    scale = 0.41407 if name == "sana" else 0.18215
+    encoded = vae.encode(2 * images - 1)
+    expected = ((encoded.latent if name == "sana" else encoded.latent_dist.mean) - shift) * scale
     assert torch.allclose(prior.encode(images), expected, atol=1e-6)
-    decoded = (vae.decode(expected / 0.18215 + shift).sample / 2 + 0.5).clamp(0, 1)
+    decoded = (vae.decode(expected / scale + shift).sample / 2 + 0.5).clamp(0, 1)
     assert torch.allclose(prior.decode(expected), decoded, atol=1e-5)
 
 

@@ -1,0 +1,111 @@
+"""Tiny checkpoints of families of transformers that read text, and of distilled ones: as of `hub_checkpoints`."""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+
+from diffusers import (
+    AutoencoderDC,
+    DPMSolverMultistepScheduler,
+    LatentConsistencyModelPipeline,
+    LCMScheduler,
+    PixArtAlphaPipeline,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
+    SanaPipeline,
+    SanaTransformer2DModel,
+)
+from hub_checkpoints import autoencoder, loud, stable_diffusion_parts, third_text_encoder
+from torch import nn
+from transformers import Gemma2Config, Gemma2Model, GemmaTokenizer
+
+
+def pixart(folder: Path, sigma: bool = False, side: int = 8) -> Path:
+    """Alpha hears the size of the image, as published at 1024 pixels; the variance is learned. side: of the latents."""
+    text = third_text_encoder()
+    transformer = PixArtTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=4,
+        out_channels=8,
+        num_layers=2,
+        cross_attention_dim=24,
+        caption_channels=32,
+        sample_size=side,
+        use_additional_conditions=not sigma,
+    )
+    (PixArtSigmaPipeline if sigma else PixArtAlphaPipeline)(
+        tokenizer=text["tokenizer_3"],
+        text_encoder=text["text_encoder_3"],
+        vae=autoencoder(),
+        transformer=loud(transformer),
+        scheduler=DPMSolverMultistepScheduler(),
+    ).save_pretrained(folder)
+    return folder
+
+
+def latent_consistency(folder: Path) -> Path:
+    LatentConsistencyModelPipeline(
+        **stable_diffusion_parts(folder, time_cond_proj_dim=8)
+        | {"scheduler": LCMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")},
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+def compressing_autoencoder(latent_channels: int = 4) -> nn.Module:
+    """Sana's: no posterior."""
+    return loud(
+        AutoencoderDC(
+            latent_channels=latent_channels,
+            attention_head_dim=4,
+            encoder_block_types=("ResBlock", "EfficientViTBlock"),
+            decoder_block_types=("ResBlock", "EfficientViTBlock"),
+            encoder_block_out_channels=(8, 8),
+            decoder_block_out_channels=(8, 8),
+            encoder_layers_per_block=(1, 1),
+            decoder_layers_per_block=(1, 1),
+            encoder_qkv_multiscales=((), (5,)),
+            decoder_qkv_multiscales=((), (5,)),
+            scaling_factor=0.41407,
+        )
+    )
+
+
+def sana(folder: Path) -> Path:
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", "\n"]
+    tokens = [*special, *string.ascii_letters, *string.digits, *string.punctuation]
+    tokenizer = GemmaTokenizer({token: number for number, token in enumerate(tokens)}, add_bos_token=True)
+    config = Gemma2Config(
+        vocab_size=len(tokens),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+    )
+    transformer = SanaTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_layers=2,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=8,
+        cross_attention_dim=16,
+        caption_channels=16,
+        sample_size=16,  # images of 32 pixels: diffusers' pipeline makes no smaller ones
+        timestep_scale=0.7,  # 1 in most that are published, and 0.001 in some
+    )
+    SanaPipeline(
+        tokenizer=tokenizer,
+        text_encoder=loud(Gemma2Model(config)),
+        vae=compressing_autoencoder(),
+        transformer=loud(transformer),
+        scheduler=DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
+    ).save_pretrained(folder)
+    return folder
