@@ -7,7 +7,13 @@ from pathlib import Path
 
 from diffusers import (
     AutoencoderDC,
+    AutoencoderKLFlux2,
     DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
+    FluxPipeline,
+    FluxTransformer2DModel,
     LatentConsistencyModelPipeline,
     LCMScheduler,
     PixArtAlphaPipeline,
@@ -16,9 +22,16 @@ from diffusers import (
     SanaPipeline,
     SanaTransformer2DModel,
 )
-from hub_checkpoints import autoencoder, loud, stable_diffusion_parts, third_text_encoder
+from hub_checkpoints import autoencoder, loud, stable_diffusion_parts, text_encoder, third_text_encoder, tokenizer
 from torch import nn
-from transformers import Gemma2Config, Gemma2Model, GemmaTokenizer
+from transformers import (
+    Gemma2Config,
+    Gemma2Model,
+    GemmaTokenizer,
+    Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 
 def pixart(folder: Path, sigma: bool = False, side: int = 8) -> Path:
@@ -78,7 +91,7 @@ def compressing_autoencoder(latent_channels: int = 4) -> nn.Module:
 def sana(folder: Path) -> Path:
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", "\n"]
     tokens = [*special, *string.ascii_letters, *string.digits, *string.punctuation]
-    tokenizer = GemmaTokenizer({token: number for number, token in enumerate(tokens)}, add_bos_token=True)
+    gemma = GemmaTokenizer({token: number for number, token in enumerate(tokens)}, add_bos_token=True)
     config = Gemma2Config(
         vocab_size=len(tokens),
         hidden_size=16,
@@ -102,10 +115,88 @@ def sana(folder: Path) -> Path:
         timestep_scale=0.7,  # 1 in most that are published, and 0.001 in some
     )
     SanaPipeline(
-        tokenizer=tokenizer,
+        tokenizer=gemma,
         text_encoder=loud(Gemma2Model(config)),
         vae=compressing_autoencoder(),
         transformer=loud(transformer),
         scheduler=DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
+    ).save_pretrained(folder)
+    return folder
+
+
+def flux(folder: Path, guided: bool = True) -> Path:
+    """dev, which is told the guidance, or schnell."""
+    text = third_text_encoder()
+    transformer = FluxTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        pooled_projection_dim=16,
+        guidance_embeds=guided,
+        axes_dims_rope=(2, 2, 4),
+    )
+    FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0 if guided else 1.0, use_dynamic_shifting=guided),
+        vae=autoencoder(shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False, sample_size=16),
+        text_encoder=text_encoder(),
+        tokenizer=tokenizer(folder / "tokenizer"),
+        text_encoder_2=text["text_encoder_3"],
+        tokenizer_2=text["tokenizer_3"],
+        transformer=loud(transformer),
+    ).save_pretrained(folder)
+    return folder
+
+
+CHAT = """{% for message in messages %}<|im_start|>{{ message.role }}
+{{ message.content }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+def klein(folder: Path) -> Path:
+    """FLUX.2 [klein], whose prompts are three of the hidden states of a Qwen3: 28 layers are as few as there can be."""
+    ends = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "additional_special_tokens": ["<|im_start|>"]}
+    letters = [*string.ascii_letters, *string.digits, *string.punctuation, "Ġ", "Ċ"]
+    qwen = Qwen2Tokenizer({token: number for number, token in enumerate(letters)}, chat_template=CHAT, **ends)
+    config = Qwen3Config(
+        vocab_size=len(qwen),
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=28,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=4,
+        tie_word_embeddings=True,
+    )
+    vae = AutoencoderKLFlux2(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=32,
+    )
+    vae.bn.running_mean += 0.1
+    vae.bn.running_var *= 2
+    transformer = Flux2Transformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=24,
+        timestep_guidance_channels=16,
+        axes_dims_rope=(2, 2, 2, 2),
+        guidance_embeds=False,
+    )
+    Flux2KleinPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        vae=loud(vae),
+        text_encoder=loud(Qwen3ForCausalLM(config)),
+        tokenizer=qwen,
+        transformer=loud(transformer),
     ).save_pretrained(folder)
     return folder

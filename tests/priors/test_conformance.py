@@ -21,7 +21,7 @@ from diffusers import (
     PixArtTransformer2DModel,
 )
 from hub_checkpoints import CLASSES, controlled, ddpm, dit, sd3, sdxl, stable_diffusion, stable_diffusion_depth
-from modern_checkpoints import latent_consistency, pixart, sana
+from modern_checkpoints import flux, klein, latent_consistency, pixart, sana
 from torch import nn
 from transformers import AutoTokenizer, CLIPTextModel
 
@@ -54,6 +54,9 @@ FAMILIES = {
     "pixart": (pixart, "eps"),
     "pixart-sigma": (lambda folder: pixart(folder, sigma=True), "eps"),
     "sana": (sana, "flow"),
+    "flux": (flux, "flow"),
+    "flux-schnell": (lambda folder: flux(folder, guided=False), "flow"),
+    "klein": (klein, "flow"),
 }
 MASKED = ("pixart", "pixart-sigma", "sana")  # their networks are told which tokens are padding
 
@@ -157,6 +160,11 @@ def text_of(name, pipeline) -> Condition:
         told = {} if instruction is None else {"complex_human_instruction": instruction.default}
         tokens, mask, *_ = pipeline.encode_prompt(prompts, do_classifier_free_guidance=False, device="cpu", **told)
         return Condition(tokens=tokens, mask=mask.float())
+    if name == "klein":
+        return Condition(tokens=pipeline.encode_prompt(prompts, device="cpu")[0])
+    if name.startswith("flux"):
+        tokens, pooled, _ = pipeline.encode_prompt(prompts, device="cpu")
+        return Condition(tokens=tokens, pooled=pooled)
     encoded = pipeline.encode_prompt(
         prompt=prompts,
         device="cpu",
@@ -196,6 +204,20 @@ def output_of(name, pipeline, x_t, times, text=None, labels=None):
             x_t, text.tokens, timestep=times, encoder_attention_mask=text.mask, **extra
         ).sample
         return output[:, :4]
+    if name == "klein":
+        there, text_places = pipeline._prepare_latent_ids(x_t), pipeline._prepare_text_ids(text.tokens)
+        packed = pipeline._pack_latents(x_t)
+        output = pipeline.transformer(packed, text.tokens, times / 1000, there, text_places).sample
+        return pipeline._unpack_latents_with_ids(output, there)
+    if name.startswith("flux"):
+        there = pipeline._prepare_latent_image_ids(1, 4, 4, "cpu", torch.float32)
+        packed = pipeline._pack_latents(x_t, len(x_t), 4, 8, 8)
+        strength = torch.full((len(x_t),), 3.5) if name == "flux" else None
+        text_places = torch.zeros(text.tokens.shape[1], 3)
+        output = pipeline.transformer(
+            packed, text.tokens, text.pooled, times / 1000, there, text_places, strength
+        ).sample
+        return pipeline._unpack_latents(output, 16, 16, pipeline.vae_scale_factor)
     if name == "lcm":
         strength = pipeline.get_guidance_scale_embedding(torch.full((len(x_t),), 7.5), embedding_dim=8)
         return pipeline.unet(x_t, times, text.tokens, timestep_cond=strength).sample
@@ -295,13 +317,14 @@ def test_maps_reach_the_network_and_have_a_gradient(prior, batch):
         prior(x_t, t, Condition(spatial=maps[:, :, :3]))
 
 
-def test_any_image_becomes_a_latent_and_back(prior):
+def test_any_image_becomes_a_latent_and_back(family):
+    name, _, prior = family
     images = torch.rand(2, 3, 37, 20)
     latents = prior.encode(images)
     assert latents.shape == (2, *prior.latent_shape)
     assert torch.equal(prior.encode(images[1:]), latents[1:])  # whatever the company
     decoded = prior.decode(latents)
-    side = prior.latent_shape[-1] * (1 if prior.pixels else 2)
+    side = prior.latent_shape[-1] * (1 if prior.pixels else 4 if name == "klein" else 2)  # whose latents are patches
     assert decoded.shape == (2, 3, side, side)
     assert decoded.min() >= 0
     assert decoded.max() <= 1
@@ -318,8 +341,17 @@ def test_latents_are_scaled_as_in_training(family):
         assert torch.equal(prior.encode(images), 2 * images - 1)
         assert torch.allclose(prior.decode(2 * images - 1), images, atol=1e-6)
         return
+    if name == "klein":
+        pipeline = reference(name, folder)
+        expected = pipeline._encode_vae_image(2 * images - 1, None)
+        assert torch.allclose(prior.encode(images), expected, atol=1e-6)
+        mean, deviation = pipeline.vae.bn.running_mean, (pipeline.vae.bn.running_var + 1e-4).sqrt()
+        latents = pipeline._unpatchify_latents(expected * deviation.view(1, -1, 1, 1) + mean.view(1, -1, 1, 1))
+        decoded = (pipeline.vae.decode(latents).sample / 2 + 0.5).clamp(0, 1)
+        assert torch.allclose(prior.decode(expected), decoded, atol=1e-5)
+        return
     vae = reference(name, folder).vae
-    shift = 0.06 if name.startswith("sd3") else 0.0
+    shift = {"sd3": 0.06, "sd3-t5": 0.06, "flux": 0.1159, "flux-schnell": 0.1159}.get(name, 0.0)
     scale = 0.41407 if name == "sana" else 0.18215
     encoded = vae.encode(2 * images - 1)
     expected = ((encoded.latent if name == "sana" else encoded.latent_dist.mean) - shift) * scale
@@ -339,10 +371,14 @@ def test_everything_is_on_the_priors_device(prior, batch, monkeypatch):
     assert there.decode(there.encode(torch.rand(1, 3, 9, 9, device="meta"))).device.type == "meta"
 
 
-def test_half_precision_keeps_schedule_and_autoencoder(prior, batch):
+def test_half_precision_keeps_schedule_and_autoencoder(family, batch):
+    name, _, prior = family
+    x_t, t, _, _ = batch
+    if name.startswith(("flux", "klein")):  # hear time and guidance in their own precision: such as bfloat16 knows
+        prior, t = copy.copy(prior), torch.tensor([124, 249, 499])
+        prior.guidance = 4.0 if name == "flux" else None
     half = copy.deepcopy(prior)
     half.denoiser.to(torch.bfloat16)
-    x_t, t, _, _ = batch
     denoised = half(x_t, t, labels(half))
     assert denoised.output.dtype == torch.bfloat16
     assert denoised.eps.dtype == torch.float32

@@ -9,7 +9,8 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from hub_checkpoints import autoencoder, controlled, dit, stable_diffusion
-from modern_checkpoints import compressing_autoencoder, latent_consistency, pixart, sana
+from modern_checkpoints import compressing_autoencoder, flux, klein, latent_consistency, pixart, sana
+from torch.nn import functional as F
 
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.priors import load_prior
@@ -23,7 +24,10 @@ PIPELINES = {
     "pixart-sigma": (lambda folder: pixart(folder, sigma=True), PLAIN),
     "sana": (sana, PLAIN | {"height": 32, "width": 32}),
     "lcm": (latent_consistency, {"height": 16, "width": 16}),
+    "flux": (flux, {"height": 16, "width": 16}),
+    "klein": (klein, {"height": 32, "width": 32}),
 }
+TIMES = {"sana": 0.7, "flux": 0.001, "klein": 0.001}  # what the network hears, in those of the scheduler
 
 
 def watched(network, seen):
@@ -35,8 +39,12 @@ def watched(network, seen):
     return network.register_forward_hook(note, with_kwargs=True)
 
 
-def first_tensor(arguments, named):
-    return arguments[0] if arguments else named["hidden_states"]
+def unpacked(name, value):
+    """FLUX's sequences of patches as latents."""
+    if value.ndim == 4:
+        return value[:, :4]
+    patches = value.transpose(1, 2).unflatten(2, [round(value.shape[1] ** 0.5)] * 2)
+    return F.pixel_shuffle(patches, 2) if name == "flux" else patches
 
 
 @torch.no_grad()
@@ -50,33 +58,34 @@ def test_the_network_answers_as_in_a_pipeline(name, guided, tmp_path):
     prior, pipeline = load_prior(folder), DiffusionPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     strength = 4.5 if guided else 1.0
-    if prior.guidance is not None:
+    if getattr(prior, "guidance", None) is not None:
         prior.guidance = strength
     steps = []
     with watched(pipeline.unet if name == "lcm" else pipeline.transformer, steps):
-        pipeline(PROMPT, num_inference_steps=2, guidance_scale=strength, output_type="latent", **options)
-    assert len(steps) == 2
-    for arguments, named, output in steps:
-        x = first_tensor(arguments, named)
-        told = Condition() if len(x) == 1 else prior.prompts(["", PROMPT])
-        told = prior.prompts([PROMPT]) if len(x) == 1 else told
-        time = (arguments[1] if len(arguments) > 1 else named["timestep"]).flatten()[:1]
-        time = time / 0.7 if name == "sana" else time
+        pipeline(prompt=PROMPT, num_inference_steps=2, guidance_scale=strength, output_type="latent", **options)
+    asks_twice = guided and name == "klein"
+    assert len(steps) == (4 if asks_twice else 2)
+    for number, (arguments, named, output) in enumerate(steps):
+        x = unpacked(name, arguments[0] if arguments else named["hidden_states"])
+        told = prior.prompts(["", PROMPT] if len(x) == 2 else [PROMPT])
+        told = Condition() if asks_twice and number % 2 else told
+        time = (arguments[1] if len(arguments) > 1 else named["timestep"]).flatten()[:1] / TIMES.get(name, 1)
         place = (prior.times - time).abs().argmin()
         prior.times = prior.times.to(time.dtype).index_fill(0, place, time.item())  # steps of flows lie between our own
         answer = prior(x, place.expand(len(x)), told).output
-        assert torch.allclose(answer, output[:, :4], atol=1e-5)
-        assert torch.allclose(prior(x[:1], place[None], told[:1]).output, output[:1, :4], atol=1e-5)  # alone
+        assert torch.allclose(answer, unpacked(name, output), atol=1e-5)
         if len(x) == 2:
-            assert torch.allclose(prior(x[:1], place[None], Condition()).output, output[:1, :4], atol=1e-5)
+            alone = [prior(x[row : row + 1], place[None], told[row : row + 1]).output for row in range(2)]
+            assert torch.allclose(torch.cat(alone), answer, atol=1e-5)
+            assert torch.allclose(prior(x[:1], place[None], Condition()).output, answer[:1], atol=1e-5)
 
 
 def test_a_longer_prompt_than_the_network_reads(tmp_path):
     """T5's tokenizer knows no limit; the pipelines cut off what is behind theirs."""
-    for build, limit in ((pixart, 120), (sana, 299)):
+    for build, limit in ((pixart, 120), (sana, 299), (flux, 77), (klein, 0)):
         prior = load_prior(str(build(tmp_path / build.__name__)))
-        short = prior.prompts(["a" * (limit - 2)])
-        assert short.mask.sum() in (limit - 2, limit - 1, limit)
+        limit = limit or prior.encoder.limit
+        assert torch.isfinite(prior.prompts(["a" * (limit - 2)]).tokens).all()
         with pytest.raises(UsageError, match=f"longer than the {limit} tokens"):
             prior.prompts(["a" * (limit + 1)])
 
@@ -132,22 +141,36 @@ def test_a_distilled_network_beside_a_controlnet(tmp_path):
     assert not torch.allclose(*outputs, atol=1e-4)
 
 
-@pytest.mark.parametrize("part", ["text_encoder", "tokenizer"])
-def test_a_repository_without_a_text_encoder(part, tmp_path):
+@pytest.mark.parametrize(("build", "part"), [(pixart, "text_encoder"), (pixart, "tokenizer"), (flux, "text_encoder_2")])
+def test_a_repository_without_a_text_encoder(build, part, tmp_path):
     """Which pipelines of PixArt may leave out."""
-    folder = pixart(tmp_path / "pixart")
+    folder = build(tmp_path / "prior")
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps(index | {part: [None, None]}))
     with pytest.raises(DiffcernError, match=f"leaves out its {part}"):
         load_prior(str(folder))
 
 
-@pytest.mark.parametrize(("build", "other"), [(pixart, autoencoder), (sana, compressing_autoencoder)])
+def test_the_side_of_latents_in_patches(tmp_path):
+    """What the autoencoder says of its images, else what the pipeline makes; an odd one is refused."""
+    folder = flux(tmp_path / "flux")
+    config = folder / "vae" / "config.json"
+    known = json.loads(config.read_text())
+    config.write_text(json.dumps({name: value for name, value in known.items() if name != "sample_size"}))
+    assert load_prior(str(folder)).latent_shape == (4, 128, 128)
+    config.write_text(json.dumps(known | {"sample_size": 18}))
+    with pytest.raises(DiffcernError, match="9 a side, which no patches of 2"):
+        load_prior(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("build", "other"), [(pixart, autoencoder), (sana, compressing_autoencoder), (flux, autoencoder)]
+)
 def test_an_autoencoder_of_another_model(build, other, tmp_path):
     folder = build(tmp_path / "prior")
     shutil.rmtree(folder / "vae")
     other(latent_channels=8).save_pretrained(folder / "vae")
-    with pytest.raises(DiffcernError, match=r"latents of 4 channels, and its autoencoder makes some of 8"):
+    with pytest.raises(DiffcernError, match=r"of (4|16) channels, and its autoencoder makes some of (8|32)"):
         load_prior(str(folder))
 
 

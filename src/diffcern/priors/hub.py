@@ -16,16 +16,13 @@ from diffcern.files import reading
 from diffcern.priors.base import Prior
 from diffcern.priors.controlnet import Control
 from diffcern.priors.dit import FREQUENCIES, DiTPrior, told_frequencies, usual_frequencies
+from diffcern.priors.flux import Flux2KleinPrior, FluxPrior
 from diffcern.priors.guidance import GUIDANCE, told_guidance
 from diffcern.priors.pixart import PixArtPrior
 from diffcern.priors.sana import SanaPrior
 from diffcern.priors.sizes import size_options
-from diffcern.priors.stable_diffusion import (
-    PipelinePrior,
-    StableDiffusion3Prior,
-    StableDiffusionPrior,
-    StableDiffusionXLPrior,
-)
+from diffcern.priors.stable_diffusion import StableDiffusion3Prior, StableDiffusionPrior, StableDiffusionXLPrior
+from diffcern.priors.text import TextPrior
 from diffcern.priors.unet import UNetPrior
 from diffcern.weight_files import STEMS, Stored, fetch_weights, stored_weights
 from diffcern.weights import check_described, check_loaded, check_network
@@ -41,10 +38,13 @@ FAMILIES: dict[str, Any] = {
     "PixArtAlphaPipeline": PixArtPrior,
     "PixArtSigmaPipeline": PixArtPrior,
     "SanaPipeline": SanaPrior,
+    "FluxPipeline": FluxPrior,
+    "Flux2KleinPipeline": Flux2KleinPrior,
     "DDPMPipeline": UNetPrior,
     "DDIMPipeline": UNetPrior,
 }
-NEEDED = ("scheduler", "unet", "transformer", "vae", "text_encoder", "tokenizer")  # where a family has them
+NEEDED = ("scheduler", "unet", "transformer", "vae")  # where a family has them
+READERS = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")  # likewise; SDXL reads with either or both
 UNUSED = (
     "safety_checker",
     "feature_extractor",
@@ -81,11 +81,11 @@ def from_hub(name: str, *, control: Control | None = None, allow_pickle: bool = 
         raise DiffcernError(f"{name} is a {kind}; priors are read from {', '.join(FAMILIES)}")
     if wanted and FAMILIES[kind] is not DiTPrior:
         raise UsageError(f"+{FREQUENCIES} is for DiTs, and {name} is a {kind}: leave it out")
-    if guidance is not None and not issubclass(FAMILIES[kind], PipelinePrior):
+    if guidance is not None and not issubclass(FAMILIES[kind], TextPrior):
         raise UsageError(
             f"+{GUIDANCE} is for distilled networks that read prompts, and {name} is a {kind}: leave it out"
         )
-    for part in NEEDED:
+    for part in (*NEEDED, *(() if kind == "StableDiffusionXLPipeline" else READERS)):
         if part in index and index[part] == [None, None]:
             raise DiffcernError(
                 f"{name} leaves out its {part} (in {INDEX}), which a prior needs: give the whole pipeline"
