@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import string
 from pathlib import Path
+from typing import Any
 
+import diffusers
+import pytest
+import torch
 from diffusers import (
     AutoencoderDC,
-    AutoencoderKLFlux2,
+    DiTPipeline,
+    DiTTransformer2DModel,
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
-    Flux2KleinPipeline,
-    Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
     LatentConsistencyModelPipeline,
@@ -22,7 +25,16 @@ from diffusers import (
     SanaPipeline,
     SanaTransformer2DModel,
 )
-from hub_checkpoints import autoencoder, loud, stable_diffusion_parts, text_encoder, third_text_encoder, tokenizer
+from hub_checkpoints import (
+    CLASSES,
+    autoencoder,
+    loud,
+    named,
+    stable_diffusion_parts,
+    text_encoder,
+    third_text_encoder,
+    tokenizer,
+)
 from torch import nn
 from transformers import (
     Gemma2Config,
@@ -32,6 +44,13 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+
+
+def newer(name: str) -> Any:
+    """A class of diffusers that the oldest version which diffcern runs with (0.36) may lack."""
+    if not hasattr(diffusers, name):
+        pytest.skip(f"this version of diffusers has no {name}")
+    return getattr(diffusers, name)
 
 
 def pixart(folder: Path, sigma: bool = False, side: int = 8) -> Path:
@@ -171,7 +190,7 @@ def klein(folder: Path) -> Path:
         head_dim=4,
         tie_word_embeddings=True,
     )
-    vae = AutoencoderKLFlux2(
+    vae = newer("AutoencoderKLFlux2")(
         block_out_channels=(8, 8),
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
@@ -181,7 +200,7 @@ def klein(folder: Path) -> Path:
     )
     vae.bn.running_mean += 0.1
     vae.bn.running_var *= 2
-    transformer = Flux2Transformer2DModel(
+    transformer = newer("Flux2Transformer2DModel")(
         in_channels=16,
         num_layers=1,
         num_single_layers=1,
@@ -192,7 +211,7 @@ def klein(folder: Path) -> Path:
         axes_dims_rope=(2, 2, 2, 2),
         guidance_embeds=False,
     )
-    Flux2KleinPipeline(
+    newer("Flux2KleinPipeline")(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
         vae=loud(vae),
         text_encoder=loud(Qwen3ForCausalLM(config)),
@@ -200,3 +219,35 @@ def klein(folder: Path) -> Path:
         transformer=loud(transformer),
     ).save_pretrained(folder)
     return folder
+
+
+def representation_dit(folder: Path, encoder: str = "dinov2") -> Path:
+    """A SiT in the features of an image encoder, 4 x 4 patches of 64 numbers: as few as diffusers' encoders have."""
+    vae = newer("AutoencoderRAE")(
+        encoder_type=encoder,
+        encoder_hidden_size=64,
+        encoder_patch_size=14,
+        encoder_num_hidden_layers=1,
+        decoder_hidden_size=16,
+        decoder_num_hidden_layers=1,
+        decoder_num_attention_heads=2,
+        decoder_intermediate_size=16,
+        patch_size=4,
+        encoder_input_size=56,
+        latents_mean=torch.full((64, 4, 4), 0.2),
+        latents_std=torch.full((64, 4, 4), 1.5),
+        noise_tau=0.8,
+        scaling_factor=0.9,
+    )
+    transformer = DiTTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=64,
+        out_channels=64,
+        num_layers=2,
+        sample_size=4,
+        num_embeds_ada_norm=len(CLASSES),
+    )
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=2.5)
+    DiTPipeline(loud(transformer), loud(vae), scheduler).save_pretrained(folder)
+    return named(folder, CLASSES)

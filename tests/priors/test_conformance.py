@@ -21,7 +21,7 @@ from diffusers import (
     PixArtTransformer2DModel,
 )
 from hub_checkpoints import CLASSES, controlled, ddpm, dit, sd3, sdxl, stable_diffusion, stable_diffusion_depth
-from modern_checkpoints import flux, klein, latent_consistency, pixart, sana
+from modern_checkpoints import flux, klein, latent_consistency, pixart, representation_dit, sana
 from torch import nn
 from transformers import AutoTokenizer, CLIPTextModel
 
@@ -39,6 +39,7 @@ from diffcern.types import Condition, Inputs
 FAMILIES = {
     "dit": (dit, "eps"),
     "sit": (lambda folder: dit(folder, flow=True), "flow"),
+    "rae": (representation_dit, "flow"),
     "sd": (stable_diffusion, "eps"),
     "sd-v": (lambda folder: stable_diffusion(folder, "v_prediction"), "v"),
     "sd-depth": (stable_diffusion_depth, "eps"),
@@ -229,7 +230,7 @@ def output_of(name, pipeline, x_t, times, text=None, labels=None):
         return pipeline.unet(x, times, text.tokens, **extra).sample
     if name.startswith("ddpm"):
         return pipeline.unet(x_t, times, **({} if labels is None else {"class_labels": labels})).sample
-    return pipeline.transformer(x_t, timestep=times, class_labels=labels).sample[:, :4]
+    return pipeline.transformer(x_t, timestep=times, class_labels=labels).sample[:, : x_t.shape[1]]
 
 
 @torch.no_grad()
@@ -324,7 +325,8 @@ def test_any_image_becomes_a_latent_and_back(family):
     assert latents.shape == (2, *prior.latent_shape)
     assert torch.equal(prior.encode(images[1:]), latents[1:])  # whatever the company
     decoded = prior.decode(latents)
-    side = prior.latent_shape[-1] * (1 if prior.pixels else 4 if name == "klein" else 2)  # whose latents are patches
+    # klein's latents are patches, RAE's the features of patches
+    side = prior.latent_shape[-1] * (1 if prior.pixels else 4 if name in ("klein", "rae") else 2)
     assert decoded.shape == (2, 3, side, side)
     assert decoded.min() >= 0
     assert decoded.max() <= 1
@@ -351,6 +353,13 @@ def test_latents_are_scaled_as_in_training(family):
         assert torch.allclose(prior.decode(expected), decoded, atol=1e-5)
         return
     vae = reference(name, folder).vae
+    if name == "rae":  # normalises and scales by itself, and takes images in [0, 1]
+        expected = vae.encode(images).latent
+        tokens = vae.encoder(vae._resize_and_normalize(images)).last_hidden_state[:, 5:]  # one class, four registers
+        assert torch.allclose(expected[0].flatten(1).T, (tokens[0] - 0.2) / 1.50001 * 0.9, atol=1e-5)
+        assert torch.allclose(prior.encode(images), expected, atol=1e-6)
+        assert torch.allclose(prior.decode(expected), vae.decode(expected).sample.clamp(0, 1), atol=1e-5)
+        return
     shift = {"sd3": 0.06, "sd3-t5": 0.06, "flux": 0.1159, "flux-schnell": 0.1159}.get(name, 0.0)
     scale = 0.41407 if name == "sana" else 0.18215
     encoded = vae.encode(2 * images - 1)

@@ -15,6 +15,7 @@ from diffcern.errors import DiffcernError
 from diffcern.priors.sizes import downsampling
 from diffcern.resizing import interpolate
 
+KINDS = ("AutoencoderKL", "AutoencoderDC")  # of diffusers
 PUBLISHED_RESIZE = "bicubic"  # of the images that published priors were trained on; for our own it is bilinear
 
 
@@ -43,11 +44,9 @@ class Autoencoder(nn.Module):
 
     def __init__(self, vae: Any, latent_size: int) -> None:
         super().__init__()
-        from diffusers import AutoencoderDC, AutoencoderKL
-
-        if not isinstance(vae, AutoencoderKL | AutoencoderDC):
+        if type(vae).__name__ not in KINDS:
             raise DiffcernError(
-                f"the prior's vae is a {type(vae).__name__}; latents are read from an AutoencoderKL or an AutoencoderDC"
+                f"the prior's vae is a {type(vae).__name__}; latents are read from an {' or '.join(KINDS)}"
             )
         config = vae.config
         self.vae = vae.float()
