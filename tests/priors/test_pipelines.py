@@ -10,6 +10,7 @@ import torch
 from diffusers import DiffusionPipeline
 from hub_checkpoints import autoencoder, controlled, dit, stable_diffusion
 from modern_checkpoints import compressing_autoencoder, flux, klein, latent_consistency, pixart, sana
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from diffcern.errors import DiffcernError, UsageError
@@ -174,12 +175,19 @@ def test_an_autoencoder_of_another_model(build, other, tmp_path):
         load_prior(str(folder))
 
 
-def test_a_network_under_the_name_that_it_was_published_with(tmp_path):
-    """PixArt-alpha's was a Transformer2DModel then."""
+def test_a_repository_as_it_was_published(tmp_path):
+    """PixArt-alpha's network was a Transformer2DModel then, with keys that no other has; T5 held its words twice."""
     folder = pixart(tmp_path / "pixart")
     expected = load_prior(str(folder))
-    for file in (folder / "model_index.json", folder / "transformer" / "config.json"):
-        file.write_text(file.read_text().replace("PixArtTransformer2DModel", "Transformer2DModel"))
+    index, config = folder / "model_index.json", folder / "transformer" / "config.json"
+    index.write_text(index.read_text().replace("PixArtTransformer2DModel", "Transformer2DModel"))
+    older = {"_class_name": "Transformer2DModel", "_diffusers_version": "0.22.0.dev0", "double_self_attention": False}
+    older |= {"num_vector_embeds": None, "only_cross_attention": False, "use_linear_projection": False}
+    config.write_text(json.dumps(json.loads(config.read_text()) | older))
+    words = folder / "text_encoder" / "model.safetensors"
+    tensors = load_file(words)
+    tensors["encoder.embed_tokens.weight"] = tensors["shared.weight"].clone()
+    save_file(tensors, words, metadata={"format": "pt"})
     prior = load_prior(str(folder))
     x, t = torch.randn(1, *prior.latent_shape), torch.tensor([300])
     assert torch.equal(prior(x, t, Condition()).output, expected(x, t, Condition()).output)
