@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from diffcern.errors import DiffcernError, UsageError
+from diffcern.fingerprints import fingerprint
 from diffcern.priors import load_prior
 from diffcern.priors.masks import masked, present_tokens
 from diffcern.types import Condition
@@ -121,6 +122,7 @@ def test_guidance_is_told(tmp_path):
     folder = str(latent_consistency(tmp_path / "lcm"))
     usual, told = load_prior(folder), load_prior(f"{folder}+guidance:3")
     assert (usual.guidance, told.guidance) == (8.5, 3)
+    assert fingerprint(usual) != fingerprint(told)
     x, t = torch.randn(2, *usual.latent_shape), torch.tensor([10, 600])
     assert not torch.allclose(usual(x, t, Condition()).output, told(x, t, Condition()).output, atol=1e-3)
     for odd in ("none", "0.5", "inf", "nan", ""):
