@@ -101,6 +101,11 @@ def dit(folder: Path, flow: bool = False, classes: Sequence[str] = CLASSES) -> P
     )
     scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0) if flow else DDIMScheduler()
     DiTPipeline(loud(transformer), autoencoder(), scheduler).save_pretrained(folder)
+    return named(folder, classes)
+
+
+def named(folder: Path, classes: Sequence[str]) -> Path:
+    """Writes what the classes are called into a repository's model_index.json."""
     index = json.loads((folder / "model_index.json").read_text())
     index["id2label"] = dict(enumerate(classes))  # as in the published repositories
     (folder / "model_index.json").write_text(json.dumps(index))

@@ -38,7 +38,8 @@ class Condition:
     """What a prior is told about an image; all fields None means unconditional.
 
     classes: on the simplex (a class is a point on it; a one-hot row is an ordinary label).
-    tokens: prompt embeddings; pooled: of the whole prompt, where a prior uses one.
+    tokens: prompt embeddings; pooled: of the whole prompt, where a prior uses one; mask: how present each token is, 0
+    to 1, where prompts of different lengths are told apart (see `priors/masks.py`).
     spatial: maps: concatenated to the noisy latent, or read by a ControlNet.
     Derivatives by a condition for each draw have one more dimension.
     """
@@ -47,12 +48,13 @@ class Condition:
     tokens: Float[Tensor, "batch *draws tokens features"] | None = None
     pooled: Float[Tensor, "batch *draws pooled"] | None = None
     spatial: Float[Tensor, "batch *draws channels height width"] | None = None
+    mask: Float[Tensor, "batch *draws tokens"] | None = None
 
     @property
     def parts(self) -> dict[str, Tensor]:
         """The fields that are present, by name."""
-        named = {"classes": self.classes, "tokens": self.tokens, "pooled": self.pooled, "spatial": self.spatial}
-        return {name: value for name, value in named.items() if value is not None}
+        names = ("classes", "tokens", "pooled", "spatial", "mask")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def __len__(self) -> int:
         """Batch size; 0 when unconditional."""

@@ -95,12 +95,16 @@ def text_config(tokenizer: PreTrainedTokenizerFast, width: int, depth: int, head
     )
 
 
-def check_length(tokenizer: Any, prompt: str) -> None:
-    """Raises UsageError that says what of the prompt a tokenizer of transformers would cut off."""
-    limit = tokenizer.model_max_length
+def check_length(tokenizer: Any, prompt: str, limit: int | None = None) -> None:
+    """Raises UsageError that says what of the prompt a tokenizer of transformers would cut off.
+
+    limit: how many tokens its model reads, None for as many as the tokenizer says.
+    """
+    limit = tokenizer.model_max_length if limit is None else min(limit, tokenizer.model_max_length)
     ids = tokenizer(prompt, verbose=False)["input_ids"]
     if len(ids) > limit:
-        cut = tokenizer.decode(ids[limit - 1 : -1])  # the last token of what is kept is the end's
+        end = 1 if ids[-1] in tokenizer.all_special_ids else 0  # the last token of what is kept is the end's
+        cut = tokenizer.decode(ids[limit - end : len(ids) - end])
         raise UsageError(
             f"the prompt {prompt!r} is longer than the {limit} tokens that the model reads: shorten it, lest "
             f"{cut.strip()!r} be cut off"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from contextlib import nullcontext
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,10 +16,12 @@ from diffusers import (
     ControlNetModel,
     DDPMScheduler,
     DiffusionPipeline,
+    DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     PixArtTransformer2DModel,
 )
 from hub_checkpoints import CLASSES, controlled, ddpm, dit, sd3, sdxl, stable_diffusion, stable_diffusion_depth
+from modern_checkpoints import flux, klein, latent_consistency, pixart, representation_dit, sana
 from torch import nn
 from transformers import AutoTokenizer, CLIPTextModel
 
@@ -36,6 +39,7 @@ from diffcern.types import Condition, Inputs
 FAMILIES = {
     "dit": (dit, "eps"),
     "sit": (lambda folder: dit(folder, flow=True), "flow"),
+    "rae": (representation_dit, "flow"),
     "sd": (stable_diffusion, "eps"),
     "sd-v": (lambda folder: stable_diffusion(folder, "v_prediction"), "v"),
     "sd-depth": (stable_diffusion_depth, "eps"),
@@ -47,7 +51,15 @@ FAMILIES = {
     "ddpm": (ddpm, "eps"),
     "ddpm-classes": (lambda folder: ddpm(folder, classes=4), "eps"),  # three classes and none
     "captioned": (captioned, "x0"),
+    "lcm": (latent_consistency, "eps"),
+    "pixart": (pixart, "eps"),
+    "pixart-sigma": (lambda folder: pixart(folder, sigma=True), "eps"),
+    "sana": (sana, "flow"),
+    "flux": (flux, "flow"),
+    "flux-schnell": (lambda folder: flux(folder, guided=False), "flow"),
+    "klein": (klein, "flow"),
 }
+MASKED = ("pixart", "pixart-sigma", "sana")  # their networks are told which tokens are padding
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -117,6 +129,11 @@ def test_noise_is_added_as_in_training(family, batch):
     _, _, z, noise = batch
     z, noise = z[:1].expand(1000, -1, -1, -1), noise[:1].expand(1000, -1, -1, -1)
     t = torch.arange(1000)
+    if isinstance(scheduler, DPMSolverMultistepScheduler):  # adds the noise of the steps that it is set to, not of all
+        flow, config = scheduler.config.prediction_type == "flow_prediction", scheduler.config
+        scheduler = (
+            FlowMatchEulerDiscreteScheduler(shift=config.flow_shift) if flow else DDPMScheduler.from_config(config)
+        )
     if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
         expected = scheduler.scale_noise(z, scheduler.timesteps.flip(0), noise)
         assert torch.allclose(prior.times, scheduler.timesteps.flip(0), rtol=1e-6)
@@ -139,6 +156,16 @@ def text_of(name, pipeline) -> Condition:
     if name == "captioned":
         ids = pipeline.tokenizer(prompts, padding="max_length", return_tensors="pt").input_ids
         return Condition(tokens=pipeline.text_encoder(ids).last_hidden_state)
+    if name in MASKED:
+        instruction = signature(type(pipeline).__call__).parameters.get("complex_human_instruction")
+        told = {} if instruction is None else {"complex_human_instruction": instruction.default}
+        tokens, mask, *_ = pipeline.encode_prompt(prompts, do_classifier_free_guidance=False, device="cpu", **told)
+        return Condition(tokens=tokens, mask=mask.float())
+    if name == "klein":
+        return Condition(tokens=pipeline.encode_prompt(prompts, device="cpu")[0])
+    if name.startswith("flux"):
+        tokens, pooled, _ = pipeline.encode_prompt(prompts, device="cpu")
+        return Condition(tokens=tokens, pooled=pooled)
     encoded = pipeline.encode_prompt(
         prompt=prompts,
         device="cpu",
@@ -149,12 +176,52 @@ def text_of(name, pipeline) -> Condition:
     return Condition(tokens=encoded[0], pooled=encoded[2] if len(encoded) > 2 else None)
 
 
+def mixture_of(text: Condition, weights) -> Condition | SimpleNamespace:
+    """The prompts in these shares, as diffusers' networks take them: with a mask, the shares of those that have a token
+    at a place, and their attention's bias."""
+
+    def mixed(rows):
+        return torch.einsum("k,k...->...", weights, rows)
+
+    if text.mask is None:
+        return text.map(lambda rows: mixed(rows).expand_as(rows))
+    share = mixed(text.mask)
+    tokens = mixed(text.tokens * text.mask[..., None]) / share[:, None].clamp(min=1e-9)
+    bias = share.clamp(min=1e-9).log().where(share > 0, torch.tensor(-10000.0))
+    return SimpleNamespace(tokens=tokens.expand_as(text.tokens), mask=bias.expand(len(text), 1, -1))
+
+
 def output_of(name, pipeline, x_t, times, text=None, labels=None):
     """What diffusers' own network says to prompts or to integer labels."""
     if name.startswith("sd3"):
         return pipeline.transformer(x_t, text.tokens, text.pooled, times).sample
     if name == "captioned":
         return pipeline.transformer(x_t, text.tokens, times).sample
+    if name in MASKED:
+        resolution = {"resolution": torch.full((len(x_t), 2), 16.0), "aspect_ratio": torch.ones(len(x_t), 1)}
+        extra = {"added_cond_kwargs": resolution} if name == "pixart" else {}
+        times = times * 0.7 if name == "sana" else times
+        output = pipeline.transformer(
+            x_t, text.tokens, timestep=times, encoder_attention_mask=text.mask, **extra
+        ).sample
+        return output[:, :4]
+    if name == "klein":
+        there, text_places = pipeline._prepare_latent_ids(x_t), pipeline._prepare_text_ids(text.tokens)
+        packed = pipeline._pack_latents(x_t)
+        output = pipeline.transformer(packed, text.tokens, times / 1000, there, text_places).sample
+        return pipeline._unpack_latents_with_ids(output, there)
+    if name.startswith("flux"):
+        there = pipeline._prepare_latent_image_ids(1, 4, 4, "cpu", torch.float32)
+        packed = pipeline._pack_latents(x_t, len(x_t), 4, 8, 8)
+        strength = torch.full((len(x_t),), 3.5) if name == "flux" else None
+        text_places = torch.zeros(text.tokens.shape[1], 3)
+        output = pipeline.transformer(
+            packed, text.tokens, text.pooled, times / 1000, there, text_places, strength
+        ).sample
+        return pipeline._unpack_latents(output, 16, 16, pipeline.vae_scale_factor)
+    if name == "lcm":
+        strength = pipeline.get_guidance_scale_embedding(torch.full((len(x_t),), 7.5), embedding_dim=8)
+        return pipeline.unet(x_t, times, text.tokens, timestep_cond=strength).sample
     if text is not None:
         sizes = torch.tensor([[16.0, 16, 0, 0, 16, 16]] * len(x_t))
         added = {"text_embeds": text.pooled, "time_ids": sizes}
@@ -163,7 +230,7 @@ def output_of(name, pipeline, x_t, times, text=None, labels=None):
         return pipeline.unet(x, times, text.tokens, **extra).sample
     if name.startswith("ddpm"):
         return pipeline.unet(x_t, times, **({} if labels is None else {"class_labels": labels})).sample
-    return pipeline.transformer(x_t, timestep=times, class_labels=labels).sample[:, :4]
+    return pipeline.transformer(x_t, timestep=times, class_labels=labels).sample[:, : x_t.shape[1]]
 
 
 @torch.no_grad()
@@ -187,7 +254,7 @@ def test_a_soft_label_is_a_mixture(family, batch):
     pipeline, weights = reference(name, folder), torch.tensor([0.5, 0.2, 0.3])
     text = None
     if isinstance(prior, TextPrior):
-        text = text_of(name, pipeline).map(lambda rows: torch.einsum("k,k...->...", weights, rows).expand_as(rows))
+        text = mixture_of(text_of(name, pipeline), weights)
     else:
         network = pipeline.unet if name.startswith("ddpm") else pipeline.transformer
         tables = [module.weight for module in network.modules() if isinstance(module, nn.Embedding)]
@@ -251,13 +318,15 @@ def test_maps_reach_the_network_and_have_a_gradient(prior, batch):
         prior(x_t, t, Condition(spatial=maps[:, :, :3]))
 
 
-def test_any_image_becomes_a_latent_and_back(prior):
+def test_any_image_becomes_a_latent_and_back(family):
+    name, _, prior = family
     images = torch.rand(2, 3, 37, 20)
     latents = prior.encode(images)
     assert latents.shape == (2, *prior.latent_shape)
     assert torch.equal(prior.encode(images[1:]), latents[1:])  # whatever the company
     decoded = prior.decode(latents)
-    side = prior.latent_shape[-1] * (1 if prior.pixels else 2)
+    # klein's latents are patches, RAE's the features of patches
+    side = prior.latent_shape[-1] * (1 if prior.pixels else 4 if name in ("klein", "rae") else 2)
     assert decoded.shape == (2, 3, side, side)
     assert decoded.min() >= 0
     assert decoded.max() <= 1
@@ -265,7 +334,8 @@ def test_any_image_becomes_a_latent_and_back(prior):
 
 @torch.no_grad()
 def test_latents_are_scaled_as_in_training(family):
-    """(mean of the posterior - shift) * scaling factor of diffusers' own autoencoder; without one, pixels."""
+    """(mean of the posterior - shift) * scaling factor of diffusers' own autoencoder; without a posterior, what it
+    encodes to; without an autoencoder, pixels."""
     name, folder, prior = family
     side = prior.decode(torch.zeros(1, *prior.latent_shape)).shape[-1]
     images = torch.rand(1, 3, side, side)
@@ -273,11 +343,29 @@ def test_latents_are_scaled_as_in_training(family):
         assert torch.equal(prior.encode(images), 2 * images - 1)
         assert torch.allclose(prior.decode(2 * images - 1), images, atol=1e-6)
         return
+    if name == "klein":
+        pipeline = reference(name, folder)
+        expected = pipeline._encode_vae_image(2 * images - 1, None)
+        assert torch.allclose(prior.encode(images), expected, atol=1e-6)
+        mean, deviation = pipeline.vae.bn.running_mean, (pipeline.vae.bn.running_var + 1e-4).sqrt()
+        latents = pipeline._unpatchify_latents(expected * deviation.view(1, -1, 1, 1) + mean.view(1, -1, 1, 1))
+        decoded = (pipeline.vae.decode(latents).sample / 2 + 0.5).clamp(0, 1)
+        assert torch.allclose(prior.decode(expected), decoded, atol=1e-5)
+        return
     vae = reference(name, folder).vae
-    shift = 0.06 if name.startswith("sd3") else 0.0
-    expected = (vae.encode(2 * images - 1).latent_dist.mean - shift) * 0.18215
+    if name == "rae":  # normalises and scales by itself, and takes images in [0, 1]
+        expected = vae.encode(images).latent
+        tokens = vae.encoder(vae._resize_and_normalize(images)).last_hidden_state[:, 5:]  # one class, four registers
+        assert torch.allclose(expected[0].flatten(1).T, (tokens[0] - 0.2) / 1.50001 * 0.9, atol=1e-5)
+        assert torch.allclose(prior.encode(images), expected, atol=1e-6)
+        assert torch.allclose(prior.decode(expected), vae.decode(expected).sample.clamp(0, 1), atol=1e-5)
+        return
+    shift = {"sd3": 0.06, "sd3-t5": 0.06, "flux": 0.1159, "flux-schnell": 0.1159}.get(name, 0.0)
+    scale = 0.41407 if name == "sana" else 0.18215
+    encoded = vae.encode(2 * images - 1)
+    expected = ((encoded.latent if name == "sana" else encoded.latent_dist.mean) - shift) * scale
     assert torch.allclose(prior.encode(images), expected, atol=1e-6)
-    decoded = (vae.decode(expected / 0.18215 + shift).sample / 2 + 0.5).clamp(0, 1)
+    decoded = (vae.decode(expected / scale + shift).sample / 2 + 0.5).clamp(0, 1)
     assert torch.allclose(prior.decode(expected), decoded, atol=1e-5)
 
 
@@ -292,10 +380,14 @@ def test_everything_is_on_the_priors_device(prior, batch, monkeypatch):
     assert there.decode(there.encode(torch.rand(1, 3, 9, 9, device="meta"))).device.type == "meta"
 
 
-def test_half_precision_keeps_schedule_and_autoencoder(prior, batch):
+def test_half_precision_keeps_schedule_and_autoencoder(family, batch):
+    name, _, prior = family
+    x_t, t, _, _ = batch
+    if name.startswith(("flux", "klein")):  # hear time and guidance in their own precision: such as bfloat16 knows
+        prior, t = copy.copy(prior), torch.tensor([124, 249, 499])
+        prior.guidance = 4.0 if name == "flux" else None
     half = copy.deepcopy(prior)
     half.denoiser.to(torch.bfloat16)
-    x_t, t, _, _ = batch
     denoised = half(x_t, t, labels(half))
     assert denoised.output.dtype == torch.bfloat16
     assert denoised.eps.dtype == torch.float32

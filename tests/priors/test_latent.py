@@ -3,7 +3,10 @@
 import pytest
 import torch
 from hub_checkpoints import autoencoder
+from modern_checkpoints import representation_dit
 
+from diffcern.errors import DiffcernError
+from diffcern.priors import load_prior
 from diffcern.priors.latent import Autoencoder
 
 MEAN, STD = [0.5, -1.0, 2.0, 0.0], [1.5, 0.5, 2.0, 1.0]
@@ -43,3 +46,24 @@ def test_gradients_reach_through_an_autoencoder_and_move_none_of_its_weights():
     assert leaf.grad.abs().max() > 0
     assert all(parameter.grad is None for parameter in wrapped.parameters())
     assert not wrapped.decode(wrapped.encode(images)).requires_grad
+
+
+@pytest.mark.parametrize("encoder", ["dinov2", "mae"])  # diffusers 0.42.1 builds no siglip2 beside transformers 5
+@torch.no_grad()
+def test_representations_of_any_encoder(encoder, tmp_path):
+    """No noise is added as in their training, whatever mode the network was left in; an image is what it was alone."""
+    prior = load_prior(str(representation_dit(tmp_path / "rae", encoder)))
+    images = torch.rand(2, 3, 30, 50)
+    latents = prior.encode(images)
+    assert latents.shape == (2, 64, 4, 4)
+    assert torch.equal(prior.encode(images[1:]), latents[1:])
+    assert torch.equal(prior.encode(images), latents)
+    assert prior.decode(latents).shape == (2, 3, 16, 16)
+
+
+def test_representations_of_another_model(tmp_path):
+    folder = representation_dit(tmp_path / "rae")
+    config = folder / "transformer" / "config.json"
+    config.write_text(config.read_text().replace('"sample_size": 4', '"sample_size": 8'))
+    with pytest.raises(DiffcernError, match=r"latents of 64 channels, 8 a side, .* some of 64 channels, 4 a side"):
+        load_prior(str(folder))

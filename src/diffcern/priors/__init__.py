@@ -17,6 +17,7 @@ from diffcern.priors.base import Prior
 from diffcern.priors.controlnet import parse_control
 from diffcern.priors.dit import told_frequencies
 from diffcern.priors.gaussian import GaussianMixturePrior
+from diffcern.priors.guidance import told_guidance
 from diffcern.priors.text import TextPrior
 from diffcern.quiet import quiet_reading
 from diffcern.texts import read_json
@@ -48,7 +49,8 @@ def load_prior(
     `diffcern train prior`. "hf:OWNER/NAME+controlnet:OWNER/NAME" (or folders) adds a ControlNet to Stable Diffusion;
     "+controlnet-seg:OWNER/NAME+palette:FILE.json" and "+controlnet-depth:OWNER/NAME" say what it reads (see
     `priors/controlnet.py`). "+frequencies:published" and "+frequencies:diffusers": of a DiT's time embedding (see
-    `priors/dit.py`). A prior of another package: its name, or "my_package.my_module:MyPrior" (see docs/extend.md).
+    `priors/dit.py`). "+guidance:3.5": what a distilled network is told (see `priors/guidance.py`). A prior of another
+    package: its name, or "my_package.my_module:MyPrior" (see docs/extend.md).
 
     dtype: the precision of its network; autoencoder, text encoder and noise schedule stay in fp32. device: where it
     is put, and its labels are encoded. labels, templates: for text-to-image priors, the classes and the sentences
@@ -70,7 +72,7 @@ def load_prior(
 def _load(name: str, allow_pickle: bool) -> Prior:
     base, control = parse_control(name)
     family, _, rest = base.partition(":")
-    folder = Path(told_frequencies(base)[0]).expanduser()
+    folder = Path(told_frequencies(told_guidance(base)[0])[0]).expanduser()
     if family == "hf" or (folder / "model_index.json").is_file():
         from diffcern.priors.hub import from_hub  # slow to import
 

@@ -13,7 +13,7 @@ from diffcern.errors import UsageError
 def blocks_of(denoiser: Any) -> list[nn.Module]:
     """In the order of the forward pass: a transformer's blocks, or a U-Net's levels; empty where it has neither."""
     if hasattr(denoiser, "transformer_blocks"):
-        return list(denoiser.transformer_blocks)
+        return [*denoiser.transformer_blocks, *getattr(denoiser, "single_transformer_blocks", ())]  # FLUX has both
     if hasattr(denoiser, "down_blocks") and hasattr(denoiser, "up_blocks"):
         middle = getattr(denoiser, "mid_block", None)
         return [*denoiser.down_blocks, *([] if middle is None else [middle]), *denoiser.up_blocks]

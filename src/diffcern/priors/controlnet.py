@@ -45,8 +45,9 @@ class ControlledUNet(nn.Module):
     ) -> Any:
         if spatial is None:
             return self.unet(x, times, encoder_hidden_states, **added)
+        heard = {name: value for name, value in added.items() if name != "timestep_cond"}  # guidance: the U-Net alone
         down, middle = self.controlnet(
-            x, times, encoder_hidden_states, controlnet_cond=spatial.to(x.dtype), return_dict=False, **added
+            x, times, encoder_hidden_states, controlnet_cond=spatial.to(x.dtype), return_dict=False, **heard
         )
         return self.unet(
             x,

@@ -1,6 +1,7 @@
 """DiT (Peebles & Xie 2023, arXiv 2212.09748) in diffusers' format, as facebook/DiT-XL-2-256: class-conditional, latent.
 
-With a flow-matching scheduler the same network is a SiT (Ma et al. 2024, arXiv 2401.08740).
+With a flow-matching scheduler the same network is a SiT (Ma et al. 2024, arXiv 2401.08740); its latents may be those
+of a representation autoencoder (`priors/rae.py`).
 
 The network is told the time by sines and cosines of t f_i, i < half. Published DiTs were trained with
 f_i = exp(-ln(10000) i / half), and diffusers' network divides by half - 1: with random weights its answer is 4 % off at
@@ -20,7 +21,7 @@ from torch import Tensor
 from diffcern.errors import DiffcernError, unknown
 from diffcern.labels import label_space
 from diffcern.priors.base import Prior
-from diffcern.priors.latent import Autoencoder
+from diffcern.priors.rae import autoencoder_of
 from diffcern.priors.schedule import schedule_of
 from diffcern.priors.sizes import side_of
 from diffcern.priors.soft import class_weights, soften_labels
@@ -57,7 +58,7 @@ class DiTPrior(Prior):
             block.norm1.emb.time_proj.downscale_freq_shift = SHIFTS[frequencies]
         self.denoiser = transformer
         size, channels = side_of(transformer), transformer.config.in_channels
-        self.autoencoder = Autoencoder(vae, size)
+        self.autoencoder = autoencoder_of(vae, channels, size)
         self.latent_shape = (channels, size, size)
         self.class_names = class_names
         self.rows = transformer.transformer_blocks[0].norm1.emb.class_embedder.embedding_table.weight.shape[0]

@@ -16,8 +16,13 @@ from diffcern.files import reading
 from diffcern.priors.base import Prior
 from diffcern.priors.controlnet import Control
 from diffcern.priors.dit import FREQUENCIES, DiTPrior, told_frequencies, usual_frequencies
+from diffcern.priors.flux import Flux2KleinPrior, FluxPrior
+from diffcern.priors.guidance import GUIDANCE, told_guidance
+from diffcern.priors.pixart import PixArtPrior
+from diffcern.priors.sana import SanaPrior
 from diffcern.priors.sizes import size_options
 from diffcern.priors.stable_diffusion import StableDiffusion3Prior, StableDiffusionPrior, StableDiffusionXLPrior
+from diffcern.priors.text import TextPrior
 from diffcern.priors.unet import UNetPrior
 from diffcern.weight_files import STEMS, Stored, fetch_weights, stored_weights
 from diffcern.weights import check_described, check_loaded, check_network
@@ -28,10 +33,18 @@ FAMILIES: dict[str, Any] = {
     "StableDiffusionPipeline": StableDiffusionPrior,
     "StableDiffusionDepth2ImgPipeline": StableDiffusionPrior,
     "StableDiffusionXLPipeline": StableDiffusionXLPrior,
+    "LatentConsistencyModelPipeline": StableDiffusionPrior,
     "StableDiffusion3Pipeline": StableDiffusion3Prior,
+    "PixArtAlphaPipeline": PixArtPrior,
+    "PixArtSigmaPipeline": PixArtPrior,
+    "SanaPipeline": SanaPrior,
+    "FluxPipeline": FluxPrior,
+    "Flux2KleinPipeline": Flux2KleinPrior,
     "DDPMPipeline": UNetPrior,
     "DDIMPipeline": UNetPrior,
 }
+NEEDED = ("scheduler", "unet", "transformer", "vae")  # where a family has them
+READERS = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")  # likewise; SDXL reads with either or both
 UNUSED = (
     "safety_checker",
     "feature_extractor",
@@ -44,12 +57,14 @@ def from_hub(name: str, *, control: Control | None = None, allow_pickle: bool = 
     """The prior in a hub repository ("facebook/DiT-XL-2-256[@REVISION]") or a local folder of the same layout, in fp32.
 
     control: likewise, a ControlNet beside a Stable Diffusion U-Net. A DiT's name may end in "+frequencies:..." (see
-    `priors/dit.py`). Raises UsageError for one that does not fit, DiffcernError for what cannot be had, belongs to no
-    known family, brings code along, lacks files or tensors or has tensors too many, or has its weights as pickles only
-    (allow_pickle lets those through, read without running code).
+    `priors/dit.py`), that of a distilled network in "+guidance:..." (see `priors/guidance.py`). Raises UsageError for
+    one that does not fit, DiffcernError for what cannot be had, belongs to no known family, brings code along, lacks
+    files or tensors or has tensors too many, or has its weights as pickles only (allow_pickle lets those through, read
+    without running code).
     """
     from diffusers import ControlNetModel, DiffusionPipeline  # slow to import
 
+    name, guidance = told_guidance(name)
     name, wanted = told_frequencies(name)
     folder = hub.download(name, (INDEX,), INDEX)
     if not (folder / INDEX).is_file():
@@ -66,7 +81,11 @@ def from_hub(name: str, *, control: Control | None = None, allow_pickle: bool = 
         raise DiffcernError(f"{name} is a {kind}; priors are read from {', '.join(FAMILIES)}")
     if wanted and FAMILIES[kind] is not DiTPrior:
         raise UsageError(f"+{FREQUENCIES} is for DiTs, and {name} is a {kind}: leave it out")
-    for part in ("scheduler", "unet", "transformer", "vae"):
+    if guidance is not None and not issubclass(FAMILIES[kind], TextPrior):
+        raise UsageError(
+            f"+{GUIDANCE} is for distilled networks that read prompts, and {name} is a {kind}: leave it out"
+        )
+    for part in (*NEEDED, *(() if kind == "StableDiffusionXLPipeline" else READERS)):
         if part in index and index[part] == [None, None]:
             raise DiffcernError(
                 f"{name} leaves out its {part} (in {INDEX}), which a prior needs: give the whole pipeline"
@@ -86,7 +105,7 @@ def from_hub(name: str, *, control: Control | None = None, allow_pickle: bool = 
         parts = {part: loaded[places[part]] for part in networks}
         pipeline = DiffusionPipeline.from_pretrained(str(folder), **parts, **left_out)
     pipeline.set_progress_bar_config(disable=True)
-    told = {FREQUENCIES: wanted or usual_frequencies(name)} if FAMILIES[kind] is DiTPrior else {}
+    told = {FREQUENCIES: wanted or usual_frequencies(name)} if FAMILIES[kind] is DiTPrior else {GUIDANCE: guidance}
     with reading(folder, "One of its configuration files may be damaged"):
         prior = FAMILIES[kind].from_pipeline(pipeline, {**index, **told})
     if control is not None:

@@ -1,4 +1,7 @@
-"""Images to the latents of an autoencoder and back: latent = (mean of the VAE's posterior - shift) * scale."""
+"""Images to the latents of an autoencoder and back: latent = (mean of the VAE's posterior - shift) * scale.
+
+A deterministic autoencoder (DC-AE, Chen et al. 2024, arXiv 2410.10733) has the latent itself in the posterior's place.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from diffcern.errors import DiffcernError
+from diffcern.priors.sizes import downsampling
 from diffcern.resizing import interpolate
 
+KINDS = ("AutoencoderKL", "AutoencoderDC")  # of diffusers
 PUBLISHED_RESIZE = "bicubic"  # of the images that published priors were trained on; for our own it is bilinear
 
 
@@ -39,13 +44,13 @@ class Autoencoder(nn.Module):
 
     def __init__(self, vae: Any, latent_size: int) -> None:
         super().__init__()
-        from diffusers import AutoencoderKL
-
-        if not isinstance(vae, AutoencoderKL):
-            raise DiffcernError(f"the prior's vae is a {type(vae).__name__}; latents are read from an AutoencoderKL")
+        if type(vae).__name__ not in KINDS:
+            raise DiffcernError(
+                f"the prior's vae is a {type(vae).__name__}; latents are read from an {' or '.join(KINDS)}"
+            )
         config = vae.config
         self.vae = vae.float()
-        self.size = latent_size * 2 ** (len(config.block_out_channels) - 1)
+        self.size = latent_size * downsampling(config)
         mean, std = config.get("latents_mean"), config.get("latents_std")
         if mean is None or std is None:  # both or neither, as diffusers' pipelines have it
             mean = [config.get("shift_factor") or 0.0] * config.latent_channels
@@ -67,7 +72,7 @@ class Autoencoder(nn.Module):
         One at a time, so that the latent of an image does not depend on its company by so much as a rounding.
         """
         pixels = to_square(images, self.size, PUBLISHED_RESIZE)
-        means = torch.cat([self.vae.encode(image[None]).latent_dist.mean for image in pixels])
+        means = torch.cat([_mean(self.vae.encode(image[None])) for image in pixels])
         return (means - self._like(means, self.shift)) * self._like(means, self.scale)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -78,3 +83,9 @@ class Autoencoder(nn.Module):
     @staticmethod
     def _like(latents: Tensor, values: tuple[float, ...]) -> Tensor:
         return torch.tensor(values, device=latents.device).view(-1, 1, 1)
+
+
+def _mean(encoded: Any) -> Tensor:
+    """Of what an autoencoder of diffusers makes of images: of a posterior, or of no more than a point."""
+    latents: Tensor = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latent
+    return latents

@@ -36,7 +36,10 @@ def schedule_of(scheduler: Any) -> Schedule:
     from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
 
     if isinstance(scheduler, FlowMatchEulerDiscreteScheduler | FlowMatchHeunDiscreteScheduler):
-        return _flow(scheduler.config.num_train_timesteps, scheduler.config.shift)
+        dynamic = scheduler.config.get(
+            "use_dynamic_shifting", False
+        )  # the shift is then a sampler's, by the image's size
+        return _flow(scheduler.config.num_train_timesteps, 1.0 if dynamic else scheduler.config.shift)
     kind = PREDICTION_KINDS.get(scheduler.config.get("prediction_type", "epsilon"))
     if kind is None:
         raise DiffcernError(

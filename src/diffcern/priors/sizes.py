@@ -44,12 +44,19 @@ def side_of(denoiser: Any, autoencoder: Any = None) -> int:
     side = _side(size)
     if size is None and autoencoder is not None:
         config = autoencoder.config
-        factor = 2 ** (len(config.block_out_channels) - 1)
+        factor = downsampling(config)
         pixels = None if KEY in config.get("_use_default_values", ()) else _side(config.get(KEY))
         side = None if pixels is None else pixels // factor or None
     if side is None:
         raise _refusal(size, type(denoiser).__name__)
     return side
+
+
+def downsampling(config: Any) -> int:
+    """How many pixels of an image stand side by side in one place of an autoencoder's latents."""
+    blocks = config.get("block_out_channels") or config.encoder_block_out_channels
+    factor: int = 2 ** (len(blocks) - 1)
+    return factor
 
 
 def _side(size: Any) -> int | None:

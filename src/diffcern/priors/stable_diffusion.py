@@ -1,4 +1,9 @@
-"""Text-to-image priors in diffusers' formats: Stable Diffusion 1.x, 2.x, XL and 3."""
+"""Text-to-image priors in diffusers' formats: Stable Diffusion 1.x, 2.x, XL and 3, and what all such priors share.
+
+With a network that is told the guidance (`time_cond_proj_dim`), Stable Diffusion is a latent consistency model (Luo et
+al. 2023, arXiv 2310.04378). That maps x_t to the end of the guided probability flow, one likely image, and not to the
+mean of all: its error is no bound on a likelihood, though as its boundary condition holds, near t = 0 the two agree.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from diffcern.errors import UsageError
+from diffcern.errors import DiffcernError, UsageError
 from diffcern.priors.controlnet import Control, ControlledUNet
+from diffcern.priors.guidance import GUIDANCE, hears_guidance, usual_guidance
 from diffcern.priors.latent import Autoencoder
 from diffcern.priors.schedule import schedule_of
 from diffcern.priors.sizes import side_of
@@ -24,7 +30,10 @@ if TYPE_CHECKING:
 
 
 class PromptEncoder:
-    """The text half of a diffusers pipeline; copies of a prior share it. rows: prompts encoded at a time."""
+    """The text half of a diffusers pipeline; copies of a prior share it. rows: prompts encoded at a time; limit: tokens
+    that are read of one, None for as many as its tokenizers say."""
+
+    limit: int | None = None
 
     def __init__(self, pipeline: Any, rows: int = 64) -> None:
         self.pipeline = pipeline
@@ -54,7 +63,7 @@ class PromptEncoder:
         for name in ("tokenizer", "tokenizer_2"):
             if tokenizer := getattr(self.pipeline, name, None):
                 for prompt in prompts:
-                    check_length(tokenizer, prompt)
+                    check_length(tokenizer, prompt, self.limit)
         with self._on(device):
             parts = [self._embed(list(prompts[i : i + self.rows]), device) for i in range(0, len(prompts), self.rows)]
         return Condition(**{name: torch.cat([part.parts[name] for part in parts]).float() for name in parts[0].parts})
@@ -82,14 +91,27 @@ class PromptEncoder:
 
 
 class PipelinePrior(TextPrior):
-    """What the families below share: the parts of a diffusers pipeline, its autoencoder for latents."""
+    """What text-to-image families share: the parts of a diffusers pipeline, its autoencoder for latents.
 
+    reads: what encodes prompts; sees_maps: whether channels beside the latent's are maps; guidance: the strength that
+    the network is told, None where it hears none (see `priors/guidance.py`). Raises DiffcernError for parts that do not
+    fit each other.
+    """
+
+    reads: type[PromptEncoder] = PromptEncoder
+    sees_maps = False
     encoder: PromptEncoder
 
-    def __init__(self, pipeline: Any, denoiser: Any) -> None:
+    def __init__(self, pipeline: Any, denoiser: Any, guidance: float | None = None) -> None:
         size, channels = side_of(denoiser, pipeline.vae), pipeline.vae.config.latent_channels
-        super().__init__(denoiser, PromptEncoder(pipeline), schedule_of(pipeline.scheduler), (channels, size, size))
+        super().__init__(denoiser, self.reads(pipeline), schedule_of(pipeline.scheduler), (channels, size, size))
+        self.guidance = guidance_of(pipeline, denoiser, guidance)
         self.map_channels = denoiser.config.in_channels - channels  # channels that are concatenated to the latent's
+        if self.map_channels < 0 or (self.map_channels and not self.sees_maps):
+            raise DiffcernError(
+                f"the prior's network reads latents of {denoiser.config.in_channels} channels, and its autoencoder "
+                f"makes some of {channels}: the two belong to different models, restore the folder"
+            )
         if self.map_channels:
             self.spatial_shape = (self.map_channels, size, size)
             self.maps = Maps("depth") if self.map_channels == 1 else None  # Stable Diffusion 2's depth model
@@ -98,7 +120,7 @@ class PipelinePrior(TextPrior):
     @classmethod
     def from_pipeline(cls, pipeline: Any, config: dict[str, Any]) -> PipelinePrior:
         """From diffusers' pipeline of the family, whose network is a U-Net or a transformer."""
-        return cls(pipeline, pipeline.unet if "unet" in config else pipeline.transformer)
+        return cls(pipeline, pipeline.unet if "unet" in config else pipeline.transformer, config.get(GUIDANCE))
 
     def encode(self, images: Tensor) -> Tensor:
         return self.autoencoder.encode(images)
@@ -107,11 +129,22 @@ class PipelinePrior(TextPrior):
         return self.autoencoder.decode(latents)
 
 
+def guidance_of(pipeline: Any, denoiser: Any, wanted: float | None) -> float | None:
+    """The strength of guidance that a network is told, if it hears any. Raises UsageError for one that it cannot."""
+    if hears_guidance(denoiser):
+        return usual_guidance(pipeline) if wanted is None else wanted
+    if wanted is not None:
+        raise UsageError(f"+{GUIDANCE} is for distilled networks that are told it, and this one is not: leave it out")
+    return None
+
+
 class StableDiffusionPrior(PipelinePrior):
-    """Stable Diffusion 1.x and 2.x (Rombach et al. 2022): eps or v, one CLIP text encoder.
+    """Stable Diffusion 1.x and 2.x (Rombach et al. 2022): eps or v, one CLIP text encoder; latent consistency models.
 
     Maps go to the channels that a depth-conditional model has beside the latent's, or to a ControlNet.
     """
+
+    sees_maps = True
 
     def control(self, controlnet: ControlNetModel, control: Control) -> None:
         """Lets a ControlNet read the maps, `[B, C, H, W]` in [0, 1] at the size of the images, in place.
@@ -137,7 +170,11 @@ class StableDiffusionPrior(PipelinePrior):
     def denoise(self, x_t: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         x = x_t.to(self.dtype)
         text = self.embeddings(condition, x)
-        added = {"spatial": condition.spatial} if isinstance(self.denoiser, ControlledUNet) else {}
+        added: dict[str, Any] = {}
+        if isinstance(self.denoiser, ControlledUNet):
+            added["spatial"] = condition.spatial
+        if self.guidance is not None:
+            added["timestep_cond"] = self.strength(x)
         return self.denoiser(
             with_maps(x, condition, self.map_channels),
             self.times[timesteps],
@@ -149,6 +186,14 @@ class StableDiffusionPrior(PipelinePrior):
     def beside(self, text: Condition, x: Tensor) -> dict[str, Any]:
         """What the network is told beside the prompt's tokens."""
         return {}
+
+    def strength(self, x: Tensor) -> Tensor:
+        """The embedding `[B, D]` of the guidance w that a latent consistency model is told, guidance - 1 in diffusers'
+        terms."""
+        assert self.guidance is not None
+        w, width = torch.tensor([self.guidance - 1]), self.denoiser.config.time_cond_proj_dim
+        embedding: Tensor = self.encoder.pipeline.get_guidance_scale_embedding(w, embedding_dim=width)
+        return embedding.to(x).expand(len(x), -1)
 
 
 class StableDiffusionXLPrior(StableDiffusionPrior):
