@@ -2,7 +2,7 @@
 
 Saved as a folder: `prior.json` (objective, label space, image size), `denoiser/` and `scheduler/` (diffusers'
 own formats: JSON and safetensors), readable by diffusers itself, what is known of clean images (`priors/clean.py`), and
-where the prior is one of features `autoencoder/` (`priors/representation.py`).
+where the prior is one of features `autoencoder/` (`priors/features.py`).
 Trained by `diffcern train prior`.
 """
 
@@ -23,8 +23,8 @@ from diffcern.errors import unknown
 from diffcern.files import check_files, reading, write_whole
 from diffcern.priors.base import Prior
 from diffcern.priors.clean import read_clean, write_clean
+from diffcern.priors.features import FeatureAutoencoder, read_autoencoder
 from diffcern.priors.latent import pixel_images, pixel_latents
-from diffcern.priors.representation import RepresentationAutoencoder, read_representation
 from diffcern.priors.schedule import schedule_of
 from diffcern.priors.shapes import DiTShape, SchedulerShape, Shape, UNetShape, check_agreement, read_shape
 from diffcern.priors.soft import class_weights, soften_labels
@@ -78,7 +78,7 @@ class NativePrior(Prior):
         config: NativeConfig,
         denoiser: nn.Module,
         scheduler: DDPMScheduler,
-        autoencoder: RepresentationAutoencoder | None = None,
+        autoencoder: FeatureAutoencoder | None = None,
     ) -> None:
         super().__init__()
         soften_labels(denoiser)
@@ -134,7 +134,7 @@ class NativePrior(Prior):
         shape = read_shape(folder / "denoiser" / "config.json", SHAPES[config.architecture], TRAINS)
         schedule = read_schedule(folder, config.kind)
         with reading(folder, TRAINS):
-            autoencoder = read_representation(folder / AUTOENCODER) if config.features else None
+            autoencoder = read_autoencoder(folder / AUTOENCODER) if config.features else None
         channels, side, _ = latent_shape(config, autoencoder)
         classes = len(config.class_names)
         embedded = shape.num_embeds_ada_norm if isinstance(shape, DiTShape) else shape.num_class_embeds - 1
@@ -155,7 +155,7 @@ class NativePrior(Prior):
         return prior
 
 
-def latent_shape(config: NativeConfig, autoencoder: RepresentationAutoencoder | None) -> tuple[int, int, int]:
+def latent_shape(config: NativeConfig, autoencoder: FeatureAutoencoder | None) -> tuple[int, int, int]:
     """(C, h, w) of the latents that such a prior denoises."""
     if autoencoder:
         return autoencoder.features.latent_shape
@@ -203,7 +203,7 @@ def native_prior(
     heads: int,
     patch: int,
     schedule: str = "squaredcos_cap_v2",
-    autoencoder: RepresentationAutoencoder | None = None,
+    autoencoder: FeatureAutoencoder | None = None,
 ) -> NativePrior:
     """A new, untrained prior. width: channels (of the first level for a U-Net); depth: blocks (per level)."""
     count = len(config.class_names)

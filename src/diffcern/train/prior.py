@@ -21,8 +21,8 @@ from diffcern.familiarity import clean_errors
 from diffcern.files import write_whole
 from diffcern.kinds import KINDS
 from diffcern.predictors import load_predictor
+from diffcern.priors.features import new_autoencoder
 from diffcern.priors.native import PREDICTION_TYPES, NativeConfig, NativePrior, native_prior
-from diffcern.priors.representation import new_representation
 from diffcern.rng import generator
 from diffcern.tasks import MAP_TASKS
 from diffcern.train.augmentations import augment, augmentation_names, moved, relit
@@ -82,7 +82,7 @@ def train_prior(
     autoencoder = None
     if recipe.encoder:
         some, _, _ = pixel_statistics(table.images, regime.seed)
-        autoencoder = new_representation(recipe.encoder, table.images[some].float() / 255)
+        autoencoder = new_autoencoder(recipe.encoder, table.images[some].float() / 255)
         check_patch(recipe, autoencoder.features.latent_shape[-1])
     prior = native_prior(
         config,

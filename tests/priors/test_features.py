@@ -12,7 +12,7 @@ from diffcern.assets import asset
 from diffcern.data import load_dataset, subset
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.predictors.encoder import feature_map
-from diffcern.priors.representation import new_representation
+from diffcern.priors.features import new_autoencoder
 from diffcern.train.prior import train_prior
 from diffcern.train.recipes import PriorRecipe, Regime
 
@@ -104,4 +104,4 @@ def test_recipes_that_cannot_be_built(tmp_path, changes, message):
 
 def test_an_encoder_without_maps_is_refused():
     with pytest.raises(UsageError, match="folder of a predictor"):
-        new_representation(str(asset("digits", "prior")), images())
+        new_autoencoder(str(asset("digits", "prior")), images())

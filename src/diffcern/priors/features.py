@@ -1,4 +1,5 @@
-"""Diffusion in what a frozen encoder sees: a representation autoencoder (RAE: Zheng et al. 2025, arXiv 2510.11690).
+"""Diffusion in what a frozen predictor sees: a representation autoencoder (RAE: Zheng et al. 2025, arXiv 2510.11690)
+of our own; diffusers' is in `rae.py`.
 
     latent_c = (features(image)_c - mean_c) / deviation_c,    image ~ decoder(latent)
 
@@ -61,7 +62,7 @@ class Features:
         return len(self.mean), side, side
 
 
-class RepresentationAutoencoder(nn.Module):
+class FeatureAutoencoder(nn.Module):
     """A frozen encoder, kept in fp32, and a decoder."""
 
     def __init__(self, encoder_folder: Path, features: Features) -> None:
@@ -73,7 +74,7 @@ class RepresentationAutoencoder(nn.Module):
         self.register_buffer("mean", torch.tensor(features.mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(features.deviation).view(-1, 1, 1), persistent=False)
 
-    def train(self, mode: bool = True) -> RepresentationAutoencoder:
+    def train(self, mode: bool = True) -> FeatureAutoencoder:
         """The encoder's BatchNorm keeps the statistics that it has."""
         super().train(mode)
         self.encoder.eval()
@@ -100,15 +101,15 @@ class RepresentationAutoencoder(nn.Module):
         write_whole(folder / CONFIG, (json.dumps(asdict(self.features), indent=1) + "\n").encode())
 
 
-def read_representation(folder: Path) -> RepresentationAutoencoder:
+def read_autoencoder(folder: Path) -> FeatureAutoencoder:
     """Reads such a folder, weights in fp32. Raises DiffcernError naming what is wrong."""
     check_files("autoencoder", folder, FILES)
-    autoencoder = RepresentationAutoencoder(folder / ENCODER, read_config(folder / CONFIG, Features, TRAINS))
+    autoencoder = FeatureAutoencoder(folder / ENCODER, read_config(folder / CONFIG, Features, TRAINS))
     read_weights(autoencoder.decoder, folder / DECODER, CONFIG)
     return autoencoder
 
 
-def new_representation(encoder: str, images: Float[Tensor, "batch 3 size size"]) -> RepresentationAutoencoder:
+def new_autoencoder(encoder: str, images: Float[Tensor, "batch 3 size size"]) -> FeatureAutoencoder:
     """With an untrained decoder; statistics of the given images, which have the prior's size, in [0, 1].
 
     encoder: the folder of a predictor, or embedded:NAME. Raises UsageError for one that has no map of features, or one
@@ -128,7 +129,7 @@ def new_representation(encoder: str, images: Float[Tensor, "batch 3 size size"])
             "give the encoder's own --image-size"
         )
     mean, deviation = seen.mean((0, 2, 3)), seen.std((0, 2, 3)).clamp(min=1e-3)
-    return RepresentationAutoencoder(folder, Features(side, doublings, _rounded(mean), _rounded(deviation)))
+    return FeatureAutoencoder(folder, Features(side, doublings, _rounded(mean), _rounded(deviation)))
 
 
 def _rounded(values: Tensor) -> tuple[float, ...]:
