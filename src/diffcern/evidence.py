@@ -175,7 +175,7 @@ def _errors(
 
 def check_pixels(prior: Prior) -> None:
     """Raises UsageError for a prior whose latents are an autoencoder's: they have no likelihood of images."""
-    if hasattr(prior, "autoencoder"):
+    if getattr(prior, "autoencoder", None) is not None:
         raise UsageError(
             "views and noise levels are told by a prior of pixels: an autoencoder's latents have no likelihood of "
             "images"

@@ -11,10 +11,14 @@ from diffcern import load_predictor, load_prior
 from diffcern.assets import asset
 from diffcern.data import load_dataset, subset
 from diffcern.errors import DiffcernError, UsageError
+from diffcern.evidence import check_pixels
+from diffcern.methods import build_method
 from diffcern.predictors.encoder import feature_map
 from diffcern.priors.features import new_autoencoder
+from diffcern.tasks import Classification
 from diffcern.train.prior import train_prior
 from diffcern.train.recipes import PriorRecipe, Regime
+from diffcern.types import Inputs
 
 CPU = torch.device("cpu")
 DATA = subset(load_dataset("embedded:digits/train"), 60, 0)
@@ -105,3 +109,25 @@ def test_recipes_that_cannot_be_built(tmp_path, changes, message):
 def test_an_encoder_without_maps_is_refused():
     with pytest.raises(UsageError, match="folder of a predictor"):
         new_autoencoder(str(asset("digits", "prior")), images())
+
+
+def test_features_have_no_likelihood_of_images(folder):
+    with pytest.raises(UsageError, match="no likelihood of images"):
+        check_pixels(load_prior(str(folder)))
+    check_pixels(load_prior("embedded:digits"))
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("diffusion-classifier", {"draws": 4}),
+        ("diffusion-tta", {"steps": 1, "draws": 2}),
+        ("dda", {"start": 20, "steps": 5, "factor": 2}),
+    ],
+)
+def test_methods_take_such_a_prior(folder, method, options):
+    prior, predictor = load_prior(str(folder)), load_predictor("embedded:digits")
+    task = Classification(predictor.class_names, prior.class_names)
+    made = build_method(method, predictor, prior, task, options)
+    answers = made.step(made.init(), Inputs(images(3), ["a", "b", "c"]), 0)[0]
+    assert torch.isfinite(answers.probabilities).all()
