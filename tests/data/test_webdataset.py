@@ -160,9 +160,10 @@ def test_a_shard_that_is_missing_among_numbered_ones(shards):
 def test_names_with_dots(tmp_path):
     """A companion is no image of its own; a name with a dot is one."""
     content = [("a.png", picture(0)), ("a.seg.png", picture(9)), ("a.CLS", b"1"), ("img.001.png", picture(1))]
+    content += [("img.001.cls", b"0"), ("img.cls", b"7")]
     (tmp_path / "x.tar").write_bytes(shard([*content, ("v1.0/b.jpg.png", picture(2))]))
     data = load_dataset(f"webdataset:{tmp_path / 'x.tar'}")
-    assert (list(data.ids), list(data.targets)) == (["a", "img.001", "v1.0/b.jpg"], [1, -1, -1])
+    assert (list(data.ids), list(data.targets)) == (["a", "img.001", "v1.0/b.jpg"], [1, 0, -1])
 
 
 @pytest.mark.parametrize(("labels", "targets"), [((b"cat", b"1"), [1, 0]), ((b"--5", b"2"), [0, 1])])

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import diffcern.report.view
+import diffcern.run.bench as bench
 from diffcern.errors import DiffcernError
 from diffcern.report import write_view
 from diffcern.report.notes import sentences
@@ -102,6 +103,23 @@ def test_pictures_are_made_again_as_the_bench_made_them(tmp_path):
     assert "pictures of 3 images" in made.sentences[-1]
     (folder / "fingerprint.json").write_text('{"images": "0"}')
     assert "other images than this run met" in write_view(folder, out).sentences[-1]
+
+
+def test_data_that_go_away_on_the_way_leave_what_is_drawn(tmp_path, monkeypatch):
+    drawn = bench.shown_image
+
+    def gone(spec, images, sample, index, shift, severity):
+        if len(met.add(sample.id) or met) > 2:
+            raise DiffcernError("the shard is no longer there")
+        return drawn(spec, images, sample, index, shift, severity)
+
+    met: set[str] = set()
+    monkeypatch.setattr(bench, "shown_image", gone)
+    folder = shutil.copytree(OLD, tmp_path / "run")
+    made = write_view(folder, tmp_path / "site", images=3)
+    assert "pictures of 2 images" in made.sentences[-1]
+    met = {"others", "before"}
+    assert "the shard is no longer there" in write_view(folder, tmp_path / "again", images=3).sentences[-1]
 
 
 def test_a_run_of_an_older_version_that_still_goes_on_shows_what_is_there(cli, tmp_path):

@@ -237,6 +237,13 @@ def test_results_that_go_to_a_disk(cli, command, monkeypatch, tmp_path):
     assert not any(tmp_path.glob("memory*"))
 
 
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9/rows", "https://example.org/rows"])
+def test_addresses_that_take_nothing(cli, address):
+    code, _, err = cli("classify", "embedded:digits", "--prior", "embedded:digits", "--out", address)
+    assert code == 2
+    assert f"{address} is read only: give --out a folder of this machine" in " ".join(err.split())
+
+
 def test_functions_take_addresses(store, pictures):
     how = {"prior": "embedded:digits", "options": {"steps": 2}, "device": "cpu"}
     with pytest.raises(UsageError, match="give --form webdataset or parquet with --out memory://shop/rows"):

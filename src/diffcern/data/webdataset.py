@@ -127,9 +127,10 @@ def _members(shard: str) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
                             )
                         else:
                             images[key] = place
-                    elif suffix.lower() == LABEL:
+                    elif f".{suffix}".lower().endswith(f".{LABEL}"):
                         content = archive.extractfile(member)
-                        told[key] = content.read(1000).decode("utf-8", "replace").strip() if content else ""
+                        inner, _, _ = suffix.rpartition(".")
+                        told[f"{key}.{inner}" if inner else key] = content.read(1000).decode("utf-8", "replace").strip() if content else ""
         except tarfile.TarError as error:
             raise DiffcernError(f"{shard} is damaged, or no tar file ({error}): write it again") from error
     return {**images, **{name: place for name, (key, place) in dotted.items() if key not in images}}, told

@@ -74,7 +74,8 @@ def write_pictures(run: Run, ids: NDArray[Any], folder: Path, count: int | None,
 
 
 def _again(run: Run, count: int, report: Report) -> Iterator[tuple[str, Condition | None, bytes]]:
-    """(id, condition, PNG) of the first images of the run's order, by what the bench made them with."""
+    """(id, condition, PNG) of the first images of the run's order, by what the bench made them with. Raises
+    DiffcernError or OSError where the data are not here."""
     from diffcern.run.bench import images_of, order_of, shown_image
     from diffcern.run.spec import read_spec
 
@@ -99,6 +100,10 @@ def _again(run: Run, count: int, report: Report) -> Iterator[tuple[str, Conditio
                 )
         except UnreadableImage:
             continue
+        except (DiffcernError, OSError):  # the data went away on the way: what is drawn is shown
+            if done == 0:
+                raise
+            break
     report(len(chosen), len(chosen), "pictures")
 
 

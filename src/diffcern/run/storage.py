@@ -16,6 +16,8 @@ from diffcern.errors import DiffcernError, UsageError
 from diffcern.files import atomically, check_folder, place_of, writing
 from diffcern.fingerprints import digest
 
+READ_ONLY = {"http", "https", "github", "git", "zip", "tar", "data"}  # of fsspec's protocols
+
 
 class Storage(Protocol):
     """journals: the folder of the parts on the way; kept: where what is made is kept, in words."""
@@ -90,6 +92,10 @@ class ObjectStore:
             import fsspec
 
             self._system, root = fsspec.url_to_fs(address)
+        if READ_ONLY & {*([names] if isinstance(names := self._system.protocol, str) else names)}:
+            raise UsageError(
+                f"{address} is read only: give --out a folder of this machine, or s3://, gs:// or another store"
+            )
         self._address, self._root = address.rstrip("/"), root.rstrip("/")
         name, suffix = PurePosixPath(root).name, PurePosixPath(root).suffix
         if suffix or not name:
