@@ -36,9 +36,7 @@ def schedule_of(scheduler: Any) -> Schedule:
     from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
 
     if isinstance(scheduler, FlowMatchEulerDiscreteScheduler | FlowMatchHeunDiscreteScheduler):
-        dynamic = scheduler.config.get(
-            "use_dynamic_shifting", False
-        )  # the shift is then a sampler's, by the image's size
+        dynamic = scheduler.config.get("use_dynamic_shifting", False)  # then the shift is a sampler's, by the size
         return _flow(scheduler.config.num_train_timesteps, 1.0 if dynamic else scheduler.config.shift)
     kind = PREDICTION_KINDS.get(scheduler.config.get("prediction_type", "epsilon"))
     if kind is None:
