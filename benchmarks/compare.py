@@ -1,9 +1,10 @@
 """Two entries of one run against each other: the difference of every metric, mean over the shifts, with its interval.
 
-    python benchmarks/compare.py RUN_DIR ENTRY OTHER [OTHER ...] [--shift NAME]
+    python benchmarks/compare.py RUN_DIR ENTRY OTHER [OTHER ...] [--shift NAME] [--of OTHER_RUN_DIR]
 
-Paired: both met the same images and shifts. 95 % percentile bootstrap over images; an image keeps its shifts. Of
-classes also how many answers differ, and by how much the largest class probability does in the mean.
+Paired: both met the same images and shifts. --of: the others are entries of another run. 95 % percentile bootstrap over
+images; an image keeps its shifts. Of classes also how many answers differ, and by how much the largest class
+probability does in the mean.
 """
 
 from __future__ import annotations
@@ -27,10 +28,24 @@ def main() -> None:
     parser.add_argument("entry")
     parser.add_argument("others", nargs="+")
     parser.add_argument("--shift", help="one of the run's, in the place of their mean")
+    parser.add_argument("--of", type=Path, help="the run that the others are entries of")
     options = parser.parse_args()
     run = load(options.run)
-    for other in options.others:
+    others = options.others
+    if options.of:
+        run, others = beside(run, load(options.of), options.of.name), [f"{options.of.name}/{n}" for n in others]
+    for other in others:
         print(f"{options.entry} - {other}: {difference(run, options.entry, other, options.shift)}")
+
+
+def beside(run: Run, other: Run, name: str) -> Run:
+    """The run with the entries of another one, of the same images under the same shifts, as `NAME/ENTRY`."""
+    one, two = ({(c[1:], *cell.ids) for c, cell in each.cells.items()} for each in (run, other))
+    if one != two:
+        raise SystemExit("the two runs are not of the same images under the same shifts, or one is not complete")
+    entries = [replace(entry, name=f"{name}/{entry.name}") for entry in other.entries]
+    cells = {(f"{name}/{entry}", *condition): cell for (entry, *condition), cell in other.cells.items()}
+    return replace(run, entries=[*run.entries, *entries], cells={**run.cells, **cells})
 
 
 def difference(run: Run, entry: str, other: str, shift: str | None = None) -> str:

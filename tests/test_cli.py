@@ -178,7 +178,7 @@ def test_classify_ranks_labels(cli, folder, tmp_path):
         (("bench", "digits", "--device", "tpu"), 2, "cpu"),
         (("report", "{}"), 1, "diffcern bench"),
         (("list", "method"), 2, "methods"),
-        (("train", "prior", "embedded:digits/train", "--out", "x", "--objective", "y"), 2, "eps, x0, v"),
+        (("train", "prior", "embedded:digits/train", "--out", "x", "--objective", "y"), 2, "eps, x0, v, flow"),
         (("frobnicate",), 2, "frobnicate"),
     ],
 )

@@ -16,7 +16,7 @@ from typing import Any
 import caption_checkpoints
 import pytest
 import torch
-from test_weights import FORMS, NAMES
+from test_weights import FORMS, NAMES, prior
 from torch import Tensor
 
 from diffcern.alignment import read_alignment
@@ -66,6 +66,7 @@ def maps(folder: Path, kind: Any = "depth") -> None:
 MODELS: dict[str, tuple[Callable[[Path], object], Callable[[str], Tensor]]] = {
     "dit": (FORMS["dit"].make, prior_answer),
     "unet": (FORMS["unet"].make, prior_answer),
+    "flow": (prior("dit", "flow"), prior_answer),
     "depth": (maps, prior_answer),
     "segmentation": (lambda folder: maps(folder, "segmentation"), prior_answer),
     "captions": (caption_checkpoints.captioned, prior_answer),
@@ -177,7 +178,9 @@ def edited(folder: Path, name: str, **values: Any) -> str:
             "the key 'block_out_channels' is missing",
         ),
         ("dit", "prior.json", {"kind": "eps"}, "the kind 'epsilon', and scheduler/.* of 'sample'"),
-        ("dit", "prior.json", {"kind": "flow"}, "kind should be one of eps, x0, v"),
+        ("dit", "prior.json", {"kind": "score"}, "kind should be one of eps, x0, v, flow"),
+        ("dit", "prior.json", {"kind": "flow"}, "the key 'shift' is missing"),
+        ("flow", "scheduler/scheduler_config.json", {"shift": 0.0}, "shift should be greater than 0"),
         ("dit", "prior.json", {"colour": 1}, "the key 'colour' is unknown"),
         ("dit", "denoiser/config.json", {"norm_eps": 1.0}, "norm_eps is 1e-05 in all priors of ours, not 1.0"),
         ("dit", "scheduler/scheduler_config.json", {"beta_schedule": None}, "beta_schedule should be 'linear'"),

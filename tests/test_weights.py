@@ -44,10 +44,10 @@ class Form(NamedTuple):
     step: int = 1
 
 
-def prior(architecture: str) -> Callable[[Path], object]:
+def prior(architecture: str, kind: str = "x0") -> Callable[[Path], object]:
     def make(folder: Path) -> None:
         torch.manual_seed(0)
-        made = native_prior(NativeConfig(architecture, "x0", 8, 3, NAMES), width=16, depth=1, heads=2, patch=4)
+        made = native_prior(NativeConfig(architecture, kind, 8, 3, NAMES), width=16, depth=1, heads=2, patch=4)
         for parameter in made.parameters():
             parameter.data.normal_(std=0.2)
         made.save_pretrained(folder, torch.float32)

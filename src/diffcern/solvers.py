@@ -70,6 +70,11 @@ NOTHING = 2.0**-24
 ALMOST = 1 - 1e-6  # DDIM's eta of 1 leaves the root of 0 to rounding where a step comes from (almost) pure noise
 
 
+def usual_solver(prior: Prior) -> str:
+    """The deterministic one that fits the prior: Euler's steps along a flow, else DDIM."""
+    return "euler" if prior.kind == "flow" else "ddim"
+
+
 class Solver:
     """The steps from `start` to the clean image. timesteps: `[steps]`, the prior's own, from `start` down.
 

@@ -1,10 +1,11 @@
 import pytest
 import torch
-from diffusers import DiTTransformer2DModel
+from diffusers import DiTTransformer2DModel, FlowMatchEulerDiscreteScheduler
 
 from diffcern.errors import DiffcernError
+from diffcern.likelihood import denoising_error
 from diffcern.priors import load_prior
-from diffcern.priors.native import NativeConfig, NativePrior, native_prior
+from diffcern.priors.native import OBJECTIVES, NativeConfig, NativePrior, native_prior
 from diffcern.priors.spatial import Maps
 from diffcern.types import Condition
 
@@ -29,9 +30,40 @@ def test_schedule_is_variance_preserving_and_the_schedulers_own(prior):
     from diffusers import DDPMScheduler
 
     assert torch.allclose(prior.alphas**2 + prior.sigmas**2, torch.ones(1000), atol=1e-6)
-    scheduler = DDPMScheduler.from_config(prior.scheduler_config)
+    scheduler = DDPMScheduler.from_config(prior.scheduler.config)
     x, e, t = torch.randn(4, 3, 8, 8), torch.randn(4, 3, 8, 8), torch.tensor([0, 10, 500, 999])
     assert torch.allclose(prior.add_noise(x, t, e), scheduler.add_noise(x, e, t), atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["dit", "unet"])
+def test_a_flow_is_straight_and_the_schedulers_own(architecture, tmp_path):
+    """x_t = (1 - s) x0 + s eps at s = 1/1000 ... 1, of which the network is told 1000 s; saved and read as such."""
+    made = tiny(architecture, "flow")
+    made.save_pretrained(tmp_path, torch.float32)
+    prior = load_prior(str(tmp_path))
+    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(tmp_path / "scheduler")
+    assert prior.kind == "flow"
+    assert torch.allclose(prior.times, scheduler.timesteps.flip(0), rtol=1e-6)
+    x, e = torch.randn(4, 3, 8, 8), torch.randn(4, 3, 8, 8)
+    t, told = torch.tensor([0, 9, 499, 999]), torch.tensor([1.0, 10, 500, 1000])
+    x_t = prior.add_noise(x, t, e)
+    assert torch.allclose(x_t, scheduler.scale_noise(x, scheduler.timesteps.flip(0)[t], e), atol=1e-6)
+    null = torch.eye(4)[[3] * 4]
+    velocity = prior.denoiser(x_t, timestep=told, class_labels=null).sample
+    assert torch.equal(prior(x_t, t, Condition()).output, velocity)
+    assert torch.equal(made(x_t, t, Condition()).output, velocity)
+    error = denoising_error(prior(x_t, t, Condition()), x, e, t / 1000, "flow")
+    assert torch.allclose(error, (velocity - (e - x)).square().flatten(1).mean(1))
+
+
+def test_a_flow_and_its_files_agree(tmp_path):
+    tiny(kind="flow").save_pretrained(tmp_path / "flow")
+    tiny(kind="v").save_pretrained(tmp_path / "v")
+    for one, other, missing in (("flow", "v", "beta_schedule"), ("v", "flow", "shift")):
+        config = (tmp_path / one / "prior.json").read_text()
+        (tmp_path / one / "prior.json").write_text(config.replace(f'"{one}"', f'"{other}"'))
+        with pytest.raises(DiffcernError, match=f"the key '{missing}' is missing"):
+            load_prior(str(tmp_path / one))
 
 
 def test_schedule_stays_fp32_in_half_precision(prior):
@@ -42,7 +74,7 @@ def test_schedule_stays_fp32_in_half_precision(prior):
 
 def test_views_agree_for_every_kind():
     x0, e, t = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8), torch.tensor([100, 800])
-    for kind in ("eps", "x0", "v"):
+    for kind in OBJECTIVES:
         prior = tiny(kind=kind)
         x_t = prior.add_noise(x0, t, e)
         d = prior(x_t, t, Condition())

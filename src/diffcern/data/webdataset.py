@@ -128,9 +128,12 @@ def _members(shard: str) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
                         else:
                             images[key] = place
                     elif f".{suffix}".lower().endswith(f".{LABEL}"):
-                        content = archive.extractfile(member)
                         inner, _, _ = suffix.rpartition(".")
-                        told[f"{key}.{inner}" if inner else key] = content.read(1000).decode("utf-8", "replace").strip() if content else ""
+                        told[f"{key}.{inner}" if inner else key] = _text(archive.extractfile(member))
         except tarfile.TarError as error:
             raise DiffcernError(f"{shard} is damaged, or no tar file ({error}): write it again") from error
     return {**images, **{name: place for name, (key, place) in dotted.items() if key not in images}}, told
+
+
+def _text(file: IO[bytes] | None) -> str:
+    return file.read(1000).decode("utf-8", "replace").strip() if file else ""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler, PixArtTransformer2DModel
+from diffusers import PixArtTransformer2DModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
@@ -29,11 +29,13 @@ from diffcern.files import check_files, reading, write_whole
 from diffcern.priors.clean import read_clean, write_clean
 from diffcern.priors.latent import pixel_images, pixel_latents
 from diffcern.priors.native import (
-    PREDICTION_TYPES,
+    OBJECTIVES,
     SCHEDULER,
     WEIGHTS,
     Channels,
     Kind,
+    Scheduler,
+    new_schedule,
     plain_attention,
     read_denoiser,
     read_schedule,
@@ -111,13 +113,13 @@ class CaptionedPrior(TextPrior):
         config: CaptionedConfig,
         denoiser: PixArtTransformer2DModel,
         encoder: CaptionEncoder,
-        scheduler: DDPMScheduler,
+        scheduler: Scheduler,
     ) -> None:
         plain_attention(denoiser)
         shape = (config.channels, config.image_size, config.image_size)
         super().__init__(denoiser, encoder, schedule_of(scheduler), shape)
         self.config = config
-        self.scheduler_config = scheduler.config
+        self.scheduler = scheduler
 
     def encode(self, images: Tensor) -> Tensor:
         return pixel_latents(images, self.config.channels, self.config.image_size)
@@ -128,7 +130,7 @@ class CaptionedPrior(TextPrior):
     def denoise(self, x_t: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         x = x_t.to(self.dtype)
         tokens = self.embeddings(condition, x).tokens
-        return self.denoiser(x, encoder_hidden_states=tokens, timestep=timesteps).sample
+        return self.denoiser(x, encoder_hidden_states=tokens, timestep=self.times[timesteps]).sample
 
     def save_pretrained(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
         """Writes the folder this module's docstring describes; weights in `dtype`."""
@@ -138,7 +140,7 @@ class CaptionedPrior(TextPrior):
         self.encoder.network.config.save_pretrained(folder / "text_encoder")
         write_weights(self.encoder.network.state_dict(), folder / "text_encoder" / "model.safetensors", dtype)
         self.encoder.tokenizer.save_pretrained(folder / "tokenizer")
-        DDPMScheduler.from_config(self.scheduler_config).save_pretrained(folder / "scheduler")
+        self.scheduler.save_pretrained(folder / "scheduler")
         write_whole(folder / "prior.json", (json.dumps(asdict(self.config), indent=1) + "\n").encode())
         write_clean(self, folder)
 
@@ -199,8 +201,8 @@ def captioned_prior(
     schedule: str = "squaredcos_cap_v2",
 ) -> CaptionedPrior:
     """A new, untrained prior that reads the tokenizer's words. Raises UsageError for an unknown kind."""
-    if config.kind not in PREDICTION_TYPES:
-        raise unknown("objective", config.kind, PREDICTION_TYPES)
+    if config.kind not in OBJECTIVES:
+        raise unknown("objective", config.kind, OBJECTIVES)
     denoiser = PixArtTransformer2DModel(
         num_attention_heads=heads,
         attention_head_dim=width // heads,
@@ -214,8 +216,7 @@ def captioned_prior(
     )
     _initialise(denoiser)
     encoder = CaptionEncoder(text_encoder(text_config(tokenizer, text_width, text_depth, text_heads)), tokenizer)
-    scheduler = DDPMScheduler(beta_schedule=schedule, prediction_type=PREDICTION_TYPES[config.kind])
-    return CaptionedPrior(config, denoiser, encoder, scheduler)
+    return CaptionedPrior(config, denoiser, encoder, new_schedule(config.kind, schedule))
 
 
 def _initialise(denoiser: PixArtTransformer2DModel) -> None:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import torch
-from diffusers import DDPMScheduler, DiTTransformer2DModel, UNet2DModel
+from diffusers import DDPMScheduler, DiTTransformer2DModel, FlowMatchEulerDiscreteScheduler, UNet2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import Tensor, nn
 
@@ -26,7 +26,15 @@ from diffcern.priors.clean import read_clean, write_clean
 from diffcern.priors.features import FeatureAutoencoder, read_autoencoder
 from diffcern.priors.latent import pixel_images, pixel_latents
 from diffcern.priors.schedule import schedule_of
-from diffcern.priors.shapes import DiTShape, SchedulerShape, Shape, UNetShape, check_agreement, read_shape
+from diffcern.priors.shapes import (
+    DiTShape,
+    FlowShape,
+    SchedulerShape,
+    Shape,
+    UNetShape,
+    check_agreement,
+    read_shape,
+)
 from diffcern.priors.soft import class_weights, soften_labels
 from diffcern.priors.spatial import Maps, with_maps
 from diffcern.types import Condition
@@ -35,13 +43,16 @@ from diffcern.weights import DAMAGED, check_shapes, read_weights, write_weights
 TRAINS = "`diffcern train` writes such a file"
 ARCHITECTURES = {"dit": DiTTransformer2DModel, "unet": UNet2DModel}
 SHAPES: dict[str, type[Shape]] = {"dit": DiTShape, "unet": UNetShape}
-Kind = Annotated[str, one_of("eps", "x0", "v")]
+Kind = Annotated[str, one_of("eps", "x0", "v", "flow")]
 Channels = Annotated[int, one_of(1, 3)]
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 SCHEDULER = "scheduler/scheduler_config.json"
 AUTOENCODER = "autoencoder"  # its folder in the prior's
 FILES = ("prior.json", "denoiser/config.json", f"denoiser/{WEIGHTS}", SCHEDULER)
 PREDICTION_TYPES = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}  # ours -> diffusers'
+FLOW = "flow"  # x_t = (1 - t) x0 + t eps, and the network estimates eps - x0 (Lipman et al. 2023, arXiv 2210.02747)
+OBJECTIVES = (*PREDICTION_TYPES, FLOW)
+Scheduler: TypeAlias = DDPMScheduler | FlowMatchEulerDiscreteScheduler
 
 
 @dataclass(frozen=True)
@@ -77,7 +88,7 @@ class NativePrior(Prior):
         self,
         config: NativeConfig,
         denoiser: nn.Module,
-        scheduler: DDPMScheduler,
+        scheduler: Scheduler,
         autoencoder: FeatureAutoencoder | None = None,
     ) -> None:
         super().__init__()
@@ -85,7 +96,7 @@ class NativePrior(Prior):
         plain_attention(denoiser)
         self.config = config
         self.denoiser = denoiser
-        self.scheduler_config = scheduler.config
+        self.scheduler = scheduler
         self.class_names = tuple(config.class_names)
         self.autoencoder = autoencoder
         self.pixels = autoencoder is None
@@ -108,7 +119,7 @@ class NativePrior(Prior):
         count = len(self.class_names)
         weights = class_weights(condition, count, count + 1, x_t)
         x = with_maps(x_t.to(self.dtype), condition, self.config.map_channels)
-        return self.denoiser(x, timestep=timesteps, class_labels=weights.to(self.dtype)).sample
+        return self.denoiser(x, timestep=self.times[timesteps], class_labels=weights.to(self.dtype)).sample
 
     def save_pretrained(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
         """Writes the folder this module's docstring describes; weights in `dtype`."""
@@ -118,7 +129,7 @@ class NativePrior(Prior):
         copy.load_state_dict(self.denoiser.state_dict())
         copy.save_config(folder / "denoiser")
         write_weights(copy.state_dict(), folder / "denoiser" / WEIGHTS, dtype)
-        DDPMScheduler.from_config(self.scheduler_config).save_pretrained(folder / "scheduler")
+        self.scheduler.save_pretrained(folder / "scheduler")
         write_whole(folder / "prior.json", (json.dumps(asdict(self.config), indent=1) + "\n").encode())
         if self.autoencoder:
             self.autoencoder.save(folder / AUTOENCODER)
@@ -162,12 +173,23 @@ def latent_shape(config: NativeConfig, autoencoder: FeatureAutoencoder | None) -
     return config.channels, config.image_size, config.image_size
 
 
-def read_schedule(folder: Path, kind: str) -> DDPMScheduler:
+def new_schedule(kind: str, betas: str) -> Scheduler:
+    """How noise is added to train a network that estimates `kind`: along straight paths, or by a schedule of betas."""
+    if kind == FLOW:
+        return FlowMatchEulerDiscreteScheduler()
+    return DDPMScheduler(beta_schedule=betas, prediction_type=PREDICTION_TYPES[kind])
+
+
+def read_schedule(folder: Path, kind: str) -> Scheduler:
     """The scheduler of a prior's folder, whose network estimates `kind`. Raises DiffcernError naming what is wrong."""
-    shape = read_shape(folder / SCHEDULER, SchedulerShape, TRAINS)
-    check_agreement(folder, {"the kind": (PREDICTION_TYPES[kind], shape.prediction_type, SCHEDULER)})
+    if kind == FLOW:
+        read_shape(folder / SCHEDULER, FlowShape, TRAINS)
+    else:
+        shape = read_shape(folder / SCHEDULER, SchedulerShape, TRAINS)
+        check_agreement(folder, {"the kind": (PREDICTION_TYPES[kind], shape.prediction_type, SCHEDULER)})
+    read: Any = FlowMatchEulerDiscreteScheduler if kind == FLOW else DDPMScheduler
     with reading(folder / SCHEDULER, TRAINS):
-        scheduler: DDPMScheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
+        scheduler: Scheduler = read.from_pretrained(folder / "scheduler")
     return scheduler
 
 
@@ -236,8 +258,7 @@ def native_prior(
         )
     else:
         raise unknown("architecture", config.architecture, ARCHITECTURES)
-    scheduler = DDPMScheduler(beta_schedule=schedule, prediction_type=PREDICTION_TYPES[config.kind])
-    return NativePrior(config, denoiser, scheduler, autoencoder)
+    return NativePrior(config, denoiser, new_schedule(config.kind, schedule), autoencoder)
 
 
 def _initialise_dit(denoiser: nn.Module) -> None:

@@ -68,6 +68,13 @@ class WordsShape(Shape):
     max_position_embeddings: Annotated[int, Field(ge=2, le=100_000)]
 
 
+class FlowShape(Shape):
+    """Of FlowMatchEulerDiscreteScheduler: all that says how noise was added."""
+
+    num_train_timesteps: Annotated[int, Field(ge=1, le=100_000)]
+    shift: Annotated[float, Field(gt=0, le=100)]
+
+
 class SchedulerShape(Shape):
     num_train_timesteps: Annotated[int, Field(ge=1, le=100_000)]
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"]
@@ -117,6 +124,7 @@ FIXED: dict[type[Shape], dict[str, Any]] = {
         "upsample_type": "conv",
     },
     WordsShape: {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
+    FlowShape: {},
     SchedulerShape: {},
 }
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
@@ -22,8 +21,10 @@ from diffcern.files import write_whole
 from diffcern.kinds import KINDS
 from diffcern.predictors import load_predictor
 from diffcern.priors.features import new_autoencoder
-from diffcern.priors.native import PREDICTION_TYPES, NativeConfig, NativePrior, native_prior
+from diffcern.priors.native import OBJECTIVES, NativeConfig, NativePrior, native_prior
 from diffcern.rng import generator
+from diffcern.sampling import sample
+from diffcern.solvers import usual_solver
 from diffcern.tasks import MAP_TASKS
 from diffcern.train.augmentations import augment, augmentation_names, moved, relit
 from diffcern.train.conditions import maps_of, maps_told
@@ -58,8 +59,8 @@ def train_prior(
     folder that holds other things.
     """
     recipe = replace(recipe, weighting=recipe.weighting or recipe.objective)
-    if recipe.objective not in PREDICTION_TYPES:
-        raise UsageError(f"objective is one of {', '.join(PREDICTION_TYPES)}, not {recipe.objective!r}")
+    if recipe.objective not in OBJECTIVES:
+        raise UsageError(f"objective is one of {', '.join(OBJECTIVES)}, not {recipe.objective!r}")
     check_patch(recipe, recipe.image_size)
     if recipe.maps and recipe.maps not in MAP_TASKS:
         raise UsageError(f"maps are segmentation or depth, not {recipe.maps!r}")
@@ -214,15 +215,10 @@ def soften(targets: Tensor, count: int, share: float, rng: torch.Generator) -> T
 
 @torch.no_grad()
 def sample_grid(prior: NativePrior, known: Condition, columns: int = 10, steps: int = 50, seed: int = 0) -> Tensor:
-    """Samples, DDIM: an image `[3, H, W]` in [0, 1]; of every class one row (at most 20 classes), of maps one row for
+    """Samples: an image `[3, H, W]` in [0, 1]; of every class one row (at most 20 classes), of maps one row for
     each of the first eight known ones."""
     condition = known[:8] if prior.maps else prior.hypotheses()[:20]
     condition = condition.map(lambda value: value.repeat_interleave(columns, 0))
-    rng = generator(seed, "samples")
-    x = torch.randn(len(condition), *prior.latent_shape, generator=rng).to(prior.device)
-    scheduler = DDIMScheduler.from_config(prior.scheduler_config, clip_sample=prior.pixels, timestep_spacing="trailing")
-    scheduler.set_timesteps(steps)
-    for t in scheduler.timesteps:
-        output = prior(x, t.to(prior.device).expand(len(x)), condition).output
-        x = scheduler.step(output, t, x).prev_sample
-    return make_grid(prior.decode(x), nrow=columns, padding=1, pad_value=1.0)
+    ids = [f"sample {number}" for number in range(len(condition))]
+    latents = sample(prior, ids, condition, steps=steps, solver=usual_solver(prior), seed=seed)
+    return make_grid(prior.decode(latents), nrow=columns, padding=1, pad_value=1.0)

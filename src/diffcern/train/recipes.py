@@ -26,7 +26,7 @@ def number(text: str, **bounds: Any) -> Any:
 ImageSize = Annotated[int, help_of("the side of images, in pixels", ge=8)]
 Channels = Annotated[Literal[1, 3], help_of("one channel, or three"), Spelling(("--grey/--colour",), values=(1, 3))]
 Augmentation = Annotated[str, help_of("none, or a list of flip, crop, affine, light"), Spelling(("--augment",))]
-Objective = Annotated[str, help_of("what the network estimates: x0, v or eps")]
+Objective = Annotated[str, help_of("what the network estimates: x0, v, eps or flow")]
 Weighting = Annotated[str, help_of("of the loss over t (default: the objective's own)")]
 Width = Annotated[int, help_of("channels of the network", ge=8)]
 Layers = Annotated[int, help_of("layers of the network", ge=1)]

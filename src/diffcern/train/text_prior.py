@@ -19,9 +19,10 @@ from diffcern.errors import UsageError, unknown
 from diffcern.familiarity import clean_errors
 from diffcern.files import write_whole
 from diffcern.priors.captioned import CaptionedConfig, CaptionedPrior, captioned_prior
-from diffcern.priors.native import PREDICTION_TYPES
+from diffcern.priors.native import OBJECTIVES
 from diffcern.rng import generator
 from diffcern.sampling import sample
+from diffcern.solvers import usual_solver
 from diffcern.train.captions import Captioned, CaptionTable, read_captions
 from diffcern.train.denoising import denoising_loss
 from diffcern.train.loop import Outcome, check_out, train
@@ -50,8 +51,8 @@ def train_text_prior(
     Returns the prior, and all that was trained. Raises UsageError for a recipe that cannot be built, DiffcernError for
     unusable data, a foreign checkpoint or a folder that holds other things.
     """
-    if recipe.objective not in PREDICTION_TYPES:
-        raise unknown("objective", recipe.objective, PREDICTION_TYPES)
+    if recipe.objective not in OBJECTIVES:
+        raise unknown("objective", recipe.objective, OBJECTIVES)
     recipe = replace(recipe, weighting=recipe.weighting or recipe.objective)
     divided = recipe.image_size % recipe.patch, recipe.width % recipe.heads, recipe.text_width % recipe.text_heads
     if any(divided):
@@ -99,8 +100,8 @@ def _loss(
 
 
 def sample_grid(prior: CaptionedPrior, captions: list[str], steps: int = 50) -> Tensor:
-    """Samples of each caption, one row each, DDIM: an image `[3, H, W]` in [0, 1]."""
+    """Samples of each caption, one row each: an image `[3, H, W]` in [0, 1]."""
     condition = prior.prompts(captions).map(lambda value: value.repeat_interleave(COLUMNS, 0))
     ids = [f"{row} {column}" for row in range(len(captions)) for column in range(COLUMNS)]
-    latents = sample(prior, ids, condition, steps=steps, solver="ddim")
+    latents = sample(prior, ids, condition, steps=steps, solver=usual_solver(prior))
     return make_grid(prior.decode(latents), nrow=COLUMNS, padding=1, pad_value=1.0)
