@@ -44,8 +44,9 @@ def test_the_source_is_looked_at_without_a_prompt(transformer, pycma):
 
 
 def test_the_search_gets_fitter_and_is_a_value(transformer, inputs, pycma):
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
     method = build_method("foa", transformer, None, None, OPTIONS)
-    state, before, fitness = method.init(), np.random.get_state()[1].copy(), []  # noqa: NPY002
+    state, fitness = method.init(), []
     other = build_method("foa", transformer, None, None, OPTIONS)
     kept = copy.deepcopy(state)
     for _ in range(8):

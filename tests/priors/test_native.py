@@ -5,7 +5,8 @@ from diffusers import DiTTransformer2DModel, FlowMatchEulerDiscreteScheduler
 from diffcern.errors import DiffcernError
 from diffcern.likelihood import denoising_error
 from diffcern.priors import load_prior
-from diffcern.priors.native import OBJECTIVES, NativeConfig, NativePrior, native_prior
+from diffcern.priors.native import NativeConfig, NativePrior, native_prior
+from diffcern.priors.own import OBJECTIVES
 from diffcern.priors.spatial import Maps
 from diffcern.types import Condition
 

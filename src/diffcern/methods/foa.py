@@ -9,6 +9,7 @@ e_N <- e_N + gamma (mu_N^source - m),    m <- 0.9 m + 0.1 mu_N(X)     (what the 
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,7 +74,8 @@ class FOA(Method):
                 "set (imagefolder:PATH, embedded:digits/train)"
             )
         self.prompts, self.discrepancy, self.shift = prompts, discrepancy, shift
-        options = {"popsize": population, "verbose": -9, "randn": normal}
+        numpy = {"randn": normal, "seed": math.nan}  # its global generator is left alone
+        options = {"popsize": population, "verbose": -9, **numpy}
         self.begin = optional("cma").CMAEvolutionStrategy([0.0] * (prompts * self.width), 1.0, options).pickle_dumps()
         images = subset(load_dataset(source_images), source_size, seed=0)
         with doing(f"looking at {len(images)} images of {source_images}"), torch.no_grad():

@@ -28,7 +28,7 @@ from diffcern.errors import DiffcernError, unknown
 from diffcern.files import check_files, reading, write_whole
 from diffcern.priors.clean import read_clean, write_clean
 from diffcern.priors.latent import pixel_images, pixel_latents
-from diffcern.priors.native import (
+from diffcern.priors.own import (
     OBJECTIVES,
     SCHEDULER,
     WEIGHTS,

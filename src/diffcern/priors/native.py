@@ -11,25 +11,34 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Any
 
 import torch
-from diffusers import DDPMScheduler, DiTTransformer2DModel, FlowMatchEulerDiscreteScheduler, UNet2DModel
-from diffusers.models.attention_processor import Attention, AttnProcessor
+from diffusers import DiTTransformer2DModel, UNet2DModel
 from torch import Tensor, nn
 
-from diffcern.configs import FORBID, Names, Side, one_of, read_config
+from diffcern.configs import FORBID, Names, Side, read_config
 from diffcern.errors import unknown
 from diffcern.files import check_files, reading, write_whole
 from diffcern.priors.base import Prior
 from diffcern.priors.clean import read_clean, write_clean
 from diffcern.priors.features import FeatureAutoencoder, read_autoencoder
 from diffcern.priors.latent import pixel_images, pixel_latents
+from diffcern.priors.own import (
+    SCHEDULER,
+    TRAINS,
+    WEIGHTS,
+    Channels,
+    Kind,
+    Scheduler,
+    new_schedule,
+    plain_attention,
+    read_denoiser,
+    read_schedule,
+)
 from diffcern.priors.schedule import schedule_of
 from diffcern.priors.shapes import (
     DiTShape,
-    FlowShape,
-    SchedulerShape,
     Shape,
     UNetShape,
     check_agreement,
@@ -38,21 +47,12 @@ from diffcern.priors.shapes import (
 from diffcern.priors.soft import class_weights, soften_labels
 from diffcern.priors.spatial import Maps, with_maps
 from diffcern.types import Condition
-from diffcern.weights import DAMAGED, check_shapes, read_weights, write_weights
+from diffcern.weights import write_weights
 
-TRAINS = "`diffcern train` writes such a file"
 ARCHITECTURES = {"dit": DiTTransformer2DModel, "unet": UNet2DModel}
 SHAPES: dict[str, type[Shape]] = {"dit": DiTShape, "unet": UNetShape}
-Kind = Annotated[str, one_of("eps", "x0", "v", "flow")]
-Channels = Annotated[int, one_of(1, 3)]
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-SCHEDULER = "scheduler/scheduler_config.json"
 AUTOENCODER = "autoencoder"  # its folder in the prior's
 FILES = ("prior.json", "denoiser/config.json", f"denoiser/{WEIGHTS}", SCHEDULER)
-PREDICTION_TYPES = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}  # ours -> diffusers'
-FLOW = "flow"  # x_t = (1 - t) x0 + t eps, and the network estimates eps - x0 (Lipman et al. 2023, arXiv 2210.02747)
-OBJECTIVES = (*PREDICTION_TYPES, FLOW)
-Scheduler: TypeAlias = DDPMScheduler | FlowMatchEulerDiscreteScheduler
 
 
 @dataclass(frozen=True)
@@ -171,50 +171,6 @@ def latent_shape(config: NativeConfig, autoencoder: FeatureAutoencoder | None) -
     if autoencoder:
         return autoencoder.features.latent_shape
     return config.channels, config.image_size, config.image_size
-
-
-def new_schedule(kind: str, betas: str) -> Scheduler:
-    """How noise is added to train a network that estimates `kind`: along straight paths, or by a schedule of betas."""
-    if kind == FLOW:
-        return FlowMatchEulerDiscreteScheduler()
-    return DDPMScheduler(beta_schedule=betas, prediction_type=PREDICTION_TYPES[kind])
-
-
-def read_schedule(folder: Path, kind: str) -> Scheduler:
-    """The scheduler of a prior's folder, whose network estimates `kind`. Raises DiffcernError naming what is wrong."""
-    if kind == FLOW:
-        read_shape(folder / SCHEDULER, FlowShape, TRAINS)
-    else:
-        shape = read_shape(folder / SCHEDULER, SchedulerShape, TRAINS)
-        check_agreement(folder, {"the kind": (PREDICTION_TYPES[kind], shape.prediction_type, SCHEDULER)})
-    read: Any = FlowMatchEulerDiscreteScheduler if kind == FLOW else DDPMScheduler
-    with reading(folder / SCHEDULER, TRAINS):
-        scheduler: Scheduler = read.from_pretrained(folder / "scheduler")
-    return scheduler
-
-
-def plain_attention(denoiser: nn.Module) -> None:
-    """Gives a network of diffusers attention in plain products, in place.
-
-    With 64 to 256 tokens these are as fast as the fused kernel in fp32, and on CPUs, where that one's bf16 backward
-    pass is slow, the whole network is a third faster.
-    """
-    for module in denoiser.modules():
-        if isinstance(module, Attention):
-            module.set_processor(AttnProcessor())
-
-
-def read_denoiser(architecture: Any, folder: Path) -> Any:
-    """A network of diffusers from a folder of our own priors, in fp32. Raises DiffcernError as `read_weights`.
-
-    Its own from_pretrained would fill what a file lacks with random numbers.
-    """
-    with reading(folder / "config.json", DAMAGED):
-        shape = architecture.load_config(folder)
-        check_shapes(lambda: architecture.from_config(shape), folder / WEIGHTS, "its config.json")
-        denoiser = architecture.from_config(shape)
-    read_weights(denoiser, folder / WEIGHTS, "its config.json")
-    return denoiser.eval()
 
 
 def native_prior(

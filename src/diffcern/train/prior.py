@@ -21,7 +21,8 @@ from diffcern.files import write_whole
 from diffcern.kinds import KINDS
 from diffcern.predictors import load_predictor
 from diffcern.priors.features import new_autoencoder
-from diffcern.priors.native import OBJECTIVES, NativeConfig, NativePrior, native_prior
+from diffcern.priors.native import NativeConfig, NativePrior, native_prior
+from diffcern.priors.own import OBJECTIVES
 from diffcern.rng import generator
 from diffcern.sampling import sample
 from diffcern.solvers import usual_solver

@@ -19,7 +19,7 @@ from diffcern.errors import UsageError, unknown
 from diffcern.familiarity import clean_errors
 from diffcern.files import write_whole
 from diffcern.priors.captioned import CaptionedConfig, CaptionedPrior, captioned_prior
-from diffcern.priors.native import OBJECTIVES
+from diffcern.priors.own import OBJECTIVES
 from diffcern.rng import generator
 from diffcern.sampling import sample
 from diffcern.solvers import usual_solver
