@@ -166,7 +166,7 @@ def test_a_caption_that_is_true_of_another_image_is_no_wrong_answer():
 def test_the_commands_pass_on_every_option(path, tmp_path, monkeypatch, capsys):
     text = "--text-width 8 --text-depth 2 --text-heads 4 --image-size 8 --patch 2 --heads 3 --depth 1 --width 24"
     rest = f"--images 8 --batch-size 4 --device cpu --bf16 --out {tmp_path}"
-    prior = "--objective flow --weighting eps --grey --caption-dropout 0.5"
+    prior = "--objective flow --weighting eps --grey --caption-dropout 0.5 --augment light"
     for words in (f"text-prior {path} {text} {prior} {rest}/prior", f"clip {path} {text} --projection 6 {rest}/clip"):
         monkeypatch.setattr(sys, "argv", ["diffcern", "train", *words.split()])
         with pytest.raises(SystemExit) as ended:
@@ -176,7 +176,7 @@ def test_the_commands_pass_on_every_option(path, tmp_path, monkeypatch, capsys):
     settings = json.loads(torch.load(tmp_path / "prior" / "checkpoint.pt")["settings"])
     shared = {"image_size": 8, "patch": 2, "width": 24, "depth": 1, "heads": 3}
     shared |= {"text_width": 8, "text_depth": 2, "text_heads": 4}
-    own = {"objective": "flow", "weighting": "eps", "channels": 1, "caption_dropout": 0.5}
+    own = {"objective": "flow", "weighting": "eps", "channels": 1, "caption_dropout": 0.5, "augmentation": "light"}
     assert settings.items() >= (shared | own).items()
     settings = json.loads(torch.load(tmp_path / "clip" / "checkpoint.pt")["settings"])
     assert settings.items() >= (shared | {"projection": 6}).items()
@@ -186,6 +186,9 @@ def test_the_commands_pass_on_every_option(path, tmp_path, monkeypatch, capsys):
 def test_bad_recipes(data, tmp_path):
     with pytest.raises(UsageError, match="unknown objective 'y'"):
         train_text_prior(data, dataclasses.replace(PRIOR, objective="y"), schedule(), tmp_path / "out", device=CPU)
+    with pytest.raises(UsageError, match="--augment light or none"):
+        mirrored = dataclasses.replace(PRIOR, augmentation="flip")
+        train_text_prior(data, mirrored, schedule(), tmp_path / "out", device=CPU)
     for recipe, run in ((PRIOR, train_text_prior), (CLIP, train_clip)):
         with pytest.raises(UsageError, match="multiple of its heads"):
             run(data, dataclasses.replace(recipe, text_width=15), schedule(), tmp_path / "out", device=CPU)

@@ -110,6 +110,7 @@ class TextPriorRecipe:
     text_width: TextWidth = 128
     text_depth: TextLayers = 3
     text_heads: Heads = 4
+    augmentation: Annotated[str, help_of("none, or light"), Spelling(("--augment",))] = "none"
     caption_dropout: Dropout = 0.1
 
 

@@ -2,7 +2,8 @@
 
     E_{x, caption of x, t, eps} w(t) ||target - network(x_t, t, encoder(caption))||^2
 
-with captions dropped for the empty prompt and EMA. Images are not augmented: a mirrored one would belie its caption.
+with captions dropped for the empty prompt and EMA. Images are seen in another light at most: a mirrored one would belie
+its caption.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from diffcern.priors.own import OBJECTIVES
 from diffcern.rng import generator
 from diffcern.sampling import sample
 from diffcern.solvers import usual_solver
+from diffcern.train.augmentations import LIGHT, augmentation_names, relit
 from diffcern.train.captions import Captioned, CaptionTable, read_captions
 from diffcern.train.denoising import denoising_loss
 from diffcern.train.loop import Outcome, check_out, train
@@ -55,6 +57,9 @@ def train_text_prior(
         raise unknown("objective", recipe.objective, OBJECTIVES)
     recipe = replace(recipe, weighting=recipe.weighting or recipe.objective)
     divided = recipe.image_size % recipe.patch, recipe.width % recipe.heads, recipe.text_width % recipe.text_heads
+    augmentations = augmentation_names(recipe.augmentation)
+    if set(augmentations) - {LIGHT}:
+        raise UsageError("captions are trained with --augment light or none: a picture that is moved may belie its own")
     if any(divided):
         raise UsageError("the image size must be a multiple of the patch, each width a multiple of its heads")
     weighting_named(recipe.weighting)
@@ -70,7 +75,8 @@ def train_text_prior(
     def loss_at(step: int) -> Tensor:
         return _loss(prior, table, recipe, regime, step, autocast)
 
-    settings = {"dataset": data.name, "size": len(table), "captions": table.digest, **asdict(recipe)}
+    told = asdict(recipe) if augmentations else {k: v for k, v in asdict(recipe).items() if k != "augmentation"}
+    settings = {"dataset": data.name, "size": len(table), "captions": table.digest, **told}  # as older checkpoints have
     outcome = train(networks, loss_at, regime, folder, settings, report)
     networks.requires_grad_(False)
     prior.embed_null()
@@ -95,7 +101,8 @@ def _loss(
     tokens[dropped] = token_ids(table.tokenizer, [""])
     with torch.autocast(prior.device.type, torch.bfloat16, enabled=autocast):
         condition = Condition(tokens=prior.encoder.read(tokens.to(prior.device)))
-    latents = prior.encode(table.batch(index, prior.device))
+    images = relit(table.batch(index, prior.device), augmentation_names(recipe.augmentation), rng)
+    latents = prior.encode(images)
     return denoising_loss(prior, latents, condition, recipe.weighting, rng, autocast)
 
 
