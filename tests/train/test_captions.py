@@ -186,8 +186,8 @@ def test_the_commands_pass_on_every_option(path, tmp_path, monkeypatch, capsys):
 def test_bad_recipes(data, tmp_path):
     with pytest.raises(UsageError, match="unknown objective 'y'"):
         train_text_prior(data, dataclasses.replace(PRIOR, objective="y"), schedule(), tmp_path / "out", device=CPU)
+    mirrored = dataclasses.replace(PRIOR, augmentation="flip")
     with pytest.raises(UsageError, match="--augment light or none"):
-        mirrored = dataclasses.replace(PRIOR, augmentation="flip")
         train_text_prior(data, mirrored, schedule(), tmp_path / "out", device=CPU)
     for recipe, run in ((PRIOR, train_text_prior), (CLIP, train_clip)):
         with pytest.raises(UsageError, match="multiple of its heads"):
