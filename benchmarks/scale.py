@@ -38,6 +38,7 @@ COMMAND = [sys.executable, "-c", "from diffcern.cli import main; main()"]
 WHAT = ("efficiency", "overhead", "chaos", "many", "nodes", "paper", "resume", "memory", "ids")
 PORT = 6399
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 START = 20.0  # seconds until a worker has its models
 MODELS = ["--predictor", "embedded:digits", "--prior", "embedded:digits"]
 BENCH = """
@@ -161,7 +162,8 @@ def efficiency(given: argparse.Namespace) -> None:
     """From the first unit that is done to the last one, by the times of their files: without start-up."""
     spec = BENCH.format(count=given.count or 300)
     if given.cifar10:
-        spec = spec.replace("digits", "cifar10").replace('dataset = "embedded:cifar10"', f'dataset = "{given.cifar10}"')
+        data = f'dataset = "{given.cifar10}"\nclass_names = {CIFAR10}'
+        spec = spec.replace("digits", "cifar10").replace('dataset = "embedded:cifar10"', data)
         for kind in ("predictor", "prior"):
             spec = spec.replace(f'{kind} = "embedded:cifar10"', f'{kind} = "{WEIGHTS / f"cifar10-{kind}"}"')
     Path("s.toml").write_text(spec)

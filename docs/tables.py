@@ -22,7 +22,9 @@ from diffcern.report.tables import markdown_table
 DOCS = Path(__file__).parent
 DATA = DOCS / "data"
 PAGES = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("methods/*.md"))]
-MARK = re.compile(r"(<!-- table: (\S+)((?: \w+=\S+)*) -->\n)(.*?)(\n<!-- end of table -->)", re.DOTALL)
+MARK = re.compile(
+    r"(<!-- table: (\S+)((?: \w+=\S+)*) -->\n)((?:(?!<!-- table: ).)*?)(<!-- end of table -->)", re.DOTALL
+)
 DIGITS = 7  # that are kept of a number: tables show three, and a rounded interval's bound must not move
 
 
@@ -60,7 +62,9 @@ def table(name: str, chosen: str) -> str:
 
 def written(text: str) -> str:
     """A page with its tables as they are in docs/data."""
-    return MARK.sub(lambda found: f"{found[1]}\n{table(found[2], found[3])}\n{found[5]}", text)
+    if not text.count("<!-- table: ") == text.count("<!-- end of table -->") == len(MARK.findall(text)):
+        raise SystemExit("a table has one mark alone: all from one to the next would be taken for it")
+    return MARK.sub(lambda found: f"{found[1]}\n{table(found[2], found[3])}\n\n{found[5]}", text)
 
 
 def main() -> None:

@@ -64,6 +64,19 @@ def test_tables_of_runs_are_what_their_summaries_say(monkeypatch):
     assert tables.written(text.replace(" | ", " | 9")) != text.replace(" | ", " | 9")  # a figure typed by hand
 
 
+def test_a_new_table_is_written_between_its_own_marks(monkeypatch):
+    monkeypatch.syspath_prepend(DOCS)
+    tables = importlib.import_module("tables")
+    begin, end = "<!-- table: digits-200 -->\n", "<!-- end of table -->\n"
+    written = tables.written(f"{begin}{end}between\n{begin}old\n{end}")
+    assert written.count("between") == 1
+    assert written.count("| source |") == 2
+    assert tables.written(written) == written
+    for odd in (f"{begin}{begin}{end}", f"{begin}text\n", f"text\n{end}"):
+        with pytest.raises(SystemExit, match="one mark alone"):
+            tables.written(odd)
+
+
 def test_there_are_examples_enough():
     assert len(EXAMPLES) >= 12
 
