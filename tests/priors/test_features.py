@@ -12,6 +12,7 @@ from diffcern.assets import asset
 from diffcern.data import load_dataset, subset
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.evidence import check_pixels
+from diffcern.fingerprints import fingerprint
 from diffcern.methods import build_method
 from diffcern.predictors.encoder import feature_map
 from diffcern.priors.features import new_autoencoder
@@ -109,6 +110,13 @@ def test_recipes_that_cannot_be_built(tmp_path, changes, message):
 def test_an_encoder_without_maps_is_refused():
     with pytest.raises(UsageError, match="folder of a predictor"):
         new_autoencoder(str(asset("digits", "prior")), images())
+
+
+def test_another_standardisation_is_another_prior(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    file = tmp_path / "copy" / "autoencoder" / "features.json"
+    rewrite(file, mean=[value + 1 for value in json.loads(file.read_text())["mean"]])
+    assert fingerprint(load_prior(str(tmp_path / "copy"))) != fingerprint(load_prior(str(folder)))
 
 
 def test_features_have_no_likelihood_of_images(folder):

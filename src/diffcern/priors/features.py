@@ -71,8 +71,8 @@ class FeatureAutoencoder(nn.Module):
         self.encoder_config: NativePredictorConfig = native_config(encoder_folder)
         self.encoder = read_predictor(encoder_folder).eval().requires_grad_(False)
         self.decoder = _decoder(len(features.mean), features.doublings)
-        self.register_buffer("mean", torch.tensor(features.mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("deviation", torch.tensor(features.deviation).view(-1, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(features.mean).view(-1, 1, 1))
+        self.register_buffer("deviation", torch.tensor(features.deviation).view(-1, 1, 1))
 
     def train(self, mode: bool = True) -> FeatureAutoencoder:
         """The encoder's BatchNorm keeps the statistics that it has."""

@@ -84,6 +84,8 @@ class NativePrior(Prior):
     Conditions are `[B, K]`, or `[B, K + 1]` with the weight of the null class last (as training drops labels).
     """
 
+    pixels = True
+
     def __init__(
         self,
         config: NativeConfig,
@@ -99,7 +101,8 @@ class NativePrior(Prior):
         self.scheduler = scheduler
         self.class_names = tuple(config.class_names)
         self.autoencoder = autoencoder
-        self.pixels = autoencoder is None
+        if autoencoder:
+            self.pixels = False
         self.latent_shape = latent_shape(config, autoencoder)
         self.maps = config.maps
         if config.maps:
