@@ -50,6 +50,8 @@ def test_latents_are_the_encoders_last_map_standardised(folder):
     assert latents.std().item() == pytest.approx(1, abs=0.2)
     assert torch.equal(latents[2:3], prior.encode(images()[2:3]))  # in any company
     torch.testing.assert_close(prior.autoencoder.together(images()), latents, atol=1e-4, rtol=1e-4)
+    asked = images(1).requires_grad_()
+    assert torch.autograd.grad(prior.encode(asked).square().sum(), asked)[0].abs().sum() > 0  # an attack goes through
 
 
 def test_the_decoder_learns_the_picture_and_the_encoder_nothing(folder):
@@ -97,6 +99,7 @@ def rewrite(path, **changes):
         ({"encoder": "timm:resnet18"}, "folder of a predictor"),
         ({"maps": "depth"}, "leave --maps and --grey out"),
         ({"channels": 1}, "leave --maps and --grey out"),
+        ({"align": "embedded:digits"}, "give one of the two"),
         ({"patch": 8}, "side of the encoder's map, 4"),
         ({"image_size": 20}, "not halved a few times"),
     ],

@@ -47,10 +47,9 @@ class Encoder(nn.Module):
         return rows[-1].float()
 
 
-@torch.no_grad()
 def feature_map(predictor: Predictor, images: Images) -> Float32[Tensor, "batch channels height width"]:
-    """The last map, with more than one row and column, that the predictor makes of images in [0, 1]. Raises UsageError
-    for a network without one."""
+    """The last map, with more than one row and column, that the predictor makes of images in [0, 1]; differentiable.
+    Raises UsageError for a network without one."""
     maps: list[Tensor] = []
 
     def keep(module: nn.Module, given: object, output: object) -> None:

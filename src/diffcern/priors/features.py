@@ -109,6 +109,7 @@ def read_autoencoder(folder: Path) -> FeatureAutoencoder:
     return autoencoder
 
 
+@torch.no_grad()
 def new_autoencoder(encoder: str, images: Float[Tensor, "batch 3 size size"]) -> FeatureAutoencoder:
     """With an untrained decoder; statistics of the given images, which have the prior's size, in [0, 1].
 
@@ -121,7 +122,8 @@ def new_autoencoder(encoder: str, images: Float[Tensor, "batch 3 size size"]) ->
         raise UsageError(
             f"--encoder takes the folder of a predictor that `diffcern train predictor` made, not {encoder}"
         )
-    seen = torch.cat([feature_map(read_predictor(folder), some) for some in images.split(256)])
+    predictor = read_predictor(folder).eval()
+    seen = torch.cat([feature_map(predictor, some) for some in images.split(256)])
     side, doublings = images.shape[-1], (images.shape[-1] // seen.shape[-1]).bit_length() - 1
     if seen.shape[-1] * 2**doublings != side:
         raise UsageError(

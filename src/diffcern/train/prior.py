@@ -72,6 +72,8 @@ def train_prior(
         raise UsageError("rivals compare classes, one for each image: leave --maps out, and give --soft-labels 0")
     if recipe.encoder and (recipe.maps or recipe.channels == 1):
         raise UsageError("--encoder makes features of colour images under labels: leave --maps and --grey out")
+    if recipe.encoder and recipe.align:
+        raise UsageError("--encoder denoises features, and --align draws pixels' tokens to some: give one of the two")
     augmentations = augmentation_names(recipe.augmentation)
     check_out(folder)
     table = read_table(dataset, recipe.image_size, KINDS[recipe.maps].truth if recipe.maps else "label")

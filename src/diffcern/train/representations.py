@@ -43,6 +43,7 @@ class Representations(nn.Module):
         self._heard: list[Tensor] = []
         self._hook = blocks[block - 1].register_forward_hook(lambda module, given, output: self._heard.append(output))
 
+    @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """What the encoder sees in each patch of clean images `[B, 3, H, W]`: `[B, patches, channels]`."""
         return F.adaptive_avg_pool2d(feature_map(self._encoder[0], images), self.grid).flatten(2).mT
