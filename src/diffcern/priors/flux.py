@@ -22,8 +22,7 @@ from diffcern.priors.guidance import GUIDANCE
 from diffcern.priors.latent import PUBLISHED_RESIZE, Autoencoder, to_square
 from diffcern.priors.schedule import schedule_of
 from diffcern.priors.sizes import KEY, downsampling, side_of
-from diffcern.priors.stable_diffusion import PromptEncoder, guidance_of
-from diffcern.priors.text import TextPrior
+from diffcern.priors.stable_diffusion import LatentTextPrior, PromptEncoder, guidance_of
 from diffcern.types import Condition
 
 PATCH = 2
@@ -92,30 +91,41 @@ class PatchAutoencoder(nn.Module):
         return ((torch.cat([self.vae.decode(one[None]).sample for one in z]) + 1) / 2).clamp(0, 1)
 
 
-class FluxPrior(TextPrior):
-    """FLUX.1 [dev] and [schnell]. Conditions are `classes`, or `tokens` and `pooled`.
+class FluxFamily(LatentTextPrior):
+    """What FLUX.1 and FLUX.2 share. reads: what encodes prompts; makes: latents; guidance: what the network is told of it.
 
     The side of its images is what the autoencoder's config.json says, or else diffusers' pipeline. Raises DiffcernError
     for an autoencoder of another model, UsageError for guidance that the network cannot be told.
     """
 
+    reads: type[PromptEncoder]
+    makes: type[Autoencoder] | type[PatchAutoencoder]
+
     def __init__(self, pipeline: Any, guidance: float | None = None) -> None:
-        side, channels = even_side(pipeline), pipeline.vae.config.latent_channels
         check_channels(pipeline)
-        shape = (channels, side, side)
-        super().__init__(pipeline.transformer, TwoPromptEncoder(pipeline), schedule_of(pipeline.scheduler), shape)
-        self.guidance = guidance_of(pipeline, pipeline.transformer, guidance)
-        self.autoencoder = Autoencoder(pipeline.vae, side).eval().requires_grad_(False)
+        shape = self.shape_of(pipeline)
+        super().__init__(pipeline.transformer, self.reads(pipeline), schedule_of(pipeline.scheduler), shape)
+        self.guidance = guidance
+        self.autoencoder = self.makes(pipeline.vae, shape[-1]).eval().requires_grad_(False)
 
     @classmethod
-    def from_pipeline(cls, pipeline: Any, config: dict[str, Any]) -> FluxPrior:
+    def from_pipeline(cls, pipeline: Any, config: dict[str, Any]) -> FluxFamily:
         return cls(pipeline, config.get(GUIDANCE))
 
-    def encode(self, images: Tensor) -> Tensor:
-        return self.autoencoder.encode(images)
+    @staticmethod
+    def shape_of(pipeline: Any) -> tuple[int, int, int]:
+        """(C, h, w) of the latents."""
+        side = even_side(pipeline)
+        return pipeline.vae.config.latent_channels, side, side
 
-    def decode(self, latents: Tensor) -> Tensor:
-        return self.autoencoder.decode(latents)
+
+class FluxPrior(FluxFamily):
+    """FLUX.1 [dev] and [schnell]. Conditions are `classes`, or `tokens` and `pooled`."""
+
+    reads, makes = TwoPromptEncoder, Autoencoder
+
+    def __init__(self, pipeline: Any, guidance: float | None = None) -> None:
+        super().__init__(pipeline, guidance_of(pipeline, pipeline.transformer, guidance))
 
     def denoise(self, x_t: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         patches = F.pixel_unshuffle(x_t.to(self.dtype), PATCH)
@@ -133,30 +143,23 @@ class FluxPrior(TextPrior):
         return F.pixel_shuffle(output.transpose(1, 2).reshape(patches.shape), PATCH)
 
 
-class Flux2KleinPrior(TextPrior):
-    """FLUX.2 [klein]. Conditions are `classes`, or `tokens`; latents are `[128, 64, 64]` patches. Otherwise as
-    `FluxPrior`; nothing is told of guidance, nor by diffusers' pipeline."""
+class Flux2KleinPrior(FluxFamily):
+    """FLUX.2 [klein]. Conditions are `classes`, or `tokens`; latents are `[128, 64, 64]` patches. Nothing is told of
+    guidance, nor by diffusers' pipeline."""
+
+    reads, makes = ChatPromptEncoder, PatchAutoencoder
 
     def __init__(self, pipeline: Any, guidance: float | None = None) -> None:
         if guidance is not None:
             raise UsageError(
                 f"+{GUIDANCE} is for distilled networks that are told it, and this one is not: leave it out"
             )
-        side, channels = even_side(pipeline) // PATCH, pipeline.transformer.config.in_channels
-        check_channels(pipeline)
-        shape = (channels, side, side)
-        super().__init__(pipeline.transformer, ChatPromptEncoder(pipeline), schedule_of(pipeline.scheduler), shape)
-        self.autoencoder = PatchAutoencoder(pipeline.vae, side).eval().requires_grad_(False)
+        super().__init__(pipeline)
 
-    @classmethod
-    def from_pipeline(cls, pipeline: Any, config: dict[str, Any]) -> Flux2KleinPrior:
-        return cls(pipeline, config.get(GUIDANCE))
-
-    def encode(self, images: Tensor) -> Tensor:
-        return self.autoencoder.encode(images)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        return self.autoencoder.decode(latents)
+    @staticmethod
+    def shape_of(pipeline: Any) -> tuple[int, int, int]:
+        side = even_side(pipeline) // PATCH
+        return pipeline.transformer.config.in_channels, side, side
 
     def denoise(self, x_t: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         x = x_t.to(self.dtype)

@@ -30,11 +30,8 @@ class MaskedPromptEncoder(PromptEncoder):
         return masked(tokens, mask)
 
 
-class PixArtPrior(PipelinePrior):
-    """Conditions are `classes`, or `tokens` with their `mask`. Variances that the network learned are split off.
-
-    Networks that hear the size of the image (alpha at 1024 pixels) are told their own, and that it is square.
-    """
+class MaskedPrior(PipelinePrior):
+    """Conditions are `classes`, or `tokens` with their `mask`. Variances that the network learned are split off."""
 
     reads = MaskedPromptEncoder
 
@@ -45,10 +42,25 @@ class PixArtPrior(PipelinePrior):
             x,
             encoder_hidden_states=tokens.to(x.dtype),
             encoder_attention_mask=None if bias is None else bias.to(x.dtype),
-            timestep=self.times[timesteps],
-            added_cond_kwargs=self.sizes(x),
+            timestep=self.heard(self.times[timesteps]),
+            **self.beside(x),
         ).sample
         return output[:, : self.latent_shape[0]]
+
+    def heard(self, times: Tensor) -> Tensor:
+        """The times as the network hears them."""
+        return times
+
+    def beside(self, x: Tensor) -> dict[str, Any]:
+        """What the network is told beside prompt and time, by the name of the argument."""
+        return {}
+
+
+class PixArtPrior(MaskedPrior):
+    """Networks that hear the size of the image (alpha at 1024 pixels) are told their own, and that it is square."""
+
+    def beside(self, x: Tensor) -> dict[str, Any]:
+        return {"added_cond_kwargs": self.sizes(x)}
 
     def sizes(self, x: Tensor) -> dict[str, Tensor | None]:
         """In pixels `[B, 2]`, and height by width `[B, 1]`, where the network hears them."""

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from diffcern.errors import DiffcernError
 from diffcern.priors.guidance import hears_guidance
-from diffcern.priors.masks import masked, present_tokens
-from diffcern.priors.pixart import MaskedPromptEncoder
-from diffcern.priors.stable_diffusion import PipelinePrior
+from diffcern.priors.masks import masked
+from diffcern.priors.pixart import MaskedPrior, MaskedPromptEncoder
 from diffcern.types import Condition
 
 INSTRUCTION = "complex_human_instruction"
@@ -46,9 +45,9 @@ class InstructedPromptEncoder(MaskedPromptEncoder):
         return Condition(**{name: torch.cat([part[name] for part in ordered]) for name in ordered[0]})
 
 
-class SanaPrior(PipelinePrior):
-    """Conditions are `classes`, or `tokens` with their `mask`. Raises DiffcernError for a network that was distilled to
-    a few steps (Sana-Sprint), whose noise is that of another family."""
+class SanaPrior(MaskedPrior):
+    """As `MaskedPrior`. Raises DiffcernError for a network that was distilled to a few steps (Sana-Sprint), whose noise
+    is that of another family."""
 
     reads = InstructedPromptEncoder
 
@@ -57,13 +56,5 @@ class SanaPrior(PipelinePrior):
             raise DiffcernError("the prior's network is told the guidance, as Sana-Sprint: give a Sana that is not")
         super().__init__(pipeline, denoiser, guidance)
 
-    def denoise(self, x_t: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
-        x = x_t.to(self.dtype)
-        tokens, bias = present_tokens(self.embeddings(condition, x_t.float()))
-        output = self.denoiser(
-            x,
-            encoder_hidden_states=tokens.to(x.dtype),
-            encoder_attention_mask=None if bias is None else bias.to(x.dtype),
-            timestep=self.times[timesteps] * self.denoiser.config.timestep_scale,
-        ).sample
-        return output[:, : self.latent_shape[0]]
+    def heard(self, times: Tensor) -> Tensor:
+        return times * self.denoiser.config.timestep_scale

@@ -90,7 +90,19 @@ class PromptEncoder:
         return Condition(tokens=encoded[0], pooled=encoded[2] if len(encoded) > 2 else None)
 
 
-class PipelinePrior(TextPrior):
+class LatentTextPrior(TextPrior):
+    """What reads text in the latents of an `autoencoder`."""
+
+    autoencoder: Any
+
+    def encode(self, images: Tensor) -> Tensor:
+        return self.autoencoder.encode(images)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.autoencoder.decode(latents)
+
+
+class PipelinePrior(LatentTextPrior):
     """What text-to-image families share: the parts of a diffusers pipeline, its autoencoder for latents.
 
     reads: what encodes prompts; sees_maps: whether channels beside the latent's are maps; guidance: the strength that
@@ -121,12 +133,6 @@ class PipelinePrior(TextPrior):
     def from_pipeline(cls, pipeline: Any, config: dict[str, Any]) -> PipelinePrior:
         """From diffusers' pipeline of the family, whose network is a U-Net or a transformer."""
         return cls(pipeline, pipeline.unet if "unet" in config else pipeline.transformer, config.get(GUIDANCE))
-
-    def encode(self, images: Tensor) -> Tensor:
-        return self.autoencoder.encode(images)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        return self.autoencoder.decode(latents)
 
 
 def guidance_of(pipeline: Any, denoiser: Any, wanted: float | None) -> float | None:
