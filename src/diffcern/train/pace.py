@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -36,8 +37,10 @@ def counted(step: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
+@cache
 def peak(device: torch.device) -> float:
-    """Floating-point operations a second of the fastest of a few products of matrices, in float32 or bfloat16."""
+    """Floating-point operations a second of the fastest of a few products of matrices, in float32 or bfloat16;
+    measured once."""
     return PRODUCT / min(_seconds(device, numbers) for numbers in (torch.float32, torch.bfloat16))
 
 

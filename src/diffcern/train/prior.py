@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +31,7 @@ from diffcern.train.conditions import maps_of, maps_told
 from diffcern.train.denoising import TIMES, denoising_errors, noised
 from diffcern.train.images import ImageTable, pixel_statistics, read_table
 from diffcern.train.loop import Outcome, check_out, train
-from diffcern.train.recipes import PriorRecipe, Regime
+from diffcern.train.recipes import PriorRecipe, Regime, noted
 from diffcern.train.representations import Representations
 from diffcern.train.rivals import evidence_slope, other_classes, rival_loss
 from diffcern.types import Condition
@@ -40,6 +39,7 @@ from diffcern.watching import Report, unheard
 from diffcern.weightings import weighting as weighting_named
 
 CLEAN = 512  # images whose errors make the clean profile
+LATER = ("times", "rivals", "rival_weight", "align", "align_block", "align_weight", "encoder")  # see `noted`
 # Concentration of soft labels, mostly one class, sometimes several: per class, and of more than ten classes in all.
 DIRICHLET, DIRICHLET_IN_ALL = 0.1, 1.0
 
@@ -113,7 +113,7 @@ def train_prior(
     def loss_at(step: int) -> Tensor:
         return _loss(prior, table, told, recipe, augmentations, representations, regime, step, autocast)
 
-    settings = {"dataset": dataset.name, "size": len(dataset), "names": names, **_told(recipe)}
+    settings = {"dataset": dataset.name, "size": len(dataset), "names": names, **noted(recipe, *LATER)}
     settings |= {"map_names": maps.names if maps else ()}
     outcome = train(trained, loss_at, regime, folder, settings, report)
     if representations:
@@ -133,13 +133,6 @@ def check_patch(recipe: PriorRecipe, side: int) -> None:
     if recipe.architecture == "dit" and (side % recipe.patch or recipe.width % recipe.heads):
         what = "image size" if side == recipe.image_size else f"side of the encoder's map, {side},"
         raise UsageError(f"the {what} must be a multiple of the patch, the width a multiple of the heads")
-
-
-def _told(recipe: PriorRecipe) -> dict[str, Any]:
-    """The recipe as a checkpoint notes it: what came later only where it is used, so that older ones go on."""
-    plain = PriorRecipe()
-    later = ("times", "rivals", "rival_weight", "align", "align_block", "align_weight", "encoder")
-    return {k: v for k, v in asdict(recipe).items() if k not in later or v != getattr(plain, k)}
 
 
 def _start_from(prior: NativePrior, folder: str) -> None:

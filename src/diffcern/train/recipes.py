@@ -7,7 +7,7 @@ no torch.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
@@ -182,3 +182,9 @@ class AnswererRecipe:
         str,
         help_of("take a CLIP's image tower but for its last layer, untrained: embedded:NAME, hf:OWNER/NAME, a folder"),
     ] = ""
+
+
+def noted(recipe: Any, *later: str) -> dict[str, Any]:
+    """A recipe as a checkpoint notes it: options that came later only where they are used, so that older ones go on."""
+    plain = type(recipe)()
+    return {name: value for name, value in asdict(recipe).items() if name not in later or value != getattr(plain, name)}

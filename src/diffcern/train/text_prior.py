@@ -8,7 +8,7 @@ its caption.
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,7 +29,7 @@ from diffcern.train.captions import Captioned, CaptionTable, read_captions
 from diffcern.train.denoising import denoising_loss
 from diffcern.train.loop import Outcome, check_out, train
 from diffcern.train.prior import CLEAN
-from diffcern.train.recipes import Regime, TextPriorRecipe
+from diffcern.train.recipes import Regime, TextPriorRecipe, noted
 from diffcern.types import Condition
 from diffcern.watching import Report, unheard
 from diffcern.weightings import weighting as weighting_named
@@ -57,8 +57,7 @@ def train_text_prior(
         raise unknown("objective", recipe.objective, OBJECTIVES)
     recipe = replace(recipe, weighting=recipe.weighting or recipe.objective)
     divided = recipe.image_size % recipe.patch, recipe.width % recipe.heads, recipe.text_width % recipe.text_heads
-    augmentations = augmentation_names(recipe.augmentation)
-    if set(augmentations) - {LIGHT}:
+    if set(augmentation_names(recipe.augmentation)) - {LIGHT}:
         raise UsageError("captions are trained with --augment light or none: a picture that is moved may belie its own")
     if any(divided):
         raise UsageError("the image size must be a multiple of the patch, each width a multiple of its heads")
@@ -75,8 +74,7 @@ def train_text_prior(
     def loss_at(step: int) -> Tensor:
         return _loss(prior, table, recipe, regime, step, autocast)
 
-    told = asdict(recipe) if augmentations else {k: v for k, v in asdict(recipe).items() if k != "augmentation"}
-    settings = {"dataset": data.name, "size": len(table), "captions": table.digest, **told}  # as older checkpoints have
+    settings = {"dataset": data.name, "size": len(table), "captions": table.digest, **noted(recipe, "augmentation")}
     outcome = train(networks, loss_at, regime, folder, settings, report)
     networks.requires_grad_(False)
     prior.embed_null()
