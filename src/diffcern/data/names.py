@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import tempfile
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
@@ -25,25 +24,15 @@ class Names(Sequence[str]):
         import pyarrow as pa  # slow to import, and only needed here
 
         names, schema = iter(names), pa.schema([("name", pa.string())])
-        self._hashes = array("q")
         with tempfile.TemporaryFile() as file:
             with pa.ipc.new_file(file, schema) as out:
                 while block := list(islice(names, BLOCK)):
-                    self._hashes.extend(map(hash, block))
                     out.write_batch(pa.record_batch([pa.array(block, pa.string())], schema))
             file.flush()
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         reader = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped)))
         self._blocks: list[Any] = [reader.get_batch(number).column(0) for number in range(reader.num_record_batches)]
         self._count = sum(map(len, self._blocks))
-
-    def twice(self) -> tuple[str, int] | None:
-        """The name that occurs most often and how often, where one does so twice; asked once, when they are new."""
-        hashes = np.sort(np.frombuffer(self._hashes, np.int64))
-        suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
-        self._hashes = array("q")
-        most = Counter(name for name in self if hash(name) in suspects).most_common(1) if suspects else []
-        return most[0] if most and most[0][1] > 1 else None
 
     def __len__(self) -> int:
         return self._count
@@ -72,12 +61,10 @@ def unique(names: Iterable[str], where: str) -> Sequence[str]:
     numbers and records. where: whose they are, in messages."""
     names = iter(names)
     first = list(islice(names, FEW + 1))
-    if len(first) <= FEW:
-        twice = next(((name, n) for name, n in Counter(first).most_common(1) if n > 1), None)
-        found: Sequence[str] = first
-    else:
-        many = Names(chain(first, names))
-        twice, found = many.twice(), many
-    if twice:
-        raise DiffcernError(f"{where}: ids must be unique, but {twice[0]!r} occurs {twice[1]} times.")
+    found: Sequence[str] = first if len(first) <= FEW else Names(chain(first, names))
+    hashes = np.sort(np.fromiter(map(hash, found), np.int64, len(found)))  # 8 bytes each, where a set has a hundred
+    suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+    most = Counter(name for name in found if hash(name) in suspects).most_common(1) if suspects else []
+    if most and most[0][1] > 1:
+        raise DiffcernError(f"{where}: ids must be unique, but {most[0][0]!r} occurs {most[0][1]} times.")
     return found
