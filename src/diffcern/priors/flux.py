@@ -92,7 +92,7 @@ class PatchAutoencoder(nn.Module):
 
 
 class FluxFamily(LatentTextPrior):
-    """What FLUX.1 and FLUX.2 share. reads: what encodes prompts; makes: latents; guidance: what the network is told of it.
+    """What FLUX.1 and FLUX.2 share. reads: what encodes prompts; makes: latents; guidance: what is told of it.
 
     The side of its images is what the autoencoder's config.json says, or else diffusers' pipeline. Raises DiffcernError
     for an autoencoder of another model, UsageError for guidance that the network cannot be told.
