@@ -11,12 +11,12 @@ import torch
 from matplotlib import pyplot as plt
 from torch import Tensor
 
-from diffcern.canonical import Search, _Scale
 from diffcern.data import load_dataset
 from diffcern.data.shifts import shift
 from diffcern.priors import load_prior
 from diffcern.transformations import IDENTITY, Transformation
 from diffcern.views import FAMILIES
+from diffcern.weighing import Scale, Search
 
 DRAWS, SHOWN = 64, 9
 ROWS = (("contrast", "light", 3), ("background", "light", 41), ("rotation", "turn", 23), ("rotation", "turn", 77))
@@ -34,9 +34,9 @@ def main() -> None:
     for row, (name, family, index) in zip(axes, ROWS, strict=True):
         sample = data[index]
         image = shift(sample.image, name, 4, 0, sample.id)[None]
-        scale = _Scale(prior, image, lambda image: image, sample.id, 0, Search())
-        views, low = candidates(image, family), max(FAMILIES[family].low, scale.quiet)
-        nats = scale.weigh(views, scale.draws(DRAWS, low), low).mean(1)
+        scale = Scale(prior, image, lambda image: image, sample.id, 0, Search())
+        views = candidates(image, family)
+        nats = scale.weigh(views, scale.draws(DRAWS), scale.level(views, FAMILIES[family].low)).mean(1)
         best = int(nats.argmax())
         for axis in row:
             axis.set_axis_off()

@@ -113,7 +113,7 @@ def test_the_method_answers_on_the_view_and_says_what_it_is(world):
 def test_the_view_of_the_frame_before_stays_for_a_part_of_a_search(world):
     """While the light is the same; where it is healed, the frame is searched, and left alone."""
     prior, samples = world
-    frames = [shift(s.image, "contrast", 4, 0, s.id)[None] for s in samples]
+    frames = [shift(s.image, "background", 4, 0, s.id)[None] for s in samples]
     search = Search(families=("light",))
     first = canonical_view(prior, frames[0], samples[0].id, search)
     later = [canonical_view(prior, f, s.id, search, known=first) for f, s in zip(frames[1:], samples[1:], strict=True)]

@@ -14,6 +14,7 @@ LIGHTS = {
     "each channel": Transformation(gain=(0.5, 1.5, 3.0), offset=(0.1, 0.0, -0.2)),
     "gamma": Transformation(gamma=1.8),
     "undone blur": Transformation(sharpen=0.2),
+    "haze": Transformation(veil=tuple(0.001 * k for k in range(27)), gain=(1.5, 1.2, 2.0), gamma=1.5),
     "all": Transformation(gain=(1.2, 0.8, 1.1), offset=(0.05, 0.0, 0.1), gamma=0.7, sharpen=0.1),
 }
 
@@ -95,10 +96,11 @@ def test_nearest_leaves_noise_as_loud_as_it_is():
 
 
 @pytest.mark.parametrize(
-    "options", [{"gain": (1.0, 0.0, 1.0)}, {"gamma": -1.0}, {"scale": math.nan}, {"sharpen": -0.1}]
+    "options",
+    [{"gain": (1.0, 0.0, 1.0)}, {"gamma": -1.0}, {"scale": math.nan}, {"sharpen": -0.1}, {"veil": (0.1, 0.2)}],
 )
 def test_what_is_no_transformation(options):
-    with pytest.raises(UsageError, match=r"are above 0|0 or more"):
+    with pytest.raises(UsageError, match=r"are above 0|0 or more|a square grid"):
         Transformation(**options)
 
 

@@ -67,7 +67,7 @@ def described(
     kept = {k: v for k, v in options.items() if k not in UNSEEN and _plain(v) != _plain(usual.get(k))}
     texts = [text for text in (labels if isinstance(labels, dict) else None, templates) if text]
     read = {k for k in ("predictor", "prior") if needs(method, k)}
-    read |= {"predictor"} if options.get("shortlist") in LISTS else set()
+    read |= {"predictor"} if options.get("shortlist") in LISTS or options.get("class_prior") == "predictor" else set()
     prints = {k: v for k, v in fingerprints.items() if k in read}
     said: dict[str, Any] = {"method": method, "options": kept, "class_names": list(class_names)}
     said |= {"fingerprints": prints, "stream": list(stream), "texts": texts}

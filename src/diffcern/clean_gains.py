@@ -38,4 +38,5 @@ def percentiles(gains: Sequence[Mapping[str, float]]) -> dict[str, Float[Tensor,
     """0, 1, ..., 100 of each family. Raises DiffcernError for fewer than `FEWEST` images."""
     check_count(len(gains))
     share = torch.linspace(0, 1, 101)
-    return {name: torch.tensor([each[name] for each in gains]).quantile(share) for name in gains[0]}
+    of = {name: torch.tensor([each[name] for each in gains], dtype=torch.float32) for name in gains[0]}
+    return {name: values.quantile(share) for name, values in of.items()}

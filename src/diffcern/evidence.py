@@ -27,7 +27,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float32, Float64, Int
@@ -92,28 +91,25 @@ def evidence(
     """
     if draws < 2:
         raise UsageError(f"evidence is of two draws or more, not {draws}: one has no standard error")
-    how: dict[str, Any] = {"low": low, "strategy": strategy, "seed": seed}
-    chosen = draws_of_levels(prior, latents, ids, draws, **how)
+    chosen = at_levels(prior, points(latents, ids, draws, strategy=strategy, seed=seed), [low] * len(latents))
     return evidence_at(prior, latents, chosen, low=low, noise=noise, condition=condition, rows=rows, steadied=True)
 
 
-def draws_of_levels(
-    prior: Prior,
-    latents: Latents,
-    ids: Sequence[str],
-    draws: int,
-    *,
-    low: float = 0.0,
-    strategy: str = "stratified",
-    seed: int = 0,
-) -> Draws:
-    """Noises, at times from low upwards that are drawn evenly in log SNR. Raises UsageError as `evidence`."""
-    if not 0 <= low < 1 or prior.num_timesteps - int(low * prior.num_timesteps) < 2:
-        raise UsageError(f"low is a part of the times, from 0 to below 1, with two timesteps above it, not {low}")
-    log_snr = _log_snr(prior, low)
-    fine = draw(strategy, draws, latents, ids, seed=seed, num_timesteps=FINE)
-    timesteps = prior.num_timesteps - len(log_snr) + _evenly(log_snr, (fine.timesteps.cpu().double() + 0.5) / FINE)
-    return Draws(timesteps.to(latents.device), fine.noise)
+def points(latents: Latents, ids: Sequence[str], count: int, *, strategy: str = "stratified", seed: int = 0) -> Draws:
+    """Noises, and for each a point of [0, 1) in steps of 1 / `FINE`: `at_levels` makes times of them."""
+    return draw(strategy, count, latents, ids, seed=seed, num_timesteps=FINE)
+
+
+def at_levels(prior: Prior, drawn: Draws, low: Sequence[float]) -> Draws:
+    """For each latent the points, evenly in log SNR, as times from its own low upwards. drawn: of each, or of one
+    image that all of them stand for. Raises UsageError as `evidence`."""
+    if not all(0 <= part < 1 and prior.num_timesteps - int(part * prior.num_timesteps) >= 2 for part in low):
+        raise UsageError(f"low is a part of the times, from 0 to below 1, with two timesteps above it, not {low[0]}")
+    u = ((drawn.timesteps.cpu().double() + 0.5) / FINE).expand(len(low), -1)
+    timesteps = torch.stack([_evenly(_log_snr(prior, part), row) for part, row in zip(low, u, strict=True)])
+    first = torch.tensor([int(part * prior.num_timesteps) for part in low])
+    noise = drawn.noise.expand(len(low), *drawn.noise.shape[1:])
+    return Draws((timesteps + first[:, None]).to(noise.device), noise)
 
 
 def evidence_at(
@@ -121,24 +117,29 @@ def evidence_at(
     latents: Latents,
     draws: Draws,
     *,
-    low: float,
+    low: float | Sequence[float],
     noise: float | Sequence[float] = 0.0,
     condition: Condition | None = None,
     rows: int = 256,
     steadied: bool = False,
 ) -> Evidence:
-    """What single draws of `draws_of_levels` say: for races, which want some of them.
+    """What single draws of `at_levels` say: for races, which want some of them.
 
-    noise: standard deviation of white noise that is in the latents already, of all or of each; see the module. Raises
-    UsageError where it is as loud as the schedule's at `low`.
+    low: of all or of each, as the draws have it. noise: standard deviation of white noise that is in the latents
+    already, of all or of each; see the module. Raises UsageError where it is as loud as the schedule's at `low`.
     """
     told = Condition() if condition is None else condition
     check_rows(told, len(latents))
     own = torch.as_tensor(noise, dtype=torch.float32, device=latents.device).expand(len(latents))
-    log_snr = _log_snr(prior, low)
-    if float(log_snr[0].exp() * own.max() ** 2) >= 1:
+    lows = [low] * len(latents) if isinstance(low, float | int) else low
+    log_snr = _log_snr(prior, 0.0)
+    first = log_snr[[int(part * prior.num_timesteps) for part in lows]]
+    quieter = 1 - first.exp() * own.double().cpu() ** 2  # the part of the schedule's noise that is not there yet
+    if quieter.min() <= 0:
+        at = int(quieter.argmin())
         raise UsageError(
-            f"noise of {own.max():.3g} in the latents is louder than the schedule's at low = {low}: give a higher low"
+            f"noise of {own[at]:.3g} in the latents is louder than the schedule's at low = {lows[at]}: give a higher "
+            "low"
         )
     errors = torch.empty(draws.timesteps.shape, dtype=torch.float64)
     index = torch.arange(errors.numel(), device=latents.device)
@@ -148,9 +149,10 @@ def evidence_at(
         errors.view(-1)[some.cpu()] = found.double().cpu()
     if steadied:
         errors = _steadied(errors, draws.noise, draws.timesteps.cpu())
-    reach = float(log_snr[0] - log_snr[-1])
-    ends = _ends(prior, latents, log_snr[0] - torch.log1p(-log_snr[0].exp() * own.double().cpu() ** 2))
-    return Evidence(-reach / 2 * latents[0].numel() * errors - ends, draws.timesteps.cpu())
+    reach = (first - log_snr[-1])[:, None]
+    return Evidence(
+        -reach / 2 * latents[0].numel() * errors - _ends(prior, latents, first - quieter.log()), draws.timesteps.cpu()
+    )
 
 
 @torch.no_grad()

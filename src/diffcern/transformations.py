@@ -1,5 +1,5 @@
-"""Transformations of an image as values: light, y = (gain x + offset)^gamma, then blur that is undone, then its place,
-y(p) = x(A^-1 p).
+"""Transformations of an image as values: light, y = (gain (x - veil) + offset)^gamma, then blur that is undone, then
+its place, y(p) = x(A^-1 p).
 
 Each knows how to be applied, how a map that was answered on its result is brought back, and how much it stretches the
 space of images, log |det J|, without which the evidence of differently transformed images does not compare
@@ -26,13 +26,14 @@ ROOM = 0.02  # how far a pixel may leave [0, 1] before it would be clipped: what
 
 @dataclass(frozen=True)
 class Transformation:
-    """gain, offset: of each channel, of images in [0, 1]; gamma: of them all, after. sharpen: the Gaussian blur that
-    is undone, its standard deviation in shorter sides of the image; what the blur left less than 1 / LOUDEST of is
+    """veil: a square grid of numbers for each channel, row by row, spread over the image and taken off it: what haze
+    has added. gain, offset: of each channel, of images in [0, 1]; gamma: of them all, after. sharpen: the Gaussian blur
+    that is undone, its standard deviation in shorter sides of the image; what the blur left less than 1 / LOUDEST of is
     made LOUDEST times louder, and no more. turn: degrees, counter-clockwise; scale: above 1 enlarges; shift: to the
     right and down, in sides of the image, in whole pixels; what leaves it comes in at the other side, or an empty image
     would be a view of any. flip: left and right change places.
 
-    Raises UsageError for gains, gammas and scales that are not above 0, and for a sharpen below 0.
+    Raises UsageError for gains, gammas and scales that are not above 0, a sharpen below 0, and a veil of no square.
     """
 
     gain: Three = (1.0, 1.0, 1.0)
@@ -43,12 +44,15 @@ class Transformation:
     scale: float = 1.0
     shift: tuple[float, float] = (0.0, 0.0)
     flip: bool = False
+    veil: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not all(value > 0 for value in (*self.gain, self.gamma, self.scale)):  # false for NaN
             raise UsageError(f"gain, gamma and scale are above 0, not {self.gain}, {self.gamma}, {self.scale}")
         if not self.sharpen >= 0:
             raise UsageError(f"sharpen is a blur's standard deviation, 0 or more, not {self.sharpen}")
+        if 3 * math.isqrt(len(self.veil) // 3) ** 2 != len(self.veil) or not all(map(math.isfinite, self.veil)):
+            raise UsageError(f"a veil is a square grid of numbers for each channel, not {len(self.veil)} of them")
 
     @property
     def moves(self) -> bool:
@@ -95,7 +99,7 @@ class Transformation:
     def log_det(self, images: Float[Tensor, "batch 3 rows columns"]) -> Float64[Tensor, " batch"]:
         """log |det J| on the numbers x of the images: the sum over them of
 
-        log gain + log gamma + (gamma - 1) log(gain x + offset) + log(what undoing the blur multiplies a cosine by)
+        log gain + log gamma + (gamma - 1) log(y before gamma) + log(what undoing the blur multiplies a cosine by)
         """
         count = images[0, 0].numel()
         total = images.new_full((len(images),), count * sum(map(math.log, self.gain)), dtype=torch.float64)
@@ -108,7 +112,13 @@ class Transformation:
 
     def _lit(self, images: Float[Tensor, "batch 3 rows columns"]) -> Float[Tensor, "batch 3 rows columns"]:
         gain, offset = (images.new_tensor(value).view(1, 3, 1, 1) for value in (self.gain, self.offset))
-        return gain * images + offset
+        return gain * self._unveiled(images) + offset
+
+    def _unveiled(self, images: Float[Tensor, "batch 3 rows columns"]) -> Float[Tensor, "batch 3 rows columns"]:
+        if not self.veil:
+            return images
+        grid = images.new_tensor(self.veil).view(1, 3, math.isqrt(len(self.veil) // 3), -1)
+        return images - F.interpolate(grid, images.shape[-2:], mode="bilinear", align_corners=False)
 
     def _sharpened(self, images: Float[Tensor, "batch 3 rows columns"]) -> Float[Tensor, "batch 3 rows columns"]:
         """A blur of a picture that is mirrored at its borders multiplies its cosines, each by itself (DCT-II)."""

@@ -13,11 +13,15 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from diffcern.transformations import Three, Transformation
 
 PARTS = (0.0, 0.5, 1.0)  # of what is unused at either end, and of a colour cast
-FLAT = 0.05  # a range of brightness that is not stretched: of a constant image
+FLAT = 0.02  # a range of brightness that is not stretched, five steps of eight bits: of a constant image
+HAZE = 8  # cells along a side, of each of which the darkest number is looked at
+HAZES = (0.5, 0.75, 1.0)  # of that, what is taken off
+CONTRASTS = (1.0, 0.85, 0.7)  # of the gain that a picture has room for
 GAMMAS = (0.5, 0.7, 1.4, 2.0)
 BLURS = (0.02, 0.03, 0.045)  # standard deviations, in sides of the image
 TURNS = (-45.0, -30.0, -15.0, 15.0, 30.0, 45.0)
@@ -83,12 +87,21 @@ def _lights_around(best: Transformation, step: float) -> list[Transformation]:
 
 
 def _colours(best: Transformation, image: Tensor) -> list[Transformation]:
-    """Parts of the way to channels of equal means (grey world), and to each channel's own full range."""
+    """Parts of the way to channels of equal means (grey world), and to each channel's own full range; contrast."""
     channels = best.apply(image)[0].flatten(1).cpu()
     if (channels.amax(1) - channels.amin(1)).max() < FLAT:
         return []
     ranges = (_stretched(best, channels.amin(1), channels.amax(1), part, part) for part in PARTS[1:])
-    return [*(each for each in ranges if each), *(grey_world(best, image, part) for part in PARTS[1:])]
+    greys = (grey_world(best, image, part) for part in PARTS[1:])
+    return [*(each for each in ranges if each), *greys, *_contrasts(best, channels)]
+
+
+def _contrasts(best: Transformation, channels: Tensor) -> list[Transformation]:
+    """One gain for all channels, about the mean of each: as much as nothing is clipped by, and parts of that."""
+    means, low, high = channels.mean(1), channels.amin(1), channels.amax(1)
+    room = torch.cat([(1 - means) / (high - means).clamp(min=1e-3), means / (means - low).clamp(min=1e-3)]).min().item()
+    gains = [part * room for part in CONTRASTS if part * room > 1]
+    return [_scaled(best, torch.full((3,), gain), means * (1 - 1 / gain)) for gain in gains]
 
 
 def grey_world(best: Transformation, image: Tensor, part: float) -> Transformation:
@@ -102,6 +115,30 @@ def grey_world(best: Transformation, image: Tensor, part: float) -> Transformati
 def _colours_around(best: Transformation, step: float) -> list[Transformation]:
     unit = torch.eye(3)
     return [_scaled(best, (1 + 0.15 * step) ** (sign * unit[channel])) for channel in range(3) for sign in (1, -1)]
+
+
+def _hazes(best: Transformation, image: Tensor) -> list[Transformation]:
+    """Parts of the darkest number around each place (the dark channel of He, Sun & Tang 2009) are taken off, and the
+    brightest number is as bright as before."""
+    if best.veil or best.gamma != 1 or best.sharpen:
+        return []  # of light alone
+    light = Transformation(best.gain, best.offset)
+    seen = light.apply(image).cpu()
+    darkest = -F.adaptive_max_pool2d(-seen.amin(1), HAZE)
+    around = -F.max_pool2d(-F.pad(darkest, (1, 1, 1, 1), mode="replicate"), 3, 1)  # so that nothing falls below 0
+    found = []
+    for part in HAZES:
+        veil = part * around / torch.tensor(best.gain)[:, None, None]
+        peak = replace(light, veil=tuple(veil.flatten().tolist())).apply(image).amax().item()
+        if peak > FLAT:
+            brighter = _scaled(best, torch.full((3,), seen.amax().item() / peak))
+            found.append(replace(brighter, veil=tuple(veil.flatten().tolist())))
+    return found
+
+
+def _hazes_around(best: Transformation, step: float) -> list[Transformation]:
+    factors = (1 + 0.15 * step, 1 / (1 + 0.15 * step)) if best.veil else ()
+    return [replace(best, veil=tuple(by * value for value in best.veil)) for by in factors]
 
 
 def _times(name: str, factors: tuple[float, ...]) -> Callable[[Transformation, Tensor], list[Transformation]]:
@@ -123,7 +160,8 @@ def _shifted(best: Transformation, by: float) -> list[Transformation]:
 
 FAMILIES = {
     "light": Family(("gain", "offset"), _lights, _lights_around, 9, 0.1),
-    "colour": Family(("gain", "offset"), _colours, _colours_around, 4, 0.1),
+    "colour": Family(("gain", "offset"), _colours, _colours_around, 4 + len(CONTRASTS), 0.1),
+    "haze": Family(("veil", "gain", "offset"), _hazes, _hazes_around, len(HAZES), 0.1),
     "gamma": Family(("gamma",), _times("gamma", GAMMAS), _around("gamma", 0.2), len(GAMMAS), 0.1),
     "sharpen": Family(
         ("sharpen",),

@@ -57,6 +57,7 @@ DEFAULTS = {
         "draws": 250, "strategy": "fixed-bank", "weighting": "eps", "norm": "l2", "keep": (), "samples": (),
         "temperature": 1.0, "span": (0.0, 1.0), "view": "centre", "stop": "", "z": 2.0, "start": 3, "risk": None,
         "first": (0.0, 1.0), "shortlist": "", "shortlist_size": 5, "shortlist_draws": 8, "generated": "",
+        "class_prior": "uniform",
     },
     "prototypes": {
         "generated": "", "per_class": 64, "steps": 50, "solver": "ddim", "guidance_scale": 1.0, "encoder": "",
@@ -65,6 +66,7 @@ DEFAULTS = {
     "canonical": {
         "views": ("light", "turn"), "budget": 120, "draws": 16, "low": 0.1, "margin": None, "z": 1.5, "rounds": 0,
         "jacobian": True, "denoise": False, "then": "source", "then_preset": "paper", "familiar": None,
+        "class_prior": "uniform",
     },
     "auto-contrast": {},
     "grey-world": {},

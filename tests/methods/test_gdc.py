@@ -134,10 +134,22 @@ def test_a_shortlist_by_what_the_predictor_sees(predictor, prior, task, inputs, 
 def test_a_shortlist_by_a_predictor_needs_one(prior, task):
     assert not needs("diffusion-classifier", "predictor")
     for which in ("predictor", "prototypes"):
-        with pytest.raises(UsageError, match="asks a predictor first: give one"):
+        with pytest.raises(UsageError, match="asks a predictor: give one"):
             build_method("diffusion-classifier", None, prior, task, {**RACE, "shortlist": which})
     with pytest.raises(UsageError, match="what prototypes are of"):
         build_method("diffusion-classifier", None, prior, task, {**RACE, "shortlist": "gradient", "generated": "x"})
+
+
+def test_what_the_predictor_expects_is_weighed_with_what_the_prior_finds(predictor, prior, task, inputs):
+    alone = build_method("diffusion-classifier", None, prior, task, RACE | {"shortlist_size": 5})
+    both = build_method("diffusion-classifier", predictor, prior, task, RACE | {"class_prior": "predictor"})
+    told, _ = both.step(None, inputs, 0)
+    asked, _ = alone.step(None, inputs, 0)
+    assert torch.allclose(told.output, asked.output + predictor(inputs.images).log_softmax(1))
+    with pytest.raises(UsageError, match="class_prior = predictor asks a predictor"):
+        build_method("diffusion-classifier", None, prior, task, RACE | {"class_prior": "predictor"})
+    with pytest.raises(UsageError, match="class_prior is Diffusion Classifier's"):
+        build_method("canonical", predictor, prior, task, {"class_prior": "predictor"})
 
 
 def test_a_shortlist_is_of_classes_and_all_that_they_are_called(predictor, task, inputs, tmp_path):

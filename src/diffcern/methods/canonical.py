@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from diffcern import clean_gains
-from diffcern.canonical import USUAL, Search, View, canonical_view
+from diffcern.canonical import Search, View, canonical_view
 from diffcern.errors import UsageError
 from diffcern.evidence import check_pixels
 from diffcern.familiarity import DRAWS, asked_strangeness, threshold
@@ -41,6 +41,7 @@ from diffcern.tasks import Task
 from diffcern.tasks.base import resized
 from diffcern.transformations import IDENTITY, Transformation
 from diffcern.types import Cost, Inputs, Prediction, concatenate
+from diffcern.weighing import USUAL
 
 Then = Literal[
     "source", "memo", "random-views", "diffusion-tta", "diffusion-classifier", "dusa", "diffpure", "dda", "gda"
@@ -71,7 +72,8 @@ class Canonical(Method):
     `canonical.Search`. denoise: where the prior finds noise in the view (`noise_levels.py`), what it sees behind that
     takes its place, for one evaluation. then: the method that answers on the view, with its options of the preset
     `then_preset`. familiar: a share (0.99, say); where the view looks as those of the clean images do, given the
-    predictor's answer, that answer stays, for 16 evaluations. gains: the folder of a clean_gains.json for margins,
+    predictor's answer, that answer stays, for 16 evaluations. class_prior: where Diffusion Classifier comes after, what
+    it expects of the classes. gains: the folder of a clean_gains.json for margins,
     where that is not the prior's own.
 
     Online the view of the image before is asked about first, for a camera does not change between frames: where none
@@ -82,6 +84,7 @@ class Canonical(Method):
     tasks = tuple(KINDS)
     told = False
     small: ClassVar[Mapping[str, Any]] = {"then_preset": "small", "denoise": True}
+    added: ClassVar[Mapping[str, Any]] = {"class_prior": "uniform"}
 
     def __init__(
         self,
@@ -101,6 +104,7 @@ class Canonical(Method):
         then: Then = "source",
         then_preset: Literal["paper", "small"] = "paper",
         familiar: float | None = None,
+        class_prior: Literal["uniform", "predictor"] = "uniform",
         gains: str = "",
     ) -> None:
         self.denoise = denoise
@@ -116,6 +120,10 @@ class Canonical(Method):
             task.check(prior)
         inner = THEN[then]
         options = inner.small_options(task.name) if then_preset == "small" else {}
+        if class_prior != "uniform":
+            if inner is not DiffusionClassifier:
+                raise UsageError(f"class_prior is Diffusion Classifier's: give then = diffusion-classifier, not {then}")
+            options = {**options, "class_prior": class_prior}
         self.then = build(inner, f"then = {then}", THEN, predictor, prior, task, options)
         self.source = Source(predictor)
         self.clean_error = None if familiar is None else threshold(prior, familiar)
@@ -177,4 +185,6 @@ def _numbers(found: View) -> dict[str, float]:
     """What the view is, for a record: mean gain and offset, the turn in degrees, and by how much it is likelier."""
     view = found.transformation
     numbers = {"view_gain": sum(view.gain) / 3, "view_offset": sum(view.offset) / 3, "view_turn": view.turn}
+    if view.veil:
+        numbers["view_veil"] = sum(view.veil) / len(view.veil)
     return {"view_nats": found.nats, "view_nats_standard_error": found.standard_error, **numbers}

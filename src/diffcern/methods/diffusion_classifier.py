@@ -45,6 +45,8 @@ class DiffusionClassifier(Method):
     "prototypes" of its features (`generated`: see `methods/prototypes.py`). What is not among them can't win, and under
     a shift the latter two often leave the right one out: of a hundred classes, clean and noise, the first ten hold the
     exhaustive answer by gradient in 99 of 100 images, by the predictor in 75 (`benchmarks/many_classes.py`).
+    class_prior: what is expected before the prior is asked: "uniform", as published, or the "predictor"'s probabilities
+    by Bayes, log f_k(x) beside the log-likelihood: a second opinion, and no longer a generative classifier alone.
     Defaults: DiT's 250 evenly spaced timesteps, a noise bank shared by all images, l2.
     """
 
@@ -55,7 +57,7 @@ class DiffusionClassifier(Method):
         "stop": "race",
         "first": [0.4, 1.0],
     }
-    added: ClassVar[Mapping[str, Any]] = {"generated": ""}
+    added: ClassVar[Mapping[str, Any]] = {"generated": "", "class_prior": "uniform"}
 
     def __init__(
         self,
@@ -79,6 +81,7 @@ class DiffusionClassifier(Method):
         shortlist_draws: Count = 8,
         generated: str = "",
         temperature: float = 1.0,
+        class_prior: Literal["uniform", "predictor"] = "uniform",
         rows: Count = 256,
         span: tuple[float, float] = (0.0, 1.0),
         view: View = "centre",
@@ -117,9 +120,10 @@ class DiffusionClassifier(Method):
             said = self.prior, self.hypotheses, self.owners
             self.ranking = ByGradient(*said, self.rule, shortlist_draws, self.asking)
         elif shortlist == "predictor":
-            self.ranking = ByPredictor(given(predictor, shortlist))
+            self.ranking = ByPredictor(given(predictor, "shortlist = predictor"))
         elif shortlist:
-            self.ranking = ByPrototypes(given(predictor, shortlist), prior, task, generated)
+            self.ranking = ByPrototypes(given(predictor, "shortlist = prototypes"), prior, task, generated)
+        self.expected = None if class_prior == "uniform" else ByPredictor(given(predictor, "class_prior = predictor"))
         self.loaded = self.ranking.loaded if self.ranking else ""
         self.shortlist_size, self.differentiated = shortlist_size, shortlist_draws if shortlist == "gradient" else 0
         numbers = len(self.owners) + math.prod(self.prior.latent_shape)  # errors and noise
@@ -156,7 +160,11 @@ class DiffusionClassifier(Method):
             answers += self._race(these, latents[some], draws, rule) if rule else [self._classify(latents[some], draws)]
         gaps, costs, notes = zip(*answers, strict=True)
         pixels = latents[0].numel()
-        return Prediction(-pixels * torch.stack(gaps) / self.temperature, costs, notes=notes), None
+        output = -pixels * torch.stack(gaps) / self.temperature
+        if self.expected:
+            with torch.no_grad():
+                output = output + self.expected.logits(inputs).log_softmax(1)
+        return Prediction(output, costs, notes=notes), None
 
     def _race(
         self, inputs: Inputs, latents: Tensor, draws: Draws, rule: Rule

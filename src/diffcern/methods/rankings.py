@@ -68,6 +68,9 @@ class ByPredictor:
         self.predictor = frozen_copy(predictor)
 
     def __call__(self, inputs: Inputs, latents: Latents, draws: Draws) -> Float32[Tensor, "batch classes"]:
+        return self.logits(inputs)
+
+    def logits(self, inputs: Inputs) -> Float32[Tensor, "batch classes"]:
         return call(self.predictor, {}, inputs.images).float()
 
 
@@ -83,11 +86,11 @@ class ByPrototypes:
         return self.prototypes.log_likelihood(inputs)
 
 
-def given(predictor: Predictor | None, which: str) -> Predictor:
+def given(predictor: Predictor | None, option: str) -> Predictor:
     """The predictor. Raises UsageError where there is none."""
     if predictor is None:
         raise UsageError(
-            f"shortlist = {which} asks a predictor first: give one (`diffcern adapt --method diffusion-classifier "
-            "--predictor NAME`), or take shortlist = gradient"
+            f"{option} asks a predictor: give one (`diffcern adapt --method diffusion-classifier --predictor NAME`), "
+            f"or leave {option.split()[0]} out"
         )
     return predictor
