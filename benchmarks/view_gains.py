@@ -16,11 +16,10 @@ from torch import Tensor
 from diffcern.canonical import Search, canonical_view
 from diffcern.data import load_dataset
 from diffcern.data.shifts import shift
-from diffcern.evidence import evidence
 from diffcern.predictors import Predictor, load_predictor
 from diffcern.priors import Prior, load_prior
-from diffcern.resizing import interpolate
 from diffcern.transformations import Transformation
+from diffcern.weighing import Scale
 
 
 def main() -> None:
@@ -28,25 +27,25 @@ def main() -> None:
     parser.add_argument("--model", default="embedded:scenes-segmentation", help="predictor and prior")
     parser.add_argument("--dataset", default="embedded:scenes/validation")
     parser.add_argument("--shifts", nargs="+", default=("clean", "contrast", "fog"))
-    parser.add_argument("--views", nargs="+", default=("light", "colour"))
+    parser.add_argument("--views", nargs="+", default=("colour", "haze"))
     parser.add_argument("--severity", type=int, default=5)
     parser.add_argument("--count", type=int, default=24)
     options = parser.parse_args()
     torch.set_num_threads(2)
     prior, predictor = load_prior(options.model, torch.bfloat16), load_predictor(options.model)
-    data, search = load_dataset(options.dataset), Search(families=tuple(options.views), margin=0.0)
+    data, search = load_dataset(options.dataset), Search(families=tuple(options.views), margin=0.0, budget=160)
     for name in options.shifts:
-        gains, over = [], []
+        gains, above = [], []
         for sample in (data[k] for k in range(options.count)):
             image = shift(sample.image, name, 0 if name == "clean" else options.severity, 0, sample.id)[None]
             with torch.no_grad():
                 view = canonical_view(prior, image, sample.id, search, looked_at=predictor.view)
                 gains.append(view.nats)
                 if name != "clean":
-                    views = view.transformation, undoing(image, sample.image[None])
-                    chosen, true = (nats(prior, predictor, each, image, sample.id) for each in views)
-                    over.append(chosen - true)
-        print(f"{name:12}N = {len(gains)}: {spread(gains)}{(over and f'; above the true light: {spread(over)}') or ''}")
+                    true = undoing(image, sample.image[None])
+                    above.append(over(prior, predictor, view.transformation, true, image))
+        said = f"; above the true light: {spread(above)}" if above else ""
+        print(f"{name:12}N = {len(gains)}: {spread(gains)}{said}")
 
 
 def spread(values: list[float]) -> str:
@@ -64,13 +63,11 @@ def undoing(image: Tensor, clean: Tensor) -> Transformation:
     return Transformation((max(a, 1e-3), max(b, 1e-3), max(c, 1e-3)), (d, e, f))
 
 
-def nats(prior: Prior, predictor: Predictor, view: Transformation, image: Tensor, id: str) -> float:
-    """The evidence of a view from the search's lowest time on, and its log |det J|."""
-    channels, rows, columns = prior.latent_shape
-    small = interpolate(torch.stack([*predictor.view(image)]), (rows, columns), "bilinear")
-    latents = prior.latents(predictor.view(view.apply(image, "nearest")))
-    found = evidence(prior, latents, [id], draws=64, low=Search().low, strategy="van-der-corput").nats
-    return (found + channels / 3 * view.log_det(small)).item()
+def over(prior: Prior, predictor: Predictor, chosen: Transformation, true: Transformation, image: Tensor) -> float:
+    """By how many nats the first is likelier than the second, from the search's lowest time on."""
+    scale = Scale(prior, image, predictor.view, "over", 0, Search())
+    nats = scale.weigh([chosen, true], scale.draws(64), scale.level([chosen, true], Search().low)).mean(1)
+    return (nats[0] - nats[1]).item()
 
 
 if __name__ == "__main__":
