@@ -9,6 +9,7 @@ import torch
 
 from diffcern.predictors.native import NativePredictorConfig, native_predictor, save_predictor
 from diffcern.priors.native import NativeConfig, native_prior
+from diffcern.run.evaluate import evaluate
 from diffcern.run.spec import parse_spec
 
 DIGITS = tuple("0123456789")
@@ -28,9 +29,8 @@ def models(tmp_path_factory):
     return {"predictor": str(root / "predictor"), "prior": str(root / "prior")}
 
 
-@pytest.fixture
-def table(models):
-    """A specification as a TOML table: every protocol, 9 images, two cells."""
+def tiny(models):
+    """A specification as a TOML table: every protocol, 45 images, two cells."""
     tta = {"steps": 2, "draws": 4, "optimizer": "sgd", "learning_rate": 0.1}
     race = {"draws": 6, "stop": "race", "strategy": "van-der-corput"}
     return {
@@ -48,8 +48,24 @@ def table(models):
 
 
 @pytest.fixture
+def table(models):
+    return tiny(models)
+
+
+@pytest.fixture
 def spec(table):
     return parse_spec(table)
+
+
+@pytest.fixture(scope="session")
+def once(models, tmp_path_factory):
+    """An uninterrupted run of `table`, made once: copy it before anything is changed."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("once") / "whole"
+    assert evaluate(parse_spec(tiny(models)), folder, device=torch.device("cpu")) == (True, {})
+    torch.set_num_threads(threads)
+    return folder
 
 
 class Backwards:

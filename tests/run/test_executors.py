@@ -1,9 +1,12 @@
 """Executors: every piece's answer comes back once, to the process that asked, and an error is raised there."""
 
+import multiprocessing
 import os
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -80,6 +83,38 @@ def test_what_was_in_work_when_another_piece_broke_is_handed_back():
 def test_a_worker_that_was_killed_is_said_so():
     with pytest.raises(DiffcernError, match=r"a worker process was killed.*with fewer --workers"):
         Processes(1).map(Slow(killed=True), [0, 1], lambda piece, result: None)
+
+
+@dataclass(frozen=True)
+class Telling:
+    """Each piece leaves its worker's number in a folder, and the next one takes for ever."""
+
+    folder: str
+
+    def __call__(self):
+        return self.work
+
+    def work(self, piece):
+        Path(self.folder, str(os.getpid())).touch()
+        time.sleep(600)
+
+
+def test_workers_end_with_a_parent_that_was_killed(tmp_path):
+    """They waited for pieces for ever, each with a gigabyte of models."""
+    parent = multiprocessing.get_context("spawn").Process(
+        target=Processes(2).map, args=(Telling(str(tmp_path)), [0, 1], print)
+    )
+    parent.start()
+    until(lambda: len(list(tmp_path.iterdir())) == 2)
+    parent.kill()
+    until(lambda: not any(Path("/proc", worker.name).exists() for worker in tmp_path.iterdir()))
+
+
+def until(reached, seconds=30.0):
+    end = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_there_are_as_many_workers_as_asked_for(monkeypatch):

@@ -7,11 +7,13 @@ asked, which alone writes; a piece's answer must not depend on who made it.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from threading import Thread
 from typing import Any, Protocol, TypeVar
 
 from diffcern.errors import DiffcernError
@@ -96,11 +98,21 @@ _work: Callable[[Any], Any]  # of this worker process
 
 def _start(make: Make[Any, Any]) -> None:
     global _work
+    Thread(target=_end_with_the_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it lets running pieces finish
     import torch
 
     torch.set_num_threads(1)
     _work = make()
+
+
+def _end_with_the_parent() -> None:
+    """A parent that was killed asks for nothing any more: without this its workers wait for pieces, and hold their
+    models, for ever (concurrent.futures of Python 3.13 and before)."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _do(piece: Any) -> Any:
