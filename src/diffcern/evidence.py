@@ -103,8 +103,9 @@ def points(latents: Latents, ids: Sequence[str], count: int, *, strategy: str = 
 def at_levels(prior: Prior, drawn: Draws, low: Sequence[float]) -> Draws:
     """For each latent the points, evenly in log SNR, as times from its own low upwards. drawn: of each, or of one
     image that all of them stand for. Raises UsageError as `evidence`."""
-    if not all(0 <= part < 1 and prior.num_timesteps - int(part * prior.num_timesteps) >= 2 for part in low):
-        raise UsageError(f"low is a part of the times, from 0 to below 1, with two timesteps above it, not {low[0]}")
+    for part in low:
+        if not 0 <= part < 1 or prior.num_timesteps - int(part * prior.num_timesteps) < 2:
+            raise UsageError(f"low is a part of the times, from 0 to below 1, with two timesteps above it, not {part}")
     u = ((drawn.timesteps.cpu().double() + 0.5) / FINE).expand(len(low), -1)
     timesteps = torch.stack([_evenly(_log_snr(prior, part), row) for part, row in zip(low, u, strict=True)])
     first = torch.tensor([int(part * prior.num_timesteps) for part in low])

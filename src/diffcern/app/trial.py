@@ -156,5 +156,7 @@ def _words(notes: dict[str, Any]) -> str:
     if "view_nats" in notes:
         turned = f"turned by {notes['view_turn']:.0f}°, " if notes["view_turn"] else ""
         gain = f"contrast × {notes['view_gain']:.2g}, " if abs(notes["view_gain"] - 1) > 0.01 else ""
-        said.append(f"{turned}{gain}{notes['view_nats']:.0f} nats likelier" if turned or gain else "left as it is")
+        haze = "without haze, " if notes.get("view_veil") else ""
+        changed = f"{turned}{haze}{gain}"
+        said.append(f"{changed}{notes['view_nats']:.0f} nats likelier" if changed else "left as it is")
     return ", ".join(said)

@@ -28,7 +28,7 @@ METHODS = {  # of the page, in its order, and what it calls them
     "memo": "MEMO",
 }
 SIDE = 1024  # pixels to which images are shrunk
-OF_MAPS = ("diffusion-tta", "dda")
+OF_MAPS = ("diffusion-tta", "canonical", "dda")
 
 
 @dataclass

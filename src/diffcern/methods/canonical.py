@@ -57,6 +57,7 @@ THEN: dict[str, type[Method]] = {  # those that answer for one image, and need n
     "dda": DDA,
     "gda": GDA,
 }
+OF_PHOTOS: dict[str, Any] = {"views": ("colour", "haze"), "budget": 160}
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class Canonical(Method):
     tasks = tuple(KINDS)
     told = False
     small: ClassVar[Mapping[str, Any]] = {"then_preset": "small", "denoise": True}
+    small_for: ClassVar[Mapping[str, Mapping[str, Any]]] = {"segmentation": OF_PHOTOS, "depth": OF_PHOTOS}
     added: ClassVar[Mapping[str, Any]] = {"class_prior": "uniform"}
 
     def __init__(

@@ -30,8 +30,10 @@ def sentences(notes: Mapping[str, float]) -> list[str]:
 def _view(left: dict[str, float]) -> str:
     """Takes what it says out of `left`."""
     gain, offset, turn = (left.pop(name) for name in VIEW)
+    veil = left.pop("view_veil", 0.0)
     nats, error = left.pop("view_nats", None), left.pop("view_nats_standard_error", None)
-    parts = [f"turned by {turn:.3g}°"] if turn else []
+    parts = [f"without a veil of {veil:.3g}"] if veil else []
+    parts += [f"turned by {turn:.3g}°"] if turn else []
     parts += [f"light times {gain:.3g}"] if abs(gain - 1) > 5e-4 else []
     parts += [f"plus {offset:.3g}"] if abs(offset) > 5e-4 else []
     if not parts:
