@@ -1,6 +1,6 @@
 """
 The picture has faded, or fog has come: can one frame be read without moving a weight?
-=====================================================================================
+======================================================================================
 
 A :doc:`canonical view </methods/canonical-views>` of a photo: contrast about the channels' own means, their range, a
 colour cast, a veil of haze. The prior says which of them makes the picture likelier, and the segmenter is shown that.

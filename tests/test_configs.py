@@ -115,6 +115,7 @@ def alike(value: Any, other: Any) -> bool:
     return type(value) is type(other) and isinstance(value, str) and bool(value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_every_key_of_every_file(model, tmp_path):
     make, answer = MODELS[model]

@@ -112,6 +112,7 @@ def floats(tensors: dict[str, Tensor]) -> Iterator[str]:
     return (name for name, value in tensors.items() if value.is_floating_point() and value.numel() > 1)
 
 
+@pytest.mark.slow
 def test_every_tensor_is_missed(form, folder):
     file = folder / form.file
     tensors = load_file(file)

@@ -17,7 +17,7 @@ from report.conftest import build_run
 from diffcern.data import encode_png, load_dataset
 
 pytest.importorskip("nicegui", reason="no NiceGUI: pip install 'diffcern[app]'")
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from report.conftest import build_run
 import diffcern.report.view
 from diffcern.report import write_view
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 NASTY = "a/</script><img src=x onerror=alert(1)>\"'&#?%\n.png"  # before all others
 COUNT = 70  # images, of which a page of the list holds 50
 

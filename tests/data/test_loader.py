@@ -60,6 +60,7 @@ def test_an_unreadable_image_in_a_loader_is_named(tmp_path, workers):
         list(DataLoader(load_dataset(str(tmp_path)), num_workers=workers))
 
 
+@pytest.mark.slow
 def test_pairs_and_questions_come_as_lists():
     for data in (load_pairs("embedded:scenes"), load_questions("embedded:scenes")):
         (first, second) = next(iter(DataLoader(data, batch_size=2)))

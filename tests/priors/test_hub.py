@@ -32,6 +32,7 @@ def rewrite(folder, change) -> None:
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
+@pytest.mark.slow
 def test_loading_says_nothing(tmp_path):
     """No "Loading pipeline components", no "Expected types for id2label": in a process of its own, on both streams."""
     folders = [str(dit(tmp_path / "dit")), str(stable_diffusion(tmp_path / "sd"))]

@@ -75,6 +75,7 @@ def test_interrupted_anywhere_continues_to_identical_records(spec, whole, tmp_pa
     assert records(folder) == records(whole)
 
 
+@pytest.mark.slow
 def test_killed_process_continues_to_identical_records(table, whole, tmp_path):
     """SIGKILL in the middle of real writing, at two moments; the leftovers of a torn write are ignored."""
     path = tmp_path / "spec.toml"
@@ -98,6 +99,7 @@ def test_killed_process_continues_to_identical_records(table, whole, tmp_path):
     assert records(folder) == records(whole)
 
 
+@pytest.mark.slow
 def test_four_shards_merge_into_the_same_run(spec, whole, tmp_path):
     folder = tmp_path / "sharded"
     finished = [run(spec, folder, shard=(i, 4))[0] for i in range(4)]
@@ -105,6 +107,7 @@ def test_four_shards_merge_into_the_same_run(spec, whole, tmp_path):
     assert records(folder) == records(whole)
 
 
+@pytest.mark.slow
 def test_workers_make_the_same_run(spec, whole, tmp_path, monkeypatch):
     """And no model is loaded beside them: the process that asks may have no accelerator, and no memory for a second."""
 

@@ -72,6 +72,7 @@ class Slow:
         return piece
 
 
+@pytest.mark.slow
 def test_what_was_in_work_when_another_piece_broke_is_handed_back():
     done = {}
     with pytest.raises(ValueError, match="piece 0 is broken"):

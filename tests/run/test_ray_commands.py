@@ -24,6 +24,7 @@ from diffcern.run.on_ray import OnRay
 from diffcern.run.spec import parse_spec
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'diffcern[ray]'")
+pytestmark = pytest.mark.slow
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 

@@ -113,6 +113,7 @@ def test_training_with_it_learns_resumes_and_leaves_an_ordinary_prior(tmp_path, 
         assert torch.equal(mine, theirs)
 
 
+@pytest.mark.slow
 def test_rivals_teach_classes(tmp_path):
     """With the term a prior tells the true class from another better than without it, after as many steps."""
     data = subset(load_dataset("embedded:digits/train"), 40, 0)
