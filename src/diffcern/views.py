@@ -1,8 +1,8 @@
 """Families of transformations that undo what an image may have gone through: candidates for its canonical view.
 
-A family has a coarse grid, neighbours at ever smaller steps, and the fields of a transformation that it sets. Light
-and colour look at the image: their grids use up what brightness is unused, so that any contrast is in reach and a
-familiar image has no candidates at all.
+A family has a coarse grid, neighbours at ever smaller steps, and the fields of a transformation that it sets. Light,
+colour and haze look at the image: their grids use up what brightness is unused, so that any contrast is in reach and
+an image that uses all of it has few candidates or none.
 """
 
 from __future__ import annotations
