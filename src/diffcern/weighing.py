@@ -50,10 +50,10 @@ def around(families: Sequence[str]) -> int:
 class Search:
     """families: of `views.FAMILIES`, in order. budget: evaluations of the denoiser for an image, at most (in a stream
     that has changed, once more). draws: of a race, at most. low: where the most stretched candidate is looked at from,
-    as a part of the times; a family may say later, and so does noise in the image (`Scale.level`). margin: nats, None for what the prior's clean images
-    gain by the family (`clean_gains.py`), and z: standard errors, by which a view must be better than none; a noisy
-    image's margin is wider. rounds: of refinement. jacobian: false leaves log |det J| out, as FOCAL does; its form has
-    margin and z 0 too.
+    as a part of the times; a family may say later, and so does noise in the image (`Scale.level`). margin: nats, None
+    for what the prior's clean images gain by the family (`clean_gains.py`), and z: standard errors, by which a view
+    must be better than none; a noisy image's margin is wider. rounds: of refinement. jacobian: false leaves
+    log |det J| out, as FOCAL does; its form has margin and z 0 too.
 
     Raises UsageError for numbers out of range, for families that there are not, and for a budget that does not reach
     once around the candidates.
