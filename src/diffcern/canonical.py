@@ -23,7 +23,7 @@ from diffcern.priors.base import Prior
 from diffcern.resizing import Images
 from diffcern.transformations import IDENTITY, Transformation
 from diffcern.views import FAMILIES
-from diffcern.weighing import Scale, Search, around
+from diffcern.weighing import Scale, Search, once_around
 
 __all__ = ["Search", "View", "canonical_view", "gains_of"]
 
@@ -59,8 +59,7 @@ def canonical_view(
     """Of one image `[1, 3, H, W]` in [0, 1]. looked_at: the part of an image that is shown to the prior
     (`Predictor.view`). known: of the image before, in a stream: where none of its neighbours is surely likelier it is
     this image's too, for a part of what a search takes; else that part is spent beside a search, of which it is one of
-    the candidates. gains: of clean images,
-    in the place of the prior's own. Raises as `check_pixels`."""
+    the candidates. gains: of clean images, in the place of the prior's own. Raises as `check_pixels`."""
     check_pixels(prior)
     gains = prior.clean_gains if gains is None else gains
     margins = {name: clean_gains.margin(gains, name) for name in search.families}
@@ -75,7 +74,7 @@ def canonical_view(
     scale = Scale(prior, image, looked_at, id, seed, search)
     best, gained = IDENTITY, list[Evidence]()
     for number, name in enumerate(search.families):
-        family, scale.kept = FAMILIES[name], around(search.families[number + 1 :])
+        family, scale.kept = FAMILIES[name], once_around(search.families[number + 1 :])
         low, before = max(search.low, family.low), best
         like = [family.like(before, known.transformation)] if known else []
         best = scale.race([before, *like, *family.grid(before, image)], low)

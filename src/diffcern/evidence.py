@@ -106,11 +106,11 @@ def at_levels(prior: Prior, drawn: Draws, low: Sequence[float]) -> Draws:
     for part in low:
         if not 0 <= part < 1 or prior.num_timesteps - int(part * prior.num_timesteps) < 2:
             raise UsageError(f"low is a part of the times, from 0 to below 1, with two timesteps above it, not {part}")
+    log_snr, first = _log_snr(prior), [int(part * prior.num_timesteps) for part in low]
     u = ((drawn.timesteps.cpu().double() + 0.5) / FINE).expand(len(low), -1)
-    timesteps = torch.stack([_evenly(_log_snr(prior, part), row) for part, row in zip(low, u, strict=True)])
-    first = torch.tensor([int(part * prior.num_timesteps) for part in low])
+    timesteps = torch.stack([t + _evenly(log_snr[t:], row) for t, row in zip(first, u, strict=True)])
     noise = drawn.noise.expand(len(low), *drawn.noise.shape[1:])
-    return Draws((timesteps + first[:, None]).to(noise.device), noise)
+    return Draws(timesteps.to(noise.device), noise)
 
 
 def evidence_at(
@@ -133,7 +133,7 @@ def evidence_at(
     check_rows(told, len(latents))
     own = torch.as_tensor(noise, dtype=torch.float32, device=latents.device).expand(len(latents))
     lows = [low] * len(latents) if isinstance(low, float | int) else low
-    log_snr = _log_snr(prior, 0.0)
+    log_snr = _log_snr(prior)
     first = log_snr[[int(part * prior.num_timesteps) for part in lows]]
     quieter = 1 - first.exp() * own.double().cpu() ** 2  # the part of the schedule's noise that is not there yet
     if quieter.min() <= 0:
@@ -185,10 +185,9 @@ def check_pixels(prior: Prior) -> None:
         )
 
 
-def _log_snr(prior: Prior, low: float) -> Float64[Tensor, " timesteps"]:
-    """Of the times from low upwards."""
+def _log_snr(prior: Prior) -> Float64[Tensor, " timesteps"]:
     ratio = prior.alphas.double().cpu() / prior.sigmas.double().cpu()
-    return ratio.square().clamp(min=FLOOR).log()[int(low * prior.num_timesteps) :]
+    return ratio.square().clamp(min=FLOOR).log()
 
 
 def _evenly(log_snr: Float64[Tensor, " levels"], u: Float64[Tensor, "batch draws"]) -> Int[Tensor, "batch draws"]:

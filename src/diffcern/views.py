@@ -128,11 +128,10 @@ def _hazes(best: Transformation, image: Tensor) -> list[Transformation]:
     around = -F.max_pool2d(-F.pad(darkest, (1, 1, 1, 1), mode="replicate"), 3, 1)  # so that nothing falls below 0
     found = []
     for part in HAZES:
-        veil = part * around / torch.tensor(best.gain)[:, None, None]
-        peak = replace(light, veil=tuple(veil.flatten().tolist())).apply(image).amax().item()
+        veil = tuple((part * around / torch.tensor(best.gain)[:, None, None]).flatten().tolist())
+        peak = replace(light, veil=veil).apply(image).amax().item()
         if peak > FLAT:
-            brighter = _scaled(best, torch.full((3,), seen.amax().item() / peak))
-            found.append(replace(brighter, veil=tuple(veil.flatten().tolist())))
+            found.append(_scaled(replace(best, veil=veil), torch.full((3,), seen.amax().item() / peak)))
     return found
 
 

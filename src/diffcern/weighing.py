@@ -41,7 +41,7 @@ NOTICED = 0.03  # what changes no number of an image by as much is no candidate
 USUAL = ("light", "turn")
 
 
-def around(families: Sequence[str]) -> int:
+def once_around(families: Sequence[str]) -> int:
     """Evaluations that it takes to go once around the candidates of each."""
     return START * sum(FAMILIES[name].size + 2 for name in families)
 
@@ -76,7 +76,7 @@ class Search:
                 f"draws are {START} or more, rounds, margin and z at least 0, low in [0, 1), not {self.draws}, "
                 f"{self.rounds}, {self.margin}, {self.z}, {self.low}"
             )
-        if self.budget < (least := MOST + RESERVED + around(self.families)):
+        if self.budget < (least := MOST + RESERVED + once_around(self.families)):
             raise UsageError(
                 f"a budget of {self.budget} evaluations does not reach around the candidates: "
                 f"{', '.join(self.families)} need {least} or more"
@@ -111,13 +111,17 @@ class Scale:
     def latent(self, view: Transformation) -> Tensor:
         return self.prior.latents(self.looked_at(view.apply(self.image, "nearest")))
 
-    def log_det(self, view: Transformation) -> float:
-        """Of the numbers of the prior."""
-        return view.log_det(self.small).item() * self.own.numel() / self.small.numel()
+    def reach(self, view: Transformation) -> float:
+        """How much louder the noise is that a view is looked at from: as it stretches the noise on the picture."""
+        return self.stretch(view) if self.search.jacobian else 1.0
 
     def stretch(self, view: Transformation) -> float:
         """What its light multiplies a number by, in the geometric mean, and so white noise: |det J| ^ (1 / D)."""
-        return math.exp(self.log_det(replace(view, sharpen=0.0)) / self.own.numel())
+        return math.exp(replace(view, sharpen=0.0).log_det(self.small).item() / self.small.numel())
+
+    def sharpened(self, view: Transformation) -> float:
+        """log |det J| of the blur that it undoes, which is not white noise's: of the numbers of the prior."""
+        return Transformation(sharpen=view.sharpen).log_det(self.small).item() * self.own.numel() / self.small.numel()
 
     def draws(self, count: int, key: str = "") -> Draws:
         return points(self.own, [self.id + key], count, strategy="van-der-corput", seed=self.seed)
@@ -125,26 +129,23 @@ class Scale:
     def level(self, views: Sequence[Transformation], low: float) -> float:
         """Noise on the picture from which on these are compared: the most stretched at `low`, and where the picture is
         noisy by itself from `LOUDER` than that."""
-        if not self.search.jacobian:
-            return max(noise_at(self.prior, low), LOUDER * self.noise)
-        most = max(self.stretch(view) for view in views)
+        most = max(self.reach(view) for view in views)
         level = max(noise_at(self.prior, low) / most, LOUDER * self.noise)
         return min(level, noise_at(self.prior, LATEST) / most)
 
     def weigh(self, views: Sequence[Transformation], drawn: Draws, level: float) -> Float64[Tensor, "views draws"]:
         """log p(g(x)) + log |det J_g| but for what all share, by each draw."""
         latents = torch.cat([self.latent(view) for view in views])
-        stretches = torch.tensor([self.stretch(view) for view in views], dtype=torch.float64)
-        levels = level * stretches if self.search.jacobian else level * torch.ones_like(stretches)
-        low = [time_of(self.prior, each) for each in levels.tolist()]
-        loud = torch.tensor([noise_at(self.prior, part) for part in low], dtype=torch.float64)
-        noise = (self.noise * stretches).minimum(loud / CLEAR).tolist()
+        low = [time_of(self.prior, level * self.reach(view)) for view in views]
+        loud = [noise_at(self.prior, part) for part in low]
+        noise = [min(self.noise * self.stretch(view), n / CLEAR) for view, n in zip(views, loud, strict=True)]
         self.spent, self.left = self.spent + len(views) * drawn.count, self.left - len(views) * drawn.count
         found = evidence_at(self.prior, latents, at_levels(self.prior, drawn, low), low=low, noise=noise).per_draw
         if not self.search.jacobian:
             return found
-        rest = [self.log_det(view) - self.own.numel() * math.log(self.stretch(view)) for view in views]  # of sharpening
-        return found + (self.own.numel() * (loud / level).log() + torch.tensor(rest, dtype=torch.float64))[:, None]
+        size = latents[0].numel()
+        stretched = [size * math.log(n / level) + self.sharpened(view) for view, n in zip(views, loud, strict=True)]
+        return found + torch.tensor(stretched, dtype=torch.float64)[:, None]
 
     def race(self, views: Sequence[Transformation], low: float) -> Transformation:
         """The first of them, or one that is likelier: those fall out that lose some of the image, or change nothing."""

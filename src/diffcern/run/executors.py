@@ -108,7 +108,7 @@ def _start(make: Make[Any, Any]) -> None:
 
 def _end_with_the_parent() -> None:
     """A parent that was killed asks for nothing any more: without this its workers wait for pieces, and hold their
-    models, for ever (concurrent.futures of Python 3.13 and before)."""
+    models, for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
