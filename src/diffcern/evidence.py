@@ -100,14 +100,15 @@ def points(latents: Latents, ids: Sequence[str], count: int, *, strategy: str = 
     return draw(strategy, count, latents, ids, seed=seed, num_timesteps=FINE)
 
 
-def at_levels(prior: Prior, drawn: Draws, low: Sequence[float]) -> Draws:
+def at_levels(prior: Prior, drawn: Draws, low: Sequence[float], part: float = 1.0) -> Draws:
     """For each latent the points, evenly in log SNR, as times from its own low upwards. drawn: of each, or of one
-    image that all of them stand for. Raises UsageError as `evidence`."""
-    for part in low:
-        if not 0 <= part < 1 or prior.num_timesteps - int(part * prior.num_timesteps) < 2:
-            raise UsageError(f"low is a part of the times, from 0 to below 1, with two timesteps above it, not {part}")
+    image that all of them stand for. part: of the range of log SNR above low, for differences that end there. Raises
+    UsageError as `evidence`."""
+    for each in low:
+        if not 0 <= each < 1 or prior.num_timesteps - int(each * prior.num_timesteps) < 2:
+            raise UsageError(f"low is a part of the times, from 0 to below 1, with two timesteps above it, not {each}")
     log_snr, first = _log_snr(prior), [int(part * prior.num_timesteps) for part in low]
-    u = ((drawn.timesteps.cpu().double() + 0.5) / FINE).expand(len(low), -1)
+    u = (part * (drawn.timesteps.cpu().double() + 0.5) / FINE).expand(len(low), -1)
     timesteps = torch.stack([t + _evenly(log_snr[t:], row) for t, row in zip(first, u, strict=True)])
     noise = drawn.noise.expand(len(low), *drawn.noise.shape[1:])
     return Draws(timesteps.to(noise.device), noise)
@@ -123,11 +124,13 @@ def evidence_at(
     condition: Condition | None = None,
     rows: int = 256,
     steadied: bool = False,
+    part: float = 1.0,
 ) -> Evidence:
     """What single draws of `at_levels` say: for races, which want some of them.
 
     low: of all or of each, as the draws have it. noise: standard deviation of white noise that is in the latents
-    already, of all or of each; see the module. Raises UsageError where it is as loud as the schedule's at `low`.
+    already, of all or of each; see the module. part: as in `at_levels`, what lies beyond is left out. Raises UsageError
+    where the noise is as loud as the schedule's at `low`.
     """
     told = Condition() if condition is None else condition
     check_rows(told, len(latents))
@@ -150,7 +153,7 @@ def evidence_at(
         errors.view(-1)[some.cpu()] = found.double().cpu()
     if steadied:
         errors = _steadied(errors, draws.noise, draws.timesteps.cpu())
-    reach = (first - log_snr[-1])[:, None]
+    reach = part * (first - log_snr[-1])[:, None]
     return Evidence(
         -reach / 2 * latents[0].numel() * errors - _ends(prior, latents, first - quieter.log()), draws.timesteps.cpu()
     )

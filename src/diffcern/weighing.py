@@ -21,6 +21,7 @@ from torch import Tensor
 from diffcern.draws import Draws
 from diffcern.errors import UsageError
 from diffcern.evidence import Evidence, at_levels, evidence_at, points
+from diffcern.hidden import CANDIDATES, COST, Hidden, suspects
 from diffcern.noise_levels import LATEST, MOST, noise_at, noise_level, time_of
 from diffcern.priors.base import Prior
 from diffcern.racing import Lane, Rule
@@ -39,11 +40,9 @@ NOISY = 30.0  # nats of margin for a noise of 1 in the latent
 EMPTY = 0.5  # of an image's deviation: a view with less shows less of it
 NOTICED = 0.03  # what changes no number of an image by as much is no candidate
 USUAL = ("light", "turn")
-
-
-def once_around(families: Sequence[str]) -> int:
-    """Evaluations that it takes to go once around the candidates of each."""
-    return START * sum(FAMILIES[name].size + 2 for name in families)
+DETAIL = 0.3  # of the levels, which tell a small part of a picture; beyond them it is covered by noise
+INPAINT = "inpaint"
+PAINTING = COST + START * (CANDIDATES + 1)  # evaluations that it takes to ask whether something hides a part
 
 
 @dataclass(frozen=True)
@@ -53,10 +52,11 @@ class Search:
     as a part of the times; a family may say later, and so does noise in the image (`Scale.level`). margin: nats, None
     for what the prior's clean images gain by the family (`clean_gains.py`), and z: standard errors, by which a view
     must be better than none; a noisy image's margin is wider. rounds: of refinement. jacobian: false leaves
-    log |det J| out, as FOCAL does; its form has margin and z 0 too.
+    log |det J| out, as FOCAL does; its form has margin and z 0 too. inpaint: at the end, whether something hides a part
+    of the view (`hidden.py`).
 
-    Raises UsageError for numbers out of range, for families that there are not, and for a budget that does not reach
-    once around the candidates.
+    Raises UsageError for numbers out of range, for families that there are not, for a budget that does not reach once
+    around the candidates, and for `inpaint` without the Jacobian, where whatever is painted is likelier.
     """
 
     families: tuple[str, ...] = USUAL
@@ -67,20 +67,48 @@ class Search:
     z: float = 1.5
     rounds: int = 0
     jacobian: bool = True
+    inpaint: bool = False
 
     def __post_init__(self) -> None:
-        if not self.families or set(self.families) - set(FAMILIES):
+        if not self.names or set(self.families) - set(FAMILIES):
             raise UsageError(f"views are some of {', '.join(FAMILIES)}, not {', '.join(self.families) or 'none'}")
         if self.draws < START or self.rounds < 0 or (self.margin or 0) < 0 or self.z < 0 or not 0 <= self.low < 1:
             raise UsageError(
                 f"draws are {START} or more, rounds, margin and z at least 0, low in [0, 1), not {self.draws}, "
                 f"{self.rounds}, {self.margin}, {self.z}, {self.low}"
             )
-        if self.budget < (least := MOST + RESERVED + once_around(self.families)):
+        if self.inpaint and not self.jacobian:
+            raise UsageError("what is painted is likelier by itself: give inpaint=false with jacobian=false")
+        if self.budget < (least := MOST + RESERVED + self.once_around(self.families)):
             raise UsageError(
                 f"a budget of {self.budget} evaluations does not reach around the candidates: "
-                f"{', '.join(self.families)} need {least} or more"
+                f"{', '.join(self.names)} need {least} or more"
             )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is asked, as margins are known by: the families, and `INPAINT`."""
+        return (*self.families, *[INPAINT] * self.inpaint)
+
+    def once_around(self, families: Sequence[str]) -> int:
+        """Evaluations that it takes to go once around the candidates of each, and of what may hide something."""
+        return START * sum(FAMILIES[name].size + 2 for name in families) + PAINTING * self.inpaint
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """latent: what is looked at. reach: how much louder in it the noise is that is laid on the picture; noise: that is
+    in it already; sharpened: log |det J| of what is not the same for all numbers; hidden: parts that were painted."""
+
+    latent: Tensor
+    reach: float
+    noise: float
+    sharpened: float = 0.0
+    hidden: Hidden | None = None
+
+    def nats(self, loud: float) -> float:
+        """What is to be added to log p but for the noise that is stretched."""
+        return self.sharpened + (self.hidden.nats(loud) if self.hidden else 0.0)
 
 
 class Scale:
@@ -133,19 +161,33 @@ class Scale:
         level = max(noise_at(self.prior, low) / most, LOUDER * self.noise)
         return min(level, noise_at(self.prior, LATEST) / most)
 
+    def candidate(self, view: Transformation) -> Candidate:
+        return Candidate(self.latent(view), self.reach(view), self.noise * self.stretch(view), self.sharpened(view))
+
     def weigh(self, views: Sequence[Transformation], drawn: Draws, level: float) -> Float64[Tensor, "views draws"]:
         """log p(g(x)) + log |det J_g| but for what all share, by each draw."""
-        latents = torch.cat([self.latent(view) for view in views])
-        low = [time_of(self.prior, level * self.reach(view)) for view in views]
+        return self.compare([self.candidate(view) for view in views], drawn, level)
+
+    def compare(
+        self, candidates: Sequence[Candidate], drawn: Draws, level: float, part: float = 1.0
+    ) -> Float64[Tensor, "candidates draws"]:
+        """As `weigh`, of any candidates under the noise that makes one that is not stretched as noisy as `level`;
+        part: of the levels above, beyond which they do not differ."""
+        low = [time_of(self.prior, level * each.reach) for each in candidates]
         loud = [noise_at(self.prior, part) for part in low]
-        noise = [min(self.noise * self.stretch(view), n / CLEAR) for view, n in zip(views, loud, strict=True)]
-        self.spent, self.left = self.spent + len(views) * drawn.count, self.left - len(views) * drawn.count
-        found = evidence_at(self.prior, latents, at_levels(self.prior, drawn, low), low=low, noise=noise).per_draw
+        noise = [min(each.noise, n / CLEAR) for each, n in zip(candidates, loud, strict=True)]
+        count = len(candidates) * drawn.count
+        self.spent, self.left = self.spent + count, self.left - count
+        latents = torch.cat([each.latent for each in candidates])
+        found = evidence_at(
+            self.prior, latents, at_levels(self.prior, drawn, low, part), low=low, noise=noise, part=part
+        ).per_draw
         if not self.search.jacobian:
             return found
-        size = latents[0].numel()
-        stretched = [size * math.log(n / level) + self.sharpened(view) for view, n in zip(views, loud, strict=True)]
-        return found + torch.tensor(stretched, dtype=torch.float64)[:, None]
+        size, laid = latents[0].numel(), _without(level, min(self.noise, level / CLEAR))
+        reached = [size * math.log(_without(n, own) / laid) for n, own in zip(loud, noise, strict=True)]
+        others = [each.nats(n) for each, n in zip(candidates, loud, strict=True)]
+        return found + (torch.tensor(reached, dtype=torch.float64) + torch.tensor(others, dtype=torch.float64))[:, None]
 
     def race(self, views: Sequence[Transformation], low: float) -> Transformation:
         """The first of them, or one that is likelier: those fall out that lose some of the image, or change nothing."""
@@ -155,24 +197,30 @@ class Scale:
             first,
             *(g for g in others if all(g.fits(self.image)) and _is_other(g.apply(self.image).clamp(0, 1), own)),
         ]
-        drawn, level = self.draws(self.search.draws), self.level(fitting, low)
-        lane = Lane(torch.full((len(fitting), drawn.count), torch.nan), list(range(len(fitting))), range(len(fitting)))
+        return fitting[self.lead([self.candidate(view) for view in fitting], self.level(fitting, low))]
+
+    def lead(self, candidates: Sequence[Candidate], level: float, part: float = 1.0) -> int:
+        """Which of them is likeliest, the first where nobody could ask."""
+        drawn = self.draws(self.search.draws)
+        lane = Lane(
+            torch.full((len(candidates), drawn.count), torch.nan), list(range(len(candidates))), range(len(candidates))
+        )
         rule = Rule(LEAVES, START)
         while lane.open and len(lane.alive) > 1:
             coming = lane.next(rule)
             if len(lane.alive) * len(coming) > self.left - self.kept - RESERVED:
                 break
             some = drawn[torch.arange(coming.start, coming.stop)]
-            found = self.weigh([fitting[k] for k in lane.alive], some, level)
+            found = self.compare([candidates[k] for k in lane.alive], some, level, part)
             lane.errors[lane.alive, coming.start : coming.stop] = -found.float()
             lane.seen = coming.stop
             lane.look(rule)
-        return fitting[lane.best] if lane.seen else first
+        return lane.best if lane.seen else 0
 
     def stays(self, view: Transformation, margins: Mapping[str, float]) -> bool:
         """Whether no neighbour of the view, nor what the family did not touch, is surely likelier by the margin."""
-        for name, margin in margins.items():
-            family = FAMILIES[name]
+        for name in self.search.families:
+            family, margin = FAMILIES[name], margins[name]
             low = max(self.search.low, family.low)
             others = [family.like(view, IDENTITY), *family.around(view, 1.0)]
             if (1 + len(others)) * START > self.left - RESERVED:  # nobody could ask
@@ -184,13 +232,36 @@ class Scale:
 
     def gain(self, view: Transformation, before: Transformation, low: float, margin: float) -> Evidence | None:
         """By how many nats the view is likelier, where it surely is by the margin, which is wider in noise."""
+        return self.check(self.candidate(view), self.candidate(before), self.level([view, before], low), margin)
+
+    def uncovered(self, view: Transformation, margin: float) -> tuple[Hidden, Evidence] | None:
+        """What hides a part of the view, where that is surely likelier than that nothing does."""
+        if self.left < PAINTING + RESERVED:
+            return None
+        own = self.candidate(view)
+        found, asked = suspects(self.prior, own.latent, self.id, self.seed)
+        self.spent, self.left = self.spent + asked, self.left - asked
+        laid = max(noise_at(self.prior, self.search.low) / own.reach, self.noise)
+        level = math.hypot(laid, self.noise)
+        candidates = [own]
+        for hidden in found:
+            noise = min(hidden.noise, own.noise * hidden.stretch)
+            reach = math.hypot(laid * own.reach * hidden.stretch, noise) / level
+            candidates.append(replace(own, latent=hidden.latent, reach=reach, noise=noise, hidden=hidden))
+        best = self.lead(candidates, level, DETAIL)
+        gain = self.check(candidates[best], own, level, margin, DETAIL) if best else None
+        return (found[best - 1], gain) if gain else None
+
+    def check(
+        self, one: Candidate, other: Candidate, level: float, margin: float, part: float = 1.0
+    ) -> Evidence | None:
+        """As `gain`, by draws that chose nothing."""
         drawn, rule = self.draws(CHECKED * self.search.draws, "/check"), Rule(start=FIRST)
-        level = self.level([view, before], low)
         margin += NOISY * self.noise
         seen, differences = 0, torch.empty(1, 0, dtype=torch.float64)
         while (stop := min(seen + rule.more(seen), drawn.count)) > seen and 2 * (stop - seen) <= self.left - self.kept:
             some = drawn[torch.arange(seen, stop)]
-            pair = self.weigh([view, before], some, level)
+            pair = self.compare([one, other], some, level, part)
             differences = torch.cat([differences, (pair[:1] - pair[1:])], 1)
             seen = stop
             found = Evidence(differences, drawn.timesteps[:, :seen].cpu())
@@ -200,6 +271,11 @@ class Scale:
             if nats + unsure < margin:
                 return None
         return None
+
+
+def _without(loud: float, noise: float) -> float:
+    """Of this noise, what is laid on where the other is there already."""
+    return math.sqrt(loud**2 - noise**2)
 
 
 def _is_other(image: Tensor, before: Tensor) -> bool:

@@ -66,7 +66,7 @@ DEFAULTS = {
     "canonical": {
         "views": ("light", "turn"), "budget": 120, "draws": 16, "low": 0.1, "margin": None, "z": 1.5, "rounds": 0,
         "jacobian": True, "denoise": False, "then": "source", "then_preset": "paper", "familiar": None,
-        "class_prior": "uniform",
+        "class_prior": "uniform", "inpaint": False,
     },
     "auto-contrast": {},
     "grey-world": {},
@@ -138,7 +138,7 @@ def test_the_small_preset_is_what_was_chosen():
         "diffusion-tta": {**feedback, "draws": 4, "span": [0.4, 1.0], "adapt_prior": False},
         "sda-tta": feedback,
         "prototypes": {"per_class": 16, "steps": 10},
-        "canonical": {"then_preset": "small", "denoise": True},
+        "canonical": {"then_preset": "small", "denoise": True, "inpaint": True, "budget": 180},
         "dusa": {"adapt_prior": False, "others": "uniform"},
         "memo": {"views": 32, "learning_rate": 1e-3, "crops": "none"},
         "eta": {**adam, "alike": 0.4},

@@ -54,7 +54,7 @@ class CalibrateViews(OverImages):
         method = given.method
         assert isinstance(method, Canonical)
         dataset = subset(given.dataset, self.count, self.seed, self.skip)
-        families = method.search.families
+        families = method.search.names
         check_count(len(dataset))
 
         def rows(todo: Sequence[int]) -> Iterator[Row]:

@@ -57,7 +57,7 @@ THEN: dict[str, type[Method]] = {  # those that answer for one image, and need n
     "dda": DDA,
     "gda": GDA,
 }
-OF_PHOTOS: dict[str, Any] = {"views": ("colour", "haze"), "budget": 160}
+OF_PHOTOS: dict[str, Any] = {"views": ("colour", "haze"), "budget": 160, "inpaint": False}
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ class CanonicalState:
 class Canonical(Method):
     """views: families of transformations, in order (`views.FAMILIES`). budget ... jacobian: of the search, see
     `canonical.Search`. denoise: where the prior finds noise in the view (`noise_levels.py`), what it sees behind that
-    takes its place, for one evaluation. then: the method that answers on the view, with its options of the preset
+    takes its place, for one evaluation. inpaint: where a flat patch or specks surely hide a part of the view, it is
+    painted by the prior (`hidden.py`). then: the method that answers on the view, with its options of the preset
     `then_preset`. familiar: a share (0.99, say); where the view looks as those of the clean images do, given the
     predictor's answer, that answer stays, for 16 evaluations. class_prior: where Diffusion Classifier comes after, what
     it expects of the classes. gains: the folder of a clean_gains.json for margins,
@@ -84,9 +85,9 @@ class Canonical(Method):
 
     tasks = tuple(KINDS)
     told = False
-    small: ClassVar[Mapping[str, Any]] = {"then_preset": "small", "denoise": True}
+    small: ClassVar[Mapping[str, Any]] = {"then_preset": "small", "denoise": True, "inpaint": True, "budget": 180}
     small_for: ClassVar[Mapping[str, Mapping[str, Any]]] = {"segmentation": OF_PHOTOS, "depth": OF_PHOTOS}
-    added: ClassVar[Mapping[str, Any]] = {"class_prior": "uniform"}
+    added: ClassVar[Mapping[str, Any]] = {"class_prior": "uniform", "inpaint": False}
 
     def __init__(
         self,
@@ -103,6 +104,7 @@ class Canonical(Method):
         rounds: int = 0,
         jacobian: bool = True,
         denoise: bool = False,
+        inpaint: bool = False,
         then: Then = "source",
         then_preset: Literal["paper", "small"] = "paper",
         familiar: float | None = None,
@@ -110,14 +112,14 @@ class Canonical(Method):
         gains: str = "",
     ) -> None:
         self.denoise = denoise
-        self.search = Search(tuple(views), budget, draws, low, margin, z, rounds, jacobian)
+        self.search = Search(tuple(views), budget, draws, low, margin, z, rounds, jacobian, inpaint)
         self.predictor, self.prior, self.task = frozen_view(predictor), frozen_view(prior), task
         check_pixels(prior)
         self.gains = read_clean_gains(Path(gains).expanduser()) if gains else prior.clean_gains
         if gains and not self.gains:
             raise UsageError(f"{gains} holds no clean_gains.json: run `diffcern calibrate views --keep {gains}`")
         if margin is None and self.gains:
-            self.loaded = digest({name: clean_gains.margin(self.gains, name) for name in views})
+            self.loaded = digest({name: clean_gains.margin(self.gains, name) for name in self.search.names})
         if familiar is not None:
             task.check(prior)
         inner = THEN[then]
@@ -145,8 +147,9 @@ class Canonical(Method):
                 view = canonical_view(self.prior, image, one.ids[0], self.search, **how)
             chosen = view.transformation
             seen = chosen.apply(image).clamp(0, 1) if chosen != IDENTITY else image
-            if denoised := bool(self.denoise and view.noise):
-                seen = self._denoised(seen, view.noise, one.ids, seed)
+            denoised = bool(self.denoise and view.left)
+            if denoised or view.hidden:
+                seen = self._cleaned(seen, view, one.ids, seed)
             strange, asked = self._strange(seen, one.ids, seed)
             if strange:
                 answer, after = self.then.step(state.then, Inputs(seen, one.ids), seed)
@@ -158,14 +161,25 @@ class Canonical(Method):
             answers.append(Prediction(self._back(chosen, answer.output), costs, answer.trace or [[]], notes))
         return concatenate(answers), state
 
-    def _denoised(self, seen: Tensor, noise: float, ids: Sequence[str], seed: int) -> Tensor:
-        """The view as x_t of the level whose noise is its own: the clean image that the prior sees in it."""
-        with torch.no_grad():
-            latent = self.prior.latents(self.predictor.view(seen))
-            route = Route("auto", 1, ONE_SHOT).from_noise(self.prior, noise)
-            clean = purify(self.prior, latent, ids, seed=seed, **vars(route)) if route else latent
-            images = self.predictor.of_view(self.prior.decode(clean))
-            return resized(images, (seen.shape[-2], seen.shape[-1])) if self.task.kind.dense else images
+    @torch.no_grad()
+    def _cleaned(self, seen: Tensor, view: View, ids: Sequence[str], seed: int) -> Tensor:
+        """The view with what the prior paints where it is hidden; where it is noisy, what the prior sees in it, taken
+        as x_t of the level whose noise is its own."""
+        hidden, shown = view.hidden, torch.stack([*self.predictor.view(seen)])
+        if hidden:
+            shown = hidden.lifted(shown)
+        latent = self.prior.latents(shown)
+        if hidden:
+            latent = torch.where(hidden.mask.hidden > 0, hidden.latent, latent)
+        route = Route("auto", 1, ONE_SHOT).from_noise(self.prior, view.left) if self.denoise else None
+        if route:
+            clean = self.predictor.of_view(self.prior.decode(purify(self.prior, latent, ids, seed=seed, **vars(route))))
+            return resized(clean, (seen.shape[-2], seen.shape[-1])) if self.task.kind.dense else clean
+        if not hidden:
+            return seen
+        shown = self.predictor.of_view(shown)
+        painted, mask = (resized(each, shown.shape[-2:]) for each in (self.prior.decode(latent), hidden.mask.hidden))
+        return torch.lerp(shown, painted, mask)
 
     def _strange(self, seen: Tensor, ids: Sequence[str], seed: int) -> tuple[bool, int]:
         """Whether the view, as the predictor takes it, is unlike clean images; the evaluations of asking."""
@@ -189,4 +203,6 @@ def _numbers(found: View) -> dict[str, float]:
     numbers = {"view_gain": sum(view.gain) / 3, "view_offset": sum(view.offset) / 3, "view_turn": view.turn}
     if view.veil:
         numbers["view_veil"] = sum(view.veil) / len(view.veil)
+    if found.hidden:
+        numbers |= {"view_hidden": found.hidden.share, "view_hidden_nats": found.hidden_nats}
     return {"view_nats": found.nats, "view_nats_standard_error": found.standard_error, **numbers}

@@ -20,6 +20,9 @@ def sentences(notes: Mapping[str, float]) -> list[str]:
         found.append(f"The race ended after {left.pop('stopped_after'):.0f} draws: {still}.")
     if all(name in left for name in VIEW):
         found.append(_view(left))
+    if "view_hidden" in left:
+        share, nats = left.pop("view_hidden"), left.pop("view_hidden_nats")
+        found.append(f"Of it {100 * share:.3g} % are hidden and painted, which is likelier by {nats:.4g} nats.")
     if "order" in left:
         found.append(f"Number {left.pop('order') + 1:.0f} of the stream.")
     if "batch" in left:
