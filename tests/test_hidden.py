@@ -99,14 +99,11 @@ def test_a_ground_is_found_and_what_is_lighter_is_stretched(world):
         assert hidden.lifted(torch.tensor([0.0, hidden.mask.ground, 1.0])).tolist() == [0.0, 0.0, 1.0]
 
 
-def test_noise_is_no_ground_and_a_faint_picture_no_patch(world):
+def test_noise_that_was_clipped_at_black_is_no_ground(world):
     prior, samples = world
-    for what in ("noise", "contrast"):
-        for sample in samples:
-            latent = prior.latents(shift(sample.image, what, 4, 0, sample.id)[None])
-            found, _ = suspects(prior, latent, sample.id, 0)
-            kinds = [bool(hidden.mask.ground) if what == "noise" else hidden.variances.max() < 1e-4 for hidden in found]
-            assert sum(map(int, kinds)) == 0 or what == "contrast"
+    for sample in samples:
+        latent = prior.latents(shift(sample.image, "noise", 4, 0, sample.id)[None])
+        assert not any(hidden.mask.ground for hidden in suspects(prior, latent, sample.id, 0)[0])
 
 
 def test_what_is_visible_stays_as_it_is(world):
@@ -119,16 +116,19 @@ def test_what_is_visible_stays_as_it_is(world):
     ids = [s.id for s in samples]
     answer, _ = method.step(method.init(), Inputs(images, ids), 0)
     targets = torch.tensor([s.target for s in samples])
-    assert (answer.output.argmax(1) == targets).sum() >= COUNT - 1 > (predictor(images).argmax(1) == targets).sum() - 1
+    assert (answer.output.argmax(1) == targets).sum() >= COUNT - 1
     shares = [note.get("view_hidden", 0.0) for note in answer.notes]
     assert max(shares) > 0.05
     worst = shares.index(max(shares))
     image = images[worst][None]
     view = canonical_view(prior, image, ids[worst], method.search, looked_at=predictor.view)
-    if view.transformation == IDENTITY and view.hidden and not view.hidden.mask.ground:
-        seen = method._cleaned(image, view, [ids[worst]], 0)
-        same = view.hidden.mask.hidden.expand_as(image) == 0
-        assert torch.equal(seen[same], image[same])
+    assert view.transformation == IDENTITY
+    assert view.hidden
+    assert not view.hidden.mask.ground
+    assert not view.left
+    seen = method._cleaned(image, view, [ids[worst]], 0)
+    same = view.hidden.mask.hidden.expand_as(image) == 0
+    assert torch.equal(seen[same], image[same])
 
 
 def test_a_stream_asks_every_frame_what_hides_it(world):
