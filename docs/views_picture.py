@@ -14,9 +14,10 @@ from torch import Tensor
 from diffcern.data import load_dataset
 from diffcern.data.shifts import shift
 from diffcern.priors import load_prior
+from diffcern.search import Search
 from diffcern.transformations import IDENTITY, Transformation
 from diffcern.views import FAMILIES
-from diffcern.weighing import Scale, Search
+from diffcern.weighing import Scale
 
 DRAWS, SHOWN = 64, 9
 ROWS = (("contrast", "light", 3), ("background", "light", 41), ("rotation", "turn", 23), ("rotation", "turn", 77))

@@ -22,9 +22,10 @@ from diffcern.evidence import Evidence, check_pixels
 from diffcern.hidden import Hidden
 from diffcern.priors.base import Prior
 from diffcern.resizing import Images
+from diffcern.search import INPAINT, Search
 from diffcern.transformations import IDENTITY, Transformation
 from diffcern.views import FAMILIES
-from diffcern.weighing import INPAINT, Scale, Search
+from diffcern.weighing import Scale
 
 __all__ = ["Search", "View", "canonical_view", "gains_of"]
 
@@ -52,7 +53,7 @@ class View:
     @property
     def left(self) -> float:
         """Of the noise, what is in the latent once nothing hides a part of it."""
-        return self.noise if self.hidden is None else min(self.noise, self.hidden.noise)
+        return self.hidden.noise if self.hidden else self.noise
 
 
 def canonical_view(

@@ -102,8 +102,8 @@ def points(latents: Latents, ids: Sequence[str], count: int, *, strategy: str = 
 
 def at_levels(prior: Prior, drawn: Draws, low: Sequence[float], part: float = 1.0) -> Draws:
     """For each latent the points, evenly in log SNR, as times from its own low upwards. drawn: of each, or of one
-    image that all of them stand for. part: of the range of log SNR above low, for differences that end there. Raises
-    UsageError as `evidence`."""
+    image that all of them stand for. part: of the range of log SNR above low, for differences that hardly go on
+    beyond. Raises UsageError as `evidence`."""
     for each in low:
         if not 0 <= each < 1 or prior.num_timesteps - int(each * prior.num_timesteps) < 2:
             raise UsageError(f"low is a part of the times, from 0 to below 1, with two timesteps above it, not {each}")

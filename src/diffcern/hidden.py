@@ -35,6 +35,7 @@ STRANGE = 0.5  # of a latent, by which a speck differs from that
 SUSPECT = 0.2  # and the numbers of a patch, in the root of their mean square
 MOST_SPECKS = 0.4  # of the numbers; what is less visible is not guessed at
 SIDES = tuple(part / 16 for part in range(3, 9))  # of a patch, in sides of the picture
+CELLS = 32
 EVEN = 0.04  # of the range of the picture, within which a patch is of one colour: ten steps of eight bits
 PATCHES = 2  # that are painted, the most suspect
 APART = 0.5  # of the smaller one, which two of them share at most
@@ -58,8 +59,8 @@ class Mask:
 
 @dataclass(frozen=True, eq=False)
 class Hidden:
-    """latent: uncovered. noise: that is in it, at most: a ground takes none away. counts, variances: of what hides it,
-    of each channel."""
+    """latent: uncovered. noise: that is in it by itself; of `suspects` at most, for a ground takes none away. counts,
+    variances: of what hides it, of each channel."""
 
     mask: Mask
     latent: Float32[Tensor, "1 channels rows columns"]
@@ -81,10 +82,12 @@ class Hidden:
         """Without their ground, in [0, 1]."""
         return ((images - self.mask.ground) * self.stretch).clamp(min=0) if self.mask.ground else images
 
-    def nats(self, noise: float) -> float:
-        """What it costs to say so, at most 0, under this noise on what is uncovered."""
-        spread = 1 + self.variances / (noise / self.stretch) ** 2
-        return -(self.counts / 2 * spread.log()).sum().item() - self.mask.code
+    def nats(self, loud: float) -> float:
+        """What it adds to the likelihood of what is uncovered, under this noise in all: hidden numbers are the cover's,
+        and not the prior's, to which what was painted is as noisy as what is laid on it alone."""
+        whole, laid = (loud / self.stretch) ** 2, (loud**2 - self.noise**2) / self.stretch**2
+        each = ((self.variances + laid) / whole).log() + 1 - laid / whole
+        return -(self.counts / 2 * each).sum().item() - self.mask.code
 
 
 def suspects(
@@ -168,15 +171,16 @@ def _grounds(latent: Tensor) -> Iterator[Mask]:
 
 
 def _patches(latent: Tensor, unlike: Tensor) -> Iterator[Mask]:
-    """Rectangles of one colour in which the prior expects something else, the most suspect first."""
-    sizes = list(
-        itertools.product(*(sorted({max(2, round(part * side)) for part in SIDES}) for side in latent.shape[-2:]))
-    )
+    """Rectangles of one colour in which the prior expects something else, the most suspect first; in larger latents of
+    whole cells, `CELLS` along a side."""
+    cells = [min(CELLS, side) for side in latent.shape[-2:]]
+    high, low = F.adaptive_max_pool2d(latent, cells), -F.adaptive_max_pool2d(-latent, cells)
+    squares = F.adaptive_avg_pool2d(unlike.square(), cells)
+    sizes = list(itertools.product(*(sorted({max(2, round(part * side)) for part in SIDES}) for side in cells)))
     scores, contrast = [], latent.amax() - latent.amin()
     for size in sizes:
-        high, low = F.max_pool2d(latent, size, 1), -F.max_pool2d(-latent, size, 1)
-        square = F.avg_pool2d(unlike.square(), size, 1).mean(1)[0]
-        even = (high - low).amax(1)[0] < EVEN * contrast
+        even = (F.max_pool2d(high, size, 1) + F.max_pool2d(-low, size, 1)).amax(1)[0] < EVEN * contrast
+        square = F.avg_pool2d(squares, size, 1).mean(1)[0]
         scores.append(torch.where(even & (square > SUSPECT**2), square * math.prod(size), 0.0))
     places = sum(score.numel() for score in scores)
     for _ in range(PATCHES):
@@ -184,9 +188,9 @@ def _patches(latent: Tensor, unlike: Tensor) -> Iterator[Mask]:
         if score.max() <= 0:
             return
         top, left = divmod(int(score.argmax()), score.shape[1])
-        mask = torch.zeros_like(latent)
+        mask = torch.zeros_like(high)
         mask[..., top : top + size[0], left : left + size[1]] = 1
-        yield Mask(mask, math.log(places))
+        yield Mask(F.interpolate(mask, latent.shape[-2:]), math.log(places))
         for other, own in zip(scores, sizes, strict=True):
             shared = F.avg_pool2d(mask[0, :1], own, 1)[0] * math.prod(own)
             other[shared > APART * min(math.prod(own), math.prod(size))] = 0

@@ -19,80 +19,24 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from diffcern.draws import Draws
-from diffcern.errors import UsageError
 from diffcern.evidence import Evidence, at_levels, evidence_at, points
-from diffcern.hidden import CANDIDATES, COST, Hidden, suspects
-from diffcern.noise_levels import LATEST, MOST, noise_at, noise_level, time_of
+from diffcern.hidden import Hidden, suspects
+from diffcern.noise_levels import LATEST, noise_at, noise_level, time_of
 from diffcern.priors.base import Prior
 from diffcern.racing import Lane, Rule
 from diffcern.resizing import Images, interpolate
+from diffcern.search import FIRST, PAINTING, RESERVED, START, Search
 from diffcern.transformations import IDENTITY, Transformation
 from diffcern.views import FAMILIES
 
 LEAVES = 1.0  # standard errors behind the best
-START = 4  # draws before the first look at a race
 CHECKED = 4  # times the draws of a race, before a view is given up that is not likelier for sure
-FIRST = 4  # draws before the first look at a check
-RESERVED = 2 * FIRST  # evaluations that races leave for it
 LOUDER = 4.0  # times the noise that is in the image, from which on its views are compared: turning mixes it
 CLEAR = 1.2  # times the noise of a candidate, by which the softest level that it is looked at is louder
 NOISY = 30.0  # nats of margin for a noise of 1 in the latent
 EMPTY = 0.5  # of an image's deviation: a view with less shows less of it
 NOTICED = 0.03  # what changes no number of an image by as much is no candidate
-USUAL = ("light", "turn")
 DETAIL = 0.3  # of the levels, which tell a small part of a picture; beyond them it is covered by noise
-INPAINT = "inpaint"
-PAINTING = COST + START * (CANDIDATES + 1)  # evaluations that it takes to ask whether something hides a part
-
-
-@dataclass(frozen=True)
-class Search:
-    """families: of `views.FAMILIES`, in order. budget: evaluations of the denoiser for an image, at most (in a stream
-    that has changed, once more). draws: of a race, at most. low: where the most stretched candidate is looked at from,
-    as a part of the times; a family may say later, and so does noise in the image (`Scale.level`). margin: nats, None
-    for what the prior's clean images gain by the family (`clean_gains.py`), and z: standard errors, by which a view
-    must be better than none; a noisy image's margin is wider. rounds: of refinement. jacobian: false leaves
-    log |det J| out, as FOCAL does; its form has margin and z 0 too. inpaint: at the end, whether something hides a part
-    of the view (`hidden.py`).
-
-    Raises UsageError for numbers out of range, for families that there are not, for a budget that does not reach once
-    around the candidates, and for `inpaint` without the Jacobian, where whatever is painted is likelier.
-    """
-
-    families: tuple[str, ...] = USUAL
-    budget: int = 120
-    draws: int = 16
-    low: float = 0.1
-    margin: float | None = None
-    z: float = 1.5
-    rounds: int = 0
-    jacobian: bool = True
-    inpaint: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.names or set(self.families) - set(FAMILIES):
-            raise UsageError(f"views are some of {', '.join(FAMILIES)}, not {', '.join(self.families) or 'none'}")
-        if self.draws < START or self.rounds < 0 or (self.margin or 0) < 0 or self.z < 0 or not 0 <= self.low < 1:
-            raise UsageError(
-                f"draws are {START} or more, rounds, margin and z at least 0, low in [0, 1), not {self.draws}, "
-                f"{self.rounds}, {self.margin}, {self.z}, {self.low}"
-            )
-        if self.inpaint and not self.jacobian:
-            raise UsageError("what is painted is likelier by itself: give inpaint=false with jacobian=false")
-        if self.budget < (least := MOST + RESERVED + self.once_around(self.families)):
-            raise UsageError(
-                f"a budget of {self.budget} evaluations does not reach around the candidates: "
-                f"{', '.join(self.names)} need {least} or more"
-            )
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What is asked, as margins are known by: the families, and `INPAINT`."""
-        return (*self.families, *[INPAINT] * self.inpaint)
-
-    def once_around(self, families: Sequence[str]) -> int:
-        """Evaluations that it takes to go once around the candidates of each, and of what may hide something."""
-        return START * sum(FAMILIES[name].size + 2 for name in families) + PAINTING * self.inpaint
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +116,7 @@ class Scale:
         self, candidates: Sequence[Candidate], drawn: Draws, level: float, part: float = 1.0
     ) -> Float64[Tensor, "candidates draws"]:
         """As `weigh`, of any candidates under the noise that makes one that is not stretched as noisy as `level`;
-        part: of the levels above, beyond which they do not differ."""
+        part: of the levels above, beyond which they hardly differ."""
         low = [time_of(self.prior, level * each.reach) for each in candidates]
         loud = [noise_at(self.prior, part) for part in low]
         noise = [min(each.noise, n / CLEAR) for each, n in zip(candidates, loud, strict=True)]
@@ -219,11 +163,12 @@ class Scale:
 
     def stays(self, view: Transformation, margins: Mapping[str, float]) -> bool:
         """Whether no neighbour of the view, nor what the family did not touch, is surely likelier by the margin."""
+        self.kept = PAINTING * self.search.inpaint
         for name in self.search.families:
             family, margin = FAMILIES[name], margins[name]
             low = max(self.search.low, family.low)
             others = [family.like(view, IDENTITY), *family.around(view, 1.0)]
-            if (1 + len(others)) * START > self.left - RESERVED:  # nobody could ask
+            if (1 + len(others)) * START > self.left - self.kept - RESERVED:  # nobody could ask
                 return False
             best = self.race([view, *others], low)
             if best != view and self.gain(best, view, low, margin) is not None:
@@ -236,7 +181,7 @@ class Scale:
 
     def uncovered(self, view: Transformation, margin: float) -> tuple[Hidden, Evidence] | None:
         """What hides a part of the view, where that is surely likelier than that nothing does."""
-        if self.left < PAINTING + RESERVED:
+        if self.left < PAINTING:
             return None
         own = self.candidate(view)
         found, asked = suspects(self.prior, own.latent, self.id, self.seed)
@@ -247,10 +192,14 @@ class Scale:
         for hidden in found:
             noise = min(hidden.noise, own.noise * hidden.stretch)
             reach = math.hypot(laid * own.reach * hidden.stretch, noise) / level
-            candidates.append(replace(own, latent=hidden.latent, reach=reach, noise=noise, hidden=hidden))
+            known = replace(hidden, noise=noise)
+            candidates.append(replace(own, latent=known.latent, reach=reach, noise=noise, hidden=known))
+        if level * max(each.reach for each in candidates) > noise_at(self.prior, LATEST):  # all that tells is covered
+            return None
         best = self.lead(candidates, level, DETAIL)
-        gain = self.check(candidates[best], own, level, margin, DETAIL) if best else None
-        return (found[best - 1], gain) if gain else None
+        hidden = candidates[best].hidden
+        gain = self.check(candidates[best], own, level, margin, DETAIL) if hidden else None
+        return (hidden, gain) if hidden and gain else None
 
     def check(
         self, one: Candidate, other: Candidate, level: float, margin: float, part: float = 1.0

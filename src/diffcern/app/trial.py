@@ -157,7 +157,7 @@ def _words(notes: dict[str, Any]) -> str:
         turned = f"turned by {notes['view_turn']:.0f}°, " if notes["view_turn"] else ""
         gain = f"contrast × {notes['view_gain']:.2g}, " if abs(notes["view_gain"] - 1) > 0.01 else ""
         haze = "without haze, " if notes.get("view_veil") else ""
-        hidden = f"{100 * notes['view_hidden']:.0f} % painted, " if "view_hidden" in notes else ""
+        hidden = f"{100 * notes['view_hidden']:.0f} % hidden, " if "view_hidden" in notes else ""
         changed, nats = f"{turned}{haze}{gain}{hidden}", notes["view_nats"] + notes.get("view_hidden_nats", 0.0)
         said.append(f"{changed}{nats:.0f} nats likelier" if changed else "left as it is")
     return ", ".join(said)

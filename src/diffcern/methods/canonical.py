@@ -36,12 +36,12 @@ from diffcern.priors import Prior
 from diffcern.priors.clean import read_clean_gains
 from diffcern.purifier import Route
 from diffcern.sampling import purify
+from diffcern.search import USUAL
 from diffcern.solvers import ONE_SHOT
 from diffcern.tasks import Task
 from diffcern.tasks.base import resized
 from diffcern.transformations import IDENTITY, Transformation
 from diffcern.types import Cost, Inputs, Prediction, concatenate
-from diffcern.weighing import USUAL
 
 Then = Literal[
     "source", "memo", "random-views", "diffusion-tta", "diffusion-classifier", "dusa", "diffpure", "dda", "gda"
@@ -71,12 +71,12 @@ class CanonicalState:
 class Canonical(Method):
     """views: families of transformations, in order (`views.FAMILIES`). budget ... jacobian: of the search, see
     `canonical.Search`. denoise: where the prior finds noise in the view (`noise_levels.py`), what it sees behind that
-    takes its place, for one evaluation. inpaint: where a flat patch or specks surely hide a part of the view, it is
-    painted by the prior (`hidden.py`). then: the method that answers on the view, with its options of the preset
-    `then_preset`. familiar: a share (0.99, say); where the view looks as those of the clean images do, given the
-    predictor's answer, that answer stays, for 16 evaluations. class_prior: where Diffusion Classifier comes after, what
-    it expects of the classes. gains: the folder of a clean_gains.json for margins,
-    where that is not the prior's own.
+    takes its place, for one evaluation. inpaint: where a flat patch or specks surely hide a part of the view, the prior
+    paints it; where an uneven dark ground does, it becomes black, and the rest is stretched (`hidden.py`). then: the
+    method that answers on the view, with its options of the preset `then_preset`. familiar: a share (0.99, say); where
+    the view looks as those of the clean images do, given the predictor's answer, that answer stays, for 16 evaluations.
+    class_prior: where Diffusion Classifier comes after, what it expects of the classes. gains: the folder of a
+    clean_gains.json for margins, where that is not the prior's own.
 
     Online the view of the image before is asked about first, for a camera does not change between frames: where none
     of its neighbours is likelier it stays, for a part of what a search takes. Needs a prior
@@ -177,7 +177,7 @@ class Canonical(Method):
             return resized(clean, (seen.shape[-2], seen.shape[-1])) if self.task.kind.dense else clean
         if not hidden:
             return seen
-        shown = self.predictor.of_view(shown)
+        shown = self.predictor.of_view(shown).to(latent.device)
         painted, mask = (resized(each, shown.shape[-2:]) for each in (self.prior.decode(latent), hidden.mask.hidden))
         return torch.lerp(shown, painted, mask)
 
@@ -205,4 +205,5 @@ def _numbers(found: View) -> dict[str, float]:
         numbers["view_veil"] = sum(view.veil) / len(view.veil)
     if found.hidden:
         numbers |= {"view_hidden": found.hidden.share, "view_hidden_nats": found.hidden_nats}
+        numbers |= {"view_ground": found.hidden.mask.ground} if found.hidden.mask.ground else {}
     return {"view_nats": found.nats, "view_nats_standard_error": found.standard_error, **numbers}

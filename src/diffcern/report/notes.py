@@ -21,8 +21,9 @@ def sentences(notes: Mapping[str, float]) -> list[str]:
     if all(name in left for name in VIEW):
         found.append(_view(left))
     if "view_hidden" in left:
-        share, nats = left.pop("view_hidden"), left.pop("view_hidden_nats")
-        found.append(f"Of it {100 * share:.3g} % are hidden and painted, which is likelier by {nats:.4g} nats.")
+        share, nats, ground = left.pop("view_hidden"), left.pop("view_hidden_nats"), left.pop("view_ground", 0.0)
+        what = f"ground, darker than {ground:.3g}" if ground else "hidden, and painted"
+        found.append(f"Of it {100 * share:.3g} % are {what}, which is likelier by {nats:.4g} nats.")
     if "order" in left:
         found.append(f"Number {left.pop('order') + 1:.0f} of the stream.")
     if "batch" in left:
