@@ -2,9 +2,9 @@
 Something is in front of it: can the prior tell, and paint what is behind?
 ==========================================================================
 
-A black patch on black ground, specks of black and white, a ground that is not black: parts of a picture that do not
-show it. A :doc:`prior </methods/canonical-views>` sees the picture behind some noise and expects something else there;
-it paints that, and says by how many nats it is likelier that something hides the picture.
+A black patch on black ground, specks, a ground that is not black: parts of a picture that do not show it. A
+:doc:`prior </methods/canonical-views>` sees the picture behind some noise, expects something else there, paints it, and
+says by how much that is likelier.
 """
 
 import matplotlib.pyplot as plt
@@ -26,8 +26,7 @@ cases = [("occlusion", 0), ("occlusion", 5), ("pepper", 8), ("clutter", 1), ("cl
 search = Search(families=options["views"], budget=options["budget"], inpaint=options["inpaint"])
 
 # %%
-# What is hidden is white in the third column. A clean picture hides nothing: in 200 of them no patch, speck or ground
-# is likelier than none (``diffcern calibrate views``).
+# What is hidden is white in the third column. In 200 clean ones nothing is (``diffcern calibrate views``).
 
 figure, axes = plt.subplots(len(cases), 4, figsize=(6.4, 8.2))
 with torch.no_grad():
@@ -56,5 +55,4 @@ figure.tight_layout()
 plt.show()
 
 # %%
-# ``diffcern.adapt(predictor, prior, method="canonical")`` does this for a batch: ``inpaint`` is on in the preset for
-# small models.
+# ``diffcern.adapt(predictor, prior, method="canonical", inpaint=True, budget=180)`` does this for a batch.
