@@ -173,7 +173,7 @@ def _grounds(latent: Tensor) -> Iterator[Mask]:
 def _patches(latent: Tensor, unlike: Tensor) -> Iterator[Mask]:
     """Rectangles of one colour in which the prior expects something else, the most suspect first; in larger latents of
     whole cells, `CELLS` along a side."""
-    cells = [min(CELLS, side) for side in latent.shape[-2:]]
+    cells = min(CELLS, latent.shape[-2]), min(CELLS, latent.shape[-1])
     high, low = F.adaptive_max_pool2d(latent, cells), -F.adaptive_max_pool2d(-latent, cells)
     squares = F.adaptive_avg_pool2d(unlike.square(), cells)
     sizes = list(itertools.product(*(sorted({max(2, round(part * side)) for part in SIDES}) for side in cells)))

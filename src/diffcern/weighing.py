@@ -197,9 +197,9 @@ class Scale:
         if level * max(each.reach for each in candidates) > noise_at(self.prior, LATEST):  # all that tells is covered
             return None
         best = self.lead(candidates, level, DETAIL)
-        hidden = candidates[best].hidden
-        gain = self.check(candidates[best], own, level, margin, DETAIL) if hidden else None
-        return (hidden, gain) if hidden and gain else None
+        chosen = candidates[best].hidden
+        gain = self.check(candidates[best], own, level, margin, DETAIL) if chosen else None
+        return (chosen, gain) if chosen and gain else None
 
     def check(
         self, one: Candidate, other: Candidate, level: float, margin: float, part: float = 1.0
