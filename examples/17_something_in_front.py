@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import torch
 
 import diffcern
-from diffcern.canonical import Search, canonical_view
+from diffcern.canonical import canonical_view
 from diffcern.methods import build_method
 from diffcern.tasks import Classification
 from diffcern.types import Inputs
@@ -20,10 +20,8 @@ predictor = diffcern.load_predictor("embedded:digits")
 prior = diffcern.load_prior("embedded:digits")
 data = diffcern.load_dataset("embedded:digits")
 task = Classification.joining(predictor, prior)
-options = {"views": ("light",), "inpaint": True, "budget": 160}
-method = build_method("canonical", predictor, prior, task, options)
+method = build_method("canonical", predictor, prior, task, {"views": ("light",), "inpaint": True, "budget": 160})
 cases = [("occlusion", 0), ("occlusion", 5), ("pepper", 8), ("clutter", 1), ("clean", 5)]
-search = Search(families=options["views"], budget=options["budget"], inpaint=options["inpaint"])
 
 # %%
 # What is hidden is white in the third column. In 200 clean ones nothing is (``diffcern calibrate views``).
@@ -34,7 +32,7 @@ with torch.no_grad():
         sample = data[index]
         severity = 0 if name == "clean" else 4
         image = diffcern.shift(sample.image, name, severity, seed=0, id=sample.id)[None]
-        view = canonical_view(prior, image, sample.id, search, looked_at=predictor.view)
+        view = canonical_view(prior, image, sample.id, method.search, looked_at=predictor.view)
         before = predictor(image).argmax().item()
         after = method.step(method.init(), Inputs(image, [sample.id]), 0)[0].output.argmax().item()
         hidden = view.hidden

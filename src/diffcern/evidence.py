@@ -107,7 +107,7 @@ def at_levels(prior: Prior, drawn: Draws, low: Sequence[float], part: float = 1.
     for each in low:
         if not 0 <= each < 1 or prior.num_timesteps - int(each * prior.num_timesteps) < 2:
             raise UsageError(f"low is a part of the times, from 0 to below 1, with two timesteps above it, not {each}")
-    log_snr, first = _log_snr(prior), [int(part * prior.num_timesteps) for part in low]
+    log_snr, first = _log_snr(prior), [int(each * prior.num_timesteps) for each in low]
     u = (part * (drawn.timesteps.cpu().double() + 0.5) / FINE).expand(len(low), -1)
     timesteps = torch.stack([t + _evenly(log_snr[t:], row) for t, row in zip(first, u, strict=True)])
     noise = drawn.noise.expand(len(low), *drawn.noise.shape[1:])
@@ -137,7 +137,7 @@ def evidence_at(
     own = torch.as_tensor(noise, dtype=torch.float32, device=latents.device).expand(len(latents))
     lows = [low] * len(latents) if isinstance(low, float | int) else low
     log_snr = _log_snr(prior)
-    first = log_snr[[int(part * prior.num_timesteps) for part in lows]]
+    first = log_snr[[int(each * prior.num_timesteps) for each in lows]]
     quieter = 1 - first.exp() * own.double().cpu() ** 2  # the part of the schedule's noise that is not there yet
     if quieter.min() <= 0:
         at = int(quieter.argmin())

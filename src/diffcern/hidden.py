@@ -18,7 +18,6 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float32
@@ -26,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffcern.evidence import points
-from diffcern.noise_levels import SOFTEST, noise_of, time_of
+from diffcern.noise_levels import loud_noise, noise_of, time_of
 from diffcern.priors.base import Prior
 from diffcern.types import Condition
 
@@ -35,7 +34,7 @@ STRANGE = 0.5  # of a latent, by which a speck differs from that
 SUSPECT = 0.2  # and the numbers of a patch, in the root of their mean square
 MOST_SPECKS = 0.4  # of the numbers; what is less visible is not guessed at
 SIDES = tuple(part / 16 for part in range(3, 9))  # of a patch, in sides of the picture
-CELLS = 32
+CELLS = 32  # along a side, at most, in which patches are looked for
 EVEN = 0.04  # of the range of the picture, within which a patch is of one colour: ten steps of eight bits
 PATCHES = 2  # that are painted, the most suspect
 APART = 0.5  # of the smaller one, which two of them share at most
@@ -102,7 +101,7 @@ def suspects(
         torch.where(mask.hidden > 0, -1.0, (latent + 1 - 2 * mask.ground) / (1 - mask.ground) - 1) for mask in grounds
     ]
     found = [
-        Hidden(mask, own, math.inf if mask.ground else _noise(own), *_spread(latent, mask.hidden))
+        Hidden(mask, own, math.inf if mask.ground else loud_noise(own), *_spread(latent, mask.hidden))
         for mask, own in zip([*covers, *grounds], [*painted, *lifted], strict=True)
     ]
     return found, len(SEEN) + len(covers) * len(PAINTED)
@@ -133,13 +132,7 @@ def _denoised(prior: Prior, latents: Tensor, part: float, noise: Tensor) -> Tens
 
 
 def _noises(latent: Tensor, key: str, count: int, seed: int) -> Tensor:
-    how: dict[str, Any] = {"strategy": "van-der-corput", "seed": seed}
-    return points(latent, [key], count, **how).noise[0]
-
-
-def _noise(latent: Tensor) -> float:
-    noise = noise_of(latent)
-    return noise if noise > SOFTEST else 0.0
+    return points(latent, [key], count, strategy="van-der-corput", seed=seed).noise[0]
 
 
 def _spread(latent: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -39,11 +39,11 @@ def noise_level(prior: Prior, latent: Tensor, id: str, seed: int = 0) -> NoiseLe
     """Of one latent `[1, C, h, w]`: never less than what a filter finds, which few draws tell worse; levels apart by 2
     from there upwards, as long as they grow likelier; then the top of a parabola through the last three, over log n."""
     loudest = noise_at(prior, LATEST) / LOUDER
-    filtered = noise_of(latent)
+    filtered = loud_noise(latent)
     if filtered >= loudest:
         return NoiseLevel(loudest, 0)
     how: dict[str, Any] = {"draws": DRAWS, "strategy": "van-der-corput", "seed": seed}
-    levels = [filtered if filtered > SOFTEST else SOFTEST / 2]
+    levels = [filtered or SOFTEST / 2]
     nats: list[float] = []
     while True:
         noise, low = levels[-1], time_of(prior, LOUDER * levels[-1])
@@ -53,7 +53,7 @@ def noise_level(prior: Prior, latent: Tensor, id: str, seed: int = 0) -> NoiseLe
         levels.append(2 * noise)
     spent = DRAWS * len(nats)
     if len(nats) == 2 and nats[1] < nats[0]:
-        return NoiseLevel(filtered if filtered > SOFTEST else 0.0, spent)
+        return NoiseLevel(filtered, spent)
     return NoiseLevel(levels[-2] * 2 ** _peak(*nats[-3:]) if len(nats) > 2 else levels[-1], spent)
 
 
@@ -61,6 +61,12 @@ def _peak(before: float, top: float, after: float) -> float:
     """Where the parabola through three values has its top, from -1 to 1 around the middle one."""
     bend = before - 2 * top + after
     return max(-1.0, min(1.0, (before - after) / (2 * bend))) if bend < 0 else 0.0
+
+
+def loud_noise(latent: Tensor) -> float:
+    """`noise_of`, 0 below `SOFTEST`."""
+    noise = noise_of(latent)
+    return noise if noise > SOFTEST else 0.0
 
 
 def noise_of(latent: Tensor) -> float:

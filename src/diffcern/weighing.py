@@ -42,7 +42,7 @@ DETAIL = 0.3  # of the levels, which tell a small part of a picture; beyond them
 @dataclass(frozen=True, eq=False)
 class Candidate:
     """latent: what is looked at. reach: how much louder in it the noise is that is laid on the picture; noise: that is
-    in it already; sharpened: log |det J| of what is not the same for all numbers; hidden: parts that were painted."""
+    in it already; sharpened: log |det J| of what is not the same for all numbers; hidden: parts that were uncovered."""
 
     latent: Tensor
     reach: float
@@ -118,7 +118,7 @@ class Scale:
         """As `weigh`, of any candidates under the noise that makes one that is not stretched as noisy as `level`;
         part: of the levels above, beyond which they hardly differ."""
         low = [time_of(self.prior, level * each.reach) for each in candidates]
-        loud = [noise_at(self.prior, part) for part in low]
+        loud = [noise_at(self.prior, each) for each in low]
         noise = [min(each.noise, n / CLEAR) for each, n in zip(candidates, loud, strict=True)]
         count = len(candidates) * drawn.count
         self.spent, self.left = self.spent + count, self.left - count
@@ -131,7 +131,7 @@ class Scale:
         size, laid = latents[0].numel(), _without(level, min(self.noise, level / CLEAR))
         reached = [size * math.log(_without(n, own) / laid) for n, own in zip(loud, noise, strict=True)]
         others = [each.nats(n) for each, n in zip(candidates, loud, strict=True)]
-        return found + (torch.tensor(reached, dtype=torch.float64) + torch.tensor(others, dtype=torch.float64))[:, None]
+        return found + torch.tensor([reached, others], dtype=torch.float64).sum(0)[:, None]
 
     def race(self, views: Sequence[Transformation], low: float) -> Transformation:
         """The first of them, or one that is likelier: those fall out that lose some of the image, or change nothing."""

@@ -214,6 +214,9 @@ def test_notes_in_words():
     assert sentences(view) == ["Seen turned by 30°, light times 1.5, plus -0.25, which is likelier by 14.02 ± 1 nats."]
     assert sentences({**view, "view_gain": 1, "view_offset": 0, "view_turn": 0}) == ["Seen as it is."]
     assert sentences({**view, "view_turn": 0, "view_veil": 0.125})[0].startswith("Seen without a veil of 0.125, light")
+    hidden = {**view, "view_hidden": 0.125, "view_hidden_nats": 52.04}
+    assert sentences(hidden)[1:] == ["Of it 12.5 % are hidden, and painted, which is likelier by 52.04 nats."]
+    assert sentences({**hidden, "view_ground": 0.25})[1].startswith("Of it 12.5 % are ground, darker than 0.25, which")
     race = {"margin": 0.0961, "margin_standard_error": 0.033, "stopped_after": 3.0, "rivals_left": 0.0}
     assert sentences(race) == [
         "The closest other answer is behind by a margin of 0.0961 ± 0.033 (standard error).",
