@@ -8,7 +8,7 @@
     python benchmarks/scale.py paper      [--count 60]       from measured units: what would 8 and 64 workers give?
     python benchmarks/scale.py resume     [--count 2000]    of a job that was 99 % done, what is read again
     python benchmarks/scale.py memory     [--counts 1000 10000]   peak memory against rows
-    python benchmarks/scale.py ids        [--count 1000000]  memory of the ids of a list of files
+    python benchmarks/scale.py ids        [--count 1000000]  memory of the ids of a list, and of a folder
 
 Nothing else should run beside `efficiency` and `overhead`. Needs Ray: pip install -e '.[ray]'.
 """
@@ -362,6 +362,16 @@ def ids(given: argparse.Namespace) -> None:
     data = load_dataset(f"files:{file}")
     held, most = (size / 2**20 for size in tracemalloc.get_traced_memory())
     print(f"{len(data)} ids of {len(data.ids[0])} signs: {held:.0f} MiB, and {most:.0f} MiB while the list is read")
+    del data
+    tracemalloc.stop()
+    for n in range(count // 5):
+        image = Path(f"photos/{n // 1000:04}/{n:09}.jpg")
+        image.parent.mkdir(parents=True, exist_ok=True)
+        image.touch()
+    tracemalloc.start()
+    data = load_dataset(f"folder:{Path('photos').absolute()}")
+    held, most = (size / 2**20 for size in tracemalloc.get_traced_memory())
+    print(f"{len(data)} files of a folder: {held:.1f} MiB, and {most:.0f} MiB while it is listed")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from diffcern.data import (
     Sample,
     UnreadableImage,
     load_dataset,
+    names,
     parquet,
     readable,
     subset,
@@ -240,6 +241,16 @@ def test_readable_yields_the_bad_file_as_an_error(pictures: Path) -> None:
     assert isinstance(results[0], UnreadableImage)
     assert results[0].name == IDS[0]
     assert [r.id for r in results if isinstance(r, Sample)] == IDS[1:]
+
+
+def test_a_folder_of_very_many_images_holds_no_paths(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = load_dataset(f"imagefolder:{pictures}")
+    monkeypatch.setattr(names, "FEW", 3)
+    many = load_dataset(f"imagefolder:{pictures}")
+    assert isinstance(many.ids, names.Names)
+    assert (list(many.ids), list(many.targets), many.class_names) == (IDS, list(few.targets), few.class_names)
+    assert [many.file(i) for i in range(4)] == [pictures / name for name in IDS]
+    assert [value(many[i]) for i in (1, 2, 3, -1)] == [1, 9, 10, 10]
 
 
 def test_folder_follows_links_but_not_in_circles(pictures: Path) -> None:

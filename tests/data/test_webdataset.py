@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import sys
 import tarfile
 
 import fsspec
@@ -119,7 +120,8 @@ def test_a_shard_that_changes_later(shards):
         data[0]
 
 
-def test_places_that_cannot_be_reached(tmp_path):
+def test_places_that_cannot_be_reached(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)  # as where it is not installed
     with pytest.raises(DiffcernError, match=r"no \.tar file at"):
         load_dataset(f"webdataset:{tmp_path / 'none-*.tar'}")
     with pytest.raises(DiffcernError, match=r"no \.tar file at memory://nowhere"):

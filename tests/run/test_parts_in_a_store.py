@@ -1,6 +1,7 @@
 """A table in parts in an object store: as in a folder, whatever was killed or did not answer on the way."""
 
 import json
+import sys
 
 import fsspec
 import pyarrow as pa
@@ -187,7 +188,8 @@ class Refusing(fsspec.AbstractFileSystem):
         ("memory://", UsageError, "give --out a folder in it"),
     ],
 )
-def test_addresses_that_cannot_be_used(address, kind, message):
+def test_addresses_that_cannot_be_used(address, kind, message, monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)  # as where it is not installed
     fsspec.register_implementation("refusing", Refusing, clobber=True)
     adapt = jobs.Adapt(images="nowhere", predictor="nothing", method="source")
     with pytest.raises(kind, match=message):  # before anything else is looked at

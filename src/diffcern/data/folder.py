@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from diffcern.data import columns
 from diffcern.data.base import Accepts, Sample
 from diffcern.data.formats import holds_image
 from diffcern.data.images import decode
+from diffcern.data.names import unique
 from diffcern.errors import DiffcernError
 
 SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
@@ -52,16 +54,17 @@ class ImageFolder:
         self._base = place.parent if place.is_file() else place
         self._max_side = max_side
         self._border = border
-        self._paths = [Path(place.name)] if place.is_file() else _find(place)
-        if not self._paths:
+        paths = [place.name] if place.is_file() else _find(place)
+        if not paths:
             raise DiffcernError(
                 f"no images below {place}: looked for suffixes ({LIKE}), in any case, and at how files begin."
             )
-        self.ids: Sequence[str] = [_id(path) for path in self._paths]
+        self.ids = unique(map(_id, paths), str(place))
+        self._odd = {row: path for row, path in enumerate(paths) if path != _id(path)}
         self.class_names = tuple(class_names or ())
-        self.targets: Sequence[int] = [-1] * len(self._paths)
+        self.targets: Sequence[int] = [-1] * len(paths)
         if labelled:
-            folders = _class_folders(self._paths, place)
+            folders = _class_folders(paths, place)
             _check_splits(set(folders), place)
             self.class_names = self.class_names or tuple(sorted(set(folders)))
             index = {name: i for i, name in enumerate(self.class_names)}
@@ -75,26 +78,26 @@ class ImageFolder:
         self.class_ids = columns.wordnet_ids(self.class_names)
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self.ids)
 
     def __getitem__(self, index: int) -> Sample:
         row = range(len(self))[index]
-        image = decode(self._base / self._paths[row], self.ids[row], self._max_side, self._border)
-        return Sample(self.ids[row], image, self.targets[row])
+        name = self.ids[row]
+        return Sample(name, decode(self.file(row), name, self._max_side, self._border), self.targets[row])
 
     def file(self, index: int) -> Path:
         """The file that holds the image of a row."""
-        return self._base / self._paths[index]
+        return self._base / self._odd.get(index, self.ids[index])
 
     def content(self, index: int) -> bytes | Path | None:
         """Where the encoded image of a row is."""
         return self.file(index)
 
 
-def _find(root: Path) -> list[Path]:
-    """Relative paths of the images below `root`, in natural order."""
+def _find(root: Path) -> list[str]:
+    """Relative POSIX paths of the images below `root`, in natural order."""
     try:
-        return sorted((path.relative_to(root) for path in _walk(root)), key=_natural)
+        return sorted((path.relative_to(root).as_posix() for path in _walk(root)), key=_natural)
     except OSError as error:  # passing over a folder in silence would change results
         raise DiffcernError(f"cannot list {error.filename}: {error.strerror}.") from error
 
@@ -113,11 +116,11 @@ def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
                 yield folder / entry.name
 
 
-def _natural(path: Path) -> tuple[list[tuple[int, int, str]], str]:
-    """Sort key with numbers in numeric order; the plain path decides between "1" and "01"."""
-    text = path.as_posix()
-    parts = re.split(r"([0-9]+)", text)
-    return [(1, int(p), "") if i % 2 else (0, 0, p) for i, p in enumerate(parts)], text
+def _natural(path: str) -> str:
+    """Sort key with numbers in numeric order: each behind its length, and 0 ends what stands before it, as no path has
+    that sign. The plain path decides between "1" and "01"."""
+    text = re.sub(r"0*([0-9]+)", lambda number: f"\0{chr(len(number[1]))}{number[1]}", path)
+    return f"{text}\0\0{path}"
 
 
 def _check_splits(folders: set[str], root: Path) -> None:
@@ -134,16 +137,16 @@ def some(names: Sequence[str]) -> str:
     return ", ".join([*names[:8], "…"] if len(names) > 8 else names)
 
 
-def _id(path: Path) -> str:
-    """The POSIX path; bytes that are no UTF-8 are escaped, since an id is hashed and written to records."""
-    return path.as_posix().encode("utf-8", "backslashreplace").decode()
+def _id(path: str) -> str:
+    """The path; bytes that are no UTF-8 are escaped, since an id is hashed and written to records."""
+    return path.encode("utf-8", "backslashreplace").decode()
 
 
-def _class_folders(paths: Sequence[Path], root: Path) -> list[str]:
-    stray = [path for path in paths if len(path.parts) < 2]
+def _class_folders(paths: Sequence[str], root: Path) -> list[str]:
+    stray = [path for path in paths if "/" not in path]
     if stray:
         raise DiffcernError(
             f"{len(stray)} images lie directly in {root} (first: {stray[0]}), where the first-level folder "
             f"is to be the class. Move them into class folders, or read them without labels: folder:{root}."
         )
-    return [path.parts[0] for path in paths]
+    return [sys.intern(path.partition("/")[0]) for path in paths]

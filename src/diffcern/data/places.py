@@ -111,12 +111,14 @@ def reaching(name: str, what: str = "read") -> Iterator[None]:
     except ValueError as error:  # a protocol that it does not know
         raise UsageError(f"cannot open {name}: {first_line(error)}") from error
     except FileNotFoundError as error:
+        if what == "write":
+            raise DiffcernError(f"cannot write {name}: {first_line(error)}; make that bucket first") from error
         raise DiffcernError(f"no such file: {name}. Check the name.") from error
     except PermissionError as error:
         raise DiffcernError(f"{name} is refused to you: {first_line(error)}; check your credentials") from error
     except (DiffcernError, KeyboardInterrupt):
         raise
     except Exception as error:  # http, socket, botocore and others, each store with its own
-        raise Unreachable(
-            f"cannot {what} {name}: {type(error).__name__}: {first_line(error)}; run again later"
-        ) from error
+        kind = type(error).__name__
+        advice = "check your credentials" if "Credential" in kind else "run again later"
+        raise Unreachable(f"cannot {what} {name}: {kind}: {first_line(error)}; {advice}") from error
