@@ -48,13 +48,19 @@ def tta(**changes: object) -> dict[str, object]:
     return {**preset_options("diffusion-tta", "small"), **changes}
 
 
+def raced(**changes: object) -> dict[str, object]:
+    """Options of Diffusion Classifier around the "small" preset."""
+    return {**preset_options("diffusion-classifier", "small"), "weighting": "min-snr", **changes}
+
+
 CANDIDATES: dict[str, list[dict]] = {
     "diffusion-tta": [
         *({"options": tta(learning_rate=rate)} for rate in (0.01, 0.02, 0.05, 0.1)),
         *({"options": tta(temperature=temperature)} for temperature in (1.0, 4.0)),
         *({"options": tta(gate=gate)} for gate in (1.5, 2.0)),
         *({"options": tta(familiar=share)} for share in (0.9, 0.97, 0.99)),
-        *({"options": tta(weighting=name)} for name in ("v", "min-snr")),
+        {"options": tta(weighting="v")},
+        *({"options": tta(weighting="min-snr", learning_rate=rate)} for rate in (0.05, 0.2, 0.5, 1.0, 2.0)),
         {"options": tta(parameters="norm")},
         *(
             {**ONLINE, "options": tta(learning_rate=rate, temperature=1.0, steps=steps, batch_statistics=True)}
@@ -93,6 +99,8 @@ CANDIDATES: dict[str, list[dict]] = {
     "diffusion-classifier": [
         *({"options": {"draws": 16, "weighting": name, "stop": ""}} for name in ("eps", "x0", "v", "min-snr")),
         *({"options": {"draws": 64, "weighting": name, "stop": ""}} for name in ("x0", "v", "min-snr")),
+        {"options": raced(span=[0.4, 1.0])},
+        *({"options": raced(draws=128, span=[0.3, 1.0], z=z)} for z in (2.0, 2.5, 3.0)),
     ],
 }
 

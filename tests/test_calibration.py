@@ -73,6 +73,12 @@ def test_what_changes_an_answer_changes_what_a_temperature_is_for():
     assert about("sda", {"aligned": "here"}, loaded="1") != about("sda", {"aligned": "here"}, loaded="2")
 
 
+def test_folders_of_the_method_on_a_view_count_too():
+    assert calibration.names_folders({"generated": "images"})
+    assert calibration.names_folders({"then": "diffusion-classifier", "then_options": {"generated": "images"}})
+    assert not calibration.names_folders({"generated": "", "gains": "", "then_options": None})
+
+
 def test_shifts_of_one_image_are_in_one_fold():
     logits, targets = answers(3.0, count=40)
     twice, both = np.concatenate([logits, logits]), np.concatenate([targets, targets])

@@ -8,7 +8,10 @@ from diffcern.canonical import Search, canonical_view
 from diffcern.data import load_dataset
 from diffcern.data.shifts import shift
 from diffcern.errors import DiffcernError, UsageError
+from diffcern.given import parse_set
+from diffcern.methods import build_method, checked_options
 from diffcern.methods.canonical import THEN, Canonical
+from diffcern.methods.presets import preset_options
 from diffcern.predictors import load_predictor
 from diffcern.priors import load_prior
 from diffcern.tasks import TASKS, Classification
@@ -166,6 +169,32 @@ def test_the_notes_of_the_method_on_the_view_stay(world):
     method = Canonical(predictor, prior, task, views=("light",), then="diffusion-classifier", then_preset="small")
     answer, _ = method.step(method.init(), Inputs(samples[0].image[None], [samples[0].id]), 0)
     assert {"margin", "stopped_after", "view_nats"} <= answer.notes[0].keys()
+
+
+def test_options_of_what_answers_on_the_view(world):
+    prior, _ = world
+    predictor = load_predictor("embedded:digits")
+    task = Classification(predictor.class_names, prior.class_names)
+    given = parse_set(
+        ["then=diffusion-tta", "then_preset=small", "then_options.learning_rate=0.2", "then_options.draws=2"]
+    )
+    method = build_method("canonical", predictor, prior, task, checked_options("canonical", given))
+    alone = build_method(
+        "diffusion-tta", predictor, prior, task, preset_options("diffusion-tta", "small") | {"draws": 2}
+    )
+    assert (method.then.optimizer.learning_rate, method.then.evaluations) == (0.2, alone.evaluations)
+    for wrong, said in {
+        "draw": "option of then = diffusion-tta 'draw'.*draws",
+        "draws": "'draws' of then = diffusion-tta",
+    }.items():
+        with pytest.raises(UsageError, match=said):
+            build_method("canonical", predictor, prior, task, given | {"then_options": {wrong: "many"}})
+    with pytest.raises(UsageError, match="answers on one image: leave what reads a batch out"):
+        build_method("canonical", predictor, prior, task, given | {"then_options": {"batch_statistics": True}})
+    with pytest.raises(UsageError, match="'then_options' of canonical: numbers are finite"):
+        checked_options("canonical", {"then_options": {"learning_rate": float("nan")}})
+    with pytest.raises(UsageError, match=r"'then_options' of canonical: .*dictionary"):
+        checked_options("canonical", {"then_options": "learning_rate=0.2"})
 
 
 def test_an_autoencoder_s_latents_are_refused(tmp_path):

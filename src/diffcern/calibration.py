@@ -71,9 +71,15 @@ def described(
     prints = {k: v for k, v in fingerprints.items() if k in read}
     said: dict[str, Any] = {"method": method, "options": kept, "class_names": list(class_names)}
     said |= {"fingerprints": prints, "stream": list(stream), "texts": texts}
-    said |= {"loaded": loaded} if any(options.get(name) for name in FOLDERS) else {}
+    said |= {"loaded": loaded} if names_folders(options) else {}
     found: dict[str, Any] = _plain(said)
     return found
+
+
+def names_folders(options: Mapping[str, Any]) -> bool:
+    """Whether the method loads something itself, or the method that answers on its views."""
+    after = options.get("then_options")
+    return any(map(options.get, FOLDERS)) or bool(after and names_folders(after))
 
 
 def fit(logits: Array, targets: Array, per_class: bool = False) -> tuple[float, tuple[float, ...]]:

@@ -66,7 +66,7 @@ DEFAULTS = {
     "canonical": {
         "views": ("light", "turn"), "budget": 120, "draws": 16, "low": 0.1, "margin": None, "z": 1.5, "rounds": 0,
         "jacobian": True, "denoise": False, "then": "source", "then_preset": "paper", "familiar": None,
-        "class_prior": "uniform", "inpaint": False,
+        "then_options": None, "inpaint": False,
     },
     "auto-contrast": {},
     "grey-world": {},

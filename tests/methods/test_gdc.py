@@ -148,8 +148,6 @@ def test_what_the_predictor_expects_is_weighed_with_what_the_prior_finds(predict
     assert torch.allclose(told.output, asked.output + predictor(inputs.images).log_softmax(1))
     with pytest.raises(UsageError, match="class_prior = predictor asks a predictor"):
         build_method("diffusion-classifier", None, prior, task, RACE | {"class_prior": "predictor"})
-    with pytest.raises(UsageError, match="class_prior is Diffusion Classifier's"):
-        build_method("canonical", predictor, prior, task, {"class_prior": "predictor"})
 
 
 def test_a_shortlist_is_of_classes_and_all_that_they_are_called(predictor, task, inputs, tmp_path):

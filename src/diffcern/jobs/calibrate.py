@@ -75,7 +75,7 @@ class Calibrate(OverImages):
 
 def of_run(run: Path, entry: str | None, shift: str, per_class: bool, keep: str | None) -> Row:
     """A temperature for an entry of a bench, fitted on the answers that its run folder holds; see `fitted`."""
-    from diffcern.calibration import FOLDERS, described
+    from diffcern.calibration import described, names_folders
     from diffcern.methods import reads_batch
     from diffcern.run.spec import read_spec
     from diffcern.run.store import answers_of
@@ -98,7 +98,7 @@ def of_run(run: Path, entry: str | None, shift: str, per_class: bool, keep: str 
     if shift not in shifts:
         raise unknown("shift of this run", shift, shifts)
     folder, chosen = place_for(keep, spec.models.prior), spec.entries[name]
-    if any(chosen.options.get(option) for option in FOLDERS):
+    if names_folders(chosen.options):
         raise UsageError(f"{name} reads folders that the run does not hold: use `diffcern calibrate images`")
     rows = [row for row in answers_of(run, name) if shift in ("all", row["shift"])]
     prints, classes = (read_json(run / file) for file in ("fingerprint.json", "classes.json"))

@@ -73,10 +73,9 @@ class Canonical(Method):
     `canonical.Search`. denoise: where the prior finds noise in the view (`noise_levels.py`), what it sees behind that
     takes its place, for one evaluation. inpaint: where a flat patch or specks surely hide a part of the view, the prior
     paints it; where an uneven dark ground does, it becomes black, and the rest is stretched (`hidden.py`). then: the
-    method that answers on the view, with its options of the preset `then_preset`. familiar: a share (0.99, say); where
-    the view looks as those of the clean images do, given the predictor's answer, that answer stays, for 16 evaluations.
-    class_prior: where Diffusion Classifier comes after, what it expects of the classes. gains: the folder of a
-    clean_gains.json for margins, where that is not the prior's own.
+    method that answers on the view, with its options of the preset `then_preset`, but for `then_options`. familiar: a
+    share (0.99, say); where the view looks as those of the clean images do, given the predictor's answer, that answer
+    stays, for 16 evaluations. gains: the folder of a clean_gains.json for margins, where that is not the prior's own.
 
     Online the view of the image before is asked about first, for a camera does not change between frames: where none
     of its neighbours is likelier it stays, for a part of what a search takes. Needs a prior
@@ -87,7 +86,7 @@ class Canonical(Method):
     told = False
     small: ClassVar[Mapping[str, Any]] = {"then_preset": "small", "denoise": True, "inpaint": True, "budget": 180}
     small_for: ClassVar[Mapping[str, Mapping[str, Any]]] = {"segmentation": OF_PHOTOS, "depth": OF_PHOTOS}
-    added: ClassVar[Mapping[str, Any]] = {"class_prior": "uniform", "inpaint": False}
+    added: ClassVar[Mapping[str, Any]] = {"then_options": None, "inpaint": False}
 
     def __init__(
         self,
@@ -108,7 +107,7 @@ class Canonical(Method):
         then: Then = "source",
         then_preset: Literal["paper", "small"] = "paper",
         familiar: float | None = None,
-        class_prior: Literal["uniform", "predictor"] = "uniform",
+        then_options: dict[str, Any] | None = None,
         gains: str = "",
     ) -> None:
         self.denoise = denoise
@@ -124,11 +123,11 @@ class Canonical(Method):
             task.check(prior)
         inner = THEN[then]
         options = inner.small_options(task.name) if then_preset == "small" else {}
-        if class_prior != "uniform":
-            if inner is not DiffusionClassifier:
-                raise UsageError(f"class_prior is Diffusion Classifier's: give then = diffusion-classifier, not {then}")
-            options = {**options, "class_prior": class_prior}
+        options = {**options, **(then_options or {})}
+        if inner.reads_batch(options):
+            raise UsageError(f"then = {then} answers on one image: leave what reads a batch out of then_options")
         self.then = build(inner, f"then = {then}", THEN, predictor, prior, task, options)
+        self.loaded += self.then.loaded
         self.source = Source(predictor)
         self.clean_error = None if familiar is None else threshold(prior, familiar)
         self.evaluations = budget + denoise + self.then.evaluations + DRAWS * (familiar is not None)

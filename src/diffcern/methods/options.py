@@ -71,7 +71,9 @@ def _listed(value: Any, kind: Any) -> Any:
 
 
 def _numbers(value: Any) -> list[int | float]:
-    """All numbers in an option's value, which may be a sequence of them."""
+    """All numbers in an option's value, which may be a sequence of them, or a table."""
+    if isinstance(value, Mapping):
+        return _numbers(list(value.values()))
     if isinstance(value, Sequence | Set) and not isinstance(value, str):
         return [number for item in value for number in _numbers(item)]
     return [value] if isinstance(value, int | float) else []
