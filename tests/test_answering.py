@@ -310,6 +310,7 @@ def test_from_the_stages_to_an_answer(aligned, llava, prior, table, tmp_path):
         purification("sda", {"aligned": str(out)}, before, model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", ["generating", "purifying", "tuning"])
 def test_an_interrupted_alignment_ends_like_a_whole_one(aligned, tmp_path, monkeypatch, stop):
     assert aligned("whole").exit_code == 0

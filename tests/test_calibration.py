@@ -123,6 +123,7 @@ def kept(tmp_path_factory):
 CHEAP = {"draws": 2, "stop": "", "strategy": "stratified"}
 
 
+@pytest.mark.slow
 def test_what_was_fitted_is_used_from_then_on(kept, tmp_path):
     folder, score = kept
     assert score["images"] == 200
@@ -177,6 +178,7 @@ def test_a_batch_s_statistics_are_of_no_single_image(tmp_path):
         job(Calibrate, tmp_path, keep=str(tmp_path), method="tent", predictor="embedded:digits").carry_out(None)
 
 
+@pytest.mark.slow
 def test_an_online_answer_is_not_an_episodic_one(tmp_path):
     from diffcern.jobs.adapt import Adapt
 

@@ -74,6 +74,7 @@ def assets(made, monkeypatch) -> Path:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["segmentation", "depth"])
 def test_maps_end_with_a_table_and_a_report(assets, cli, tmp_path, task):
     code, out, err = cli("demo", "--task", task, "--count", "1", "--workers", "1", "--out", tmp_path / "run")

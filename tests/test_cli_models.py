@@ -67,6 +67,7 @@ def test_staged_elimination_and_half_precision(folder):
     assert json.loads(text)[0]["nfe_forward"] == 4 * 2 + 2 * 4  # 2 of the second stage's 6 are done
 
 
+@pytest.mark.slow
 def test_a_race_of_matches_costs_less_and_says_so(monkeypatch, tmp_path):
     """At a z that nobody reaches, the scores and errors of every draw; at the usual one, fewer evaluations."""
     command = ["match", "embedded:scenes", "--prior", "embedded:scenes-text", "--draws", "8", "--json"]
@@ -223,6 +224,7 @@ def test_a_compiled_network_stays_compiled_in_a_method():
     assert frozen_view(module)[0]._compiled_call_impl is not None
 
 
+@pytest.mark.slow
 def test_a_shortlist_of_captions(monkeypatch, tmp_path):
     """Among twelve captions an image's own is compared with those that the gradient ranks first, and with no other."""
     whole = diffcern.data.load_pairs("embedded:scenes")

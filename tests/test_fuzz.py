@@ -33,6 +33,7 @@ def _quiet():
     fuzz.quiet()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", fuzz.KINDS)
 def test_damaged_input_is_answered_rightly_or_refused_clearly(kind, tmp_path):
     found = fuzz.fuzz(kind, range(COUNTS[kind]), 0, tmp_path)

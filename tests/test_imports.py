@@ -8,6 +8,7 @@ import pytest
 SLOW = ("diffusers", "transformers", "timm", "peft", "scipy.stats", "torchvision", "datasets", "sklearn", "matplotlib")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lines", "without"),
     [

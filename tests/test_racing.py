@@ -70,6 +70,7 @@ def test_the_anytime_rule_keeps_its_promise_and_z_is_none():
     assert left["plain"].float().mean() > 0.1
 
 
+@pytest.mark.slow
 def test_the_best_hypothesis_seldom_leaves(prior, inputs):
     """On the exact prior, where the truth is known: the mean over ten thousand draws."""
     latents, many = drawn(prior, inputs, 10_000, "uniform")

@@ -30,6 +30,7 @@ def moments(prior, start=START):
     return alpha, sigma, alpha**2 * STD**2 + sigma**2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", STOCHASTIC)
 def test_stochastic_solvers_draw_from_the_posterior(gaussian, solver):
     """Given the image x, x_t* is N(alpha x, sigma^2), and what comes back N(E[x0 | x_t*], Var[x0 | x_t*])."""
@@ -346,6 +347,7 @@ def test_a_schedule_that_ends_in_pure_noise(terminal, solver, steps):
         assert (purified - (0.3 + STD * noise)).abs().max() < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", STOCHASTIC)
 @pytest.mark.parametrize("steps", [1, 2, 50, 300])
 def test_samples_from_pure_noise(terminal, solver, steps):

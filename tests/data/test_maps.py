@@ -106,6 +106,7 @@ def stored(data):
     return {"bytes": data, "path": None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["hf", "hf-stream"])
 def test_masks_and_depth_of_a_hub_repository(prefix, repository):
     """Nothing is decoded into the colours of a palette."""

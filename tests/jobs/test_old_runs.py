@@ -85,6 +85,7 @@ def _shorten(monkeypatch, name):
     monkeypatch.setattr(f"diffcern.{name}", lambda *args, **kwargs: iter([next(original(*args, **kwargs))]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_folder_is_gone_on_with(old, cli, name):
     before = {path: path.read_bytes() for path in (old / name).rglob("*") if path.is_file()}

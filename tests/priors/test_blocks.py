@@ -46,6 +46,7 @@ def test_blocks_of_every_kind(tmp_path):
     assert blocks_of(unet) == [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
 
 
+@pytest.mark.slow
 def test_what_repeats_is_compiled_and_nothing_else(tmp_path):
     for denoiser, count in (
         (load_prior("embedded:digits").denoiser, 4),
@@ -90,6 +91,7 @@ def test_feedback_with_a_cut(inputs, prior):
         DiffusionTTA(predictor, prior, Classification(prior.class_names, prior.class_names), **options, cut=0.5)
 
 
+@pytest.mark.slow
 def test_a_compiled_block_answers_the_same():
     prior = load_prior("embedded:digits")
     latents = torch.randn(1, *prior.latent_shape, generator=torch.Generator().manual_seed(0))

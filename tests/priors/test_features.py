@@ -64,6 +64,7 @@ def test_the_decoder_learns_the_picture_and_the_encoder_nothing(folder):
     assert all(torch.equal(value, ours[name]) for name, value in prior.autoencoder.encoder.state_dict().items())
 
 
+@pytest.mark.slow
 def test_training_goes_on_where_it_stopped(folder, tmp_path):
     for minutes in (0.0, float("inf")):
         regime = Regime(images=40 * 16, batch_size=16, learning_rate=3e-3, minutes=minutes)

@@ -1,5 +1,6 @@
 """Half precision gives the answers of fp32: on the embedded prior here, on CIFAR-10's by `benchmarks/precision.py`."""
 
+import pytest
 import torch
 
 from diffcern.data import load_dataset, subset
@@ -8,6 +9,7 @@ from diffcern.likelihood import score
 from diffcern.priors import load_prior
 
 
+@pytest.mark.slow
 def test_bfloat16_picks_the_same_class():
     data = subset(load_dataset("embedded:digits/validation"), 150, seed=0)
     images, ids = torch.stack([data[i].image for i in range(len(data))]), list(data.ids)

@@ -31,6 +31,7 @@ def measured(path, width, tmp_path):
     return re.search(r"<title>(.*?)</title>", dom, re.S)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium: apt-get install chromium")
 @pytest.mark.parametrize("width", [1280, 1920, 500])  # a window is no narrower than 500
 def test_nothing_is_cut(build: Build, tmp_path, width) -> None:

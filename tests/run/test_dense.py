@@ -131,6 +131,7 @@ def test_statistics_are_of_the_samples_own_truth_under_every_shift(whole):
         assert record["statistics"] == pytest.approx(expected, abs=tolerance[spec.models.task])
 
 
+@pytest.mark.slow
 def test_interrupted_anywhere_continues_to_identical_files(whole, tmp_path):
     spec, out = whole
 

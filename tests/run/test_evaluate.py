@@ -56,6 +56,7 @@ def test_every_cell_has_every_image_once(spec, whole):
     assert all(len(r["loss_trace"]) == 2 and r["nfe_backward"] == 8 for r in tta)
 
 
+@pytest.mark.slow
 def test_interrupted_anywhere_continues_to_identical_records(spec, whole, tmp_path):
     total = len(units(spec, 45))
     folder = tmp_path / "again"
@@ -125,11 +126,13 @@ def test_workers_make_the_same_run(spec, whole, tmp_path, monkeypatch):
     assert seen == [(i, total) for i in range(total + 1)]
 
 
+@pytest.mark.slow
 def test_any_executor_makes_the_same_run(spec, whole, tmp_path):
     assert run(spec, tmp_path / "back", executor=Backwards())[0]
     assert records(tmp_path / "back") == records(whole)
 
 
+@pytest.mark.slow
 def test_batch_size_of_the_source_changes_no_prediction(spec, table, whole, tmp_path):
     table["entries"]["source"]["batch_size"] = 3
     other = parse_spec(table)
@@ -146,6 +149,7 @@ def test_batch_size_of_the_source_changes_no_prediction(spec, table, whole, tmp_
         assert row["probabilities"] == pytest.approx(b[key]["probabilities"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_images_in_memory_are_bounded_and_change_nothing(spec, whole, tmp_path, monkeypatch):
     from diffcern.run import bench as module
 
@@ -184,6 +188,7 @@ def test_another_specification_is_refused(spec, table, whole):
         run(parse_spec(table), whole)
 
 
+@pytest.mark.slow
 def test_entries_in_another_order_are_another_specification(table, whole):
     table["entries"] = dict(reversed(table["entries"].items()))
     with pytest.raises(DiffcernError, match=r"another specification \(in another order\)"):

@@ -44,6 +44,7 @@ def test_what_a_piece_raises_is_raised_after_those_before_it():
     assert done == [3]
 
 
+@pytest.mark.slow
 def test_workers_have_one_thread_and_leave_ctrl_c_to_the_parent():
     """Answers of whichever worker, each with its own piece; then what a broken one raises."""
     done = {}

@@ -48,17 +48,20 @@ def done_by(executor, work, pieces, lost=None):
     return done
 
 
+@pytest.mark.slow
 def test_workers_elsewhere_do_every_piece_once(cluster, tmp_path):
     done = done_by(OnRay(workers=2), Squares(str(tmp_path)), [3, 1, 2, 5, 8, 9])
     assert sorted(row[:2] for row in done) == [(1, 1), (2, 4), (3, 9), (5, 25), (8, 64), (9, 81)]
     assert os.getpid() not in {row[2] for row in done}
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_replaced(cluster, tmp_path):
     done = done_by(OnRay(workers=2), Squares(str(tmp_path), deadly=(2, 5), times=1), list(range(8)))
     assert sorted(row[:2] for row in done) == [(k, k**2) for k in range(8)]
 
 
+@pytest.mark.slow
 def test_what_workers_die_of_is_set_aside(cluster, tmp_path):
     lost = []
     done = done_by(OnRay(workers=2), Squares(str(tmp_path), deadly=(2,)), [1, 2, 3], lambda *row: lost.append(row))
@@ -70,6 +73,7 @@ def test_what_workers_die_of_is_set_aside(cluster, tmp_path):
         done_by(OnRay(workers=1), Squares(str(tmp_path), deadly=(2,)), [2])
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_live_are_given_up(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(on_ray, "STILLBORN", 4)
     lost = []

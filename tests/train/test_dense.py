@@ -28,6 +28,7 @@ PRIOR = PriorRecipe(image_size=16, width=16, depth=1, heads=2, patch=4, augmenta
 PREDICTOR = PredictorRecipe("small-unet", 32, 8, 1, "flip")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("maps", ["segmentation", "depth"])
 def test_a_prior_learns_from_maps(maps, tmp_path):
     recipe = dataclasses.replace(PRIOR, maps=maps)
@@ -48,6 +49,7 @@ def test_a_prior_learns_from_maps(maps, tmp_path):
     assert not torch.allclose(prior(x, t, told).output, prior(x, t, Condition()).output)  # it reads them
 
 
+@pytest.mark.slow
 def test_a_segmenter_and_a_depth_predictor_learn(tmp_path):
     schedule = Regime(images=8 * 70, batch_size=8, learning_rate=1e-2, ema_decay=0.9)
     recipe = dataclasses.replace(PREDICTOR, task="segmentation")

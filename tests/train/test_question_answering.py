@@ -128,6 +128,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(data, tmp_path, monkeypatch):
         train_answerer(data, dataclasses.replace(RECIPE, questions=1), schedule(), tmp_path / "b", device=CPU)
 
 
+@pytest.mark.slow
 def test_it_learns_eight_questions_by_heart(data, tmp_path):
     recipe = dataclasses.replace(RECIPE, width=32, text_width=32, questions=1)
     plan = Regime(images=16 * 200, batch_size=16, learning_rate=5e-3, ema_decay=0.9)

@@ -88,6 +88,7 @@ def test_representations_are_the_cosine_of_patches():
         Representations(prior.denoiser, encoder, 9, 16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "recipe",
     [
