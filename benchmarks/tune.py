@@ -60,7 +60,8 @@ CANDIDATES: dict[str, list[dict]] = {
         *({"options": tta(gate=gate)} for gate in (1.5, 2.0)),
         *({"options": tta(familiar=share)} for share in (0.9, 0.97, 0.99)),
         {"options": tta(weighting="v")},
-        *({"options": tta(weighting="min-snr", learning_rate=rate)} for rate in (0.05, 0.2, 0.5, 1.0, 2.0)),
+        *({"options": tta(weighting="min-snr", learning_rate=rate)} for rate in (0.05, 0.2, 0.5, 1.0)),
+        {"options": tta(weighting="min-snr", learning_rate=1.0, draws=16, span=[0.3, 1.0])},
         {"options": tta(parameters="norm")},
         *(
             {**ONLINE, "options": tta(learning_rate=rate, temperature=1.0, steps=steps, batch_statistics=True)}
