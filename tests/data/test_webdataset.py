@@ -3,13 +3,13 @@
 import io
 import pickle
 import sys
-import tarfile
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from shards import shard
 
 from diffcern.data import encode_png, load_dataset
 from diffcern.data.places import files_of
@@ -19,17 +19,6 @@ from diffcern.rng import generator
 
 def picture(number: int) -> bytes:
     return encode_png(torch.rand(3, 8, 8, generator=generator(0, "picture", number)))
-
-
-def shard(members):
-    """A tar of (name, content)."""
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as archive:
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return file.getvalue()
 
 
 def members(*numbers):

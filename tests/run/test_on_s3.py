@@ -1,16 +1,15 @@
 """Sources and results in S3: the driver that users have (s3fs), and a server that speaks its protocol (moto)."""
 
-import io
 import logging
 import os
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 
 import pyarrow.parquet as pq
 import pytest
+from shards import shard
 
 from diffcern.data import encode_png, load_dataset
 from diffcern.data.places import Unreachable
@@ -38,7 +37,7 @@ def server():
 
 @pytest.fixture
 def store(server, monkeypatch, tmp_path):
-    """Its file system, with two shards of fifteen digits in a bucket, in this process and in those that it starts."""
+    """Its file system, with `frames` in a bucket, in this process and in those that it starts."""
     import s3fs
 
     for name, value in (
@@ -53,24 +52,23 @@ def store(server, monkeypatch, tmp_path):
     s3fs.S3FileSystem.clear_instance_cache()
     store = s3fs.S3FileSystem(use_listings_cache=False)
     store.mkdir("bucket")
-    for number, shard in enumerate(shards()):
-        store.pipe(f"bucket/frames-{number:03}.tar", shard)
+    for number, content in enumerate(frames()):
+        store.pipe(f"bucket/frames-{number:03}.tar", content)
     yield store
     store.rm("bucket", recursive=True)
     s3fs.S3FileSystem.clear_instance_cache()
 
 
-def shards():
+def frames():
+    """Two shards of fifteen digits."""
     digits = load_dataset("embedded:digits")
     for start in (0, 15):
-        shard = io.BytesIO()
-        with tarfile.open(fileobj=shard, mode="w") as tar:
-            for sample in (digits[row] for row in range(start, start + 15)):
-                for suffix, content in ("png", encode_png(sample.image)), ("cls", str(sample.target).encode()):
-                    member = tarfile.TarInfo(f"{sample.id.replace('/', '-')}.{suffix}")
-                    member.size = len(content)
-                    tar.addfile(member, io.BytesIO(content))
-        yield shard.getvalue()
+        samples = [digits[row] for row in range(start, start + 15)]
+        yield shard(
+            (f"{sample.id.replace('/', '-')}.{suffix}", content)
+            for sample in samples
+            for suffix, content in (("png", encode_png(sample.image)), ("cls", str(sample.target).encode()))
+        )
 
 
 def command(*given):
@@ -78,8 +76,8 @@ def command(*given):
 
 
 def test_killed_in_the_middle_it_ends_with_the_files_of_local_shards(store, tmp_path):
-    for number, shard in enumerate(shards()):
-        (tmp_path / f"frames-{number:03}.tar").write_bytes(shard)
+    for number, content in enumerate(frames()):
+        (tmp_path / f"frames-{number:03}.tar").write_bytes(content)
     here = f"webdataset:{tmp_path}/frames-{{000..001}}.tar"
     subprocess.run(command("adapt", here, *MODELS, "--out", str(tmp_path / "rows")), check=True)
 

@@ -60,7 +60,7 @@ class ImageFolder:
                 f"no images below {place}: looked for suffixes ({LIKE}), in any case, and at how files begin."
             )
         self.ids = unique(map(_id, paths), str(place))
-        self._odd = {row: path for row, path in enumerate(paths) if path != _id(path)}
+        self._odd = {row: path for row, (path, name) in enumerate(zip(paths, self.ids, strict=True)) if path != name}
         self.class_names = tuple(class_names or ())
         self.targets: Sequence[int] = [-1] * len(paths)
         if labelled:
