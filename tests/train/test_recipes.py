@@ -45,6 +45,9 @@ def test_the_evidence_of_all_noise_levels_is_the_likelihood_ratio():
     torch.testing.assert_close(
         rival_loss(errors[1], errors[0], slope, 12), F.softplus(-slope * 6 * (errors[0] - errors[1]))
     )
+    torch.testing.assert_close(
+        rival_loss(errors[1], errors[0], slope, 12, 0.1), F.softplus(-0.1 * slope * 6 * (errors[0] - errors[1]))
+    )
 
 
 def test_a_rival_is_another_class():
@@ -92,8 +95,9 @@ def test_representations_are_the_cosine_of_patches():
 @pytest.mark.parametrize(
     "recipe",
     [
-        {"rivals": 0.5, "soft_labels": 0.0, "weighting": "min-snr"},
+        {"rivals": 0.5, "rival_temper": 0.03, "soft_labels": 0.0, "weighting": "min-snr"},
         {"align": "embedded:digits", "align_block": 1},
+        {"align": "embedded:digits", "align_block": 1, "rivals": 0.5, "soft_labels": 0.0},
         {"times": "logit-normal", "weighting": "v"},
     ],
 )

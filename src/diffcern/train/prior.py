@@ -39,7 +39,7 @@ from diffcern.watching import Report, unheard
 from diffcern.weightings import weighting as weighting_named
 
 CLEAN = 512  # images whose errors make the clean profile
-LATER = ("times", "rivals", "rival_weight", "align", "align_block", "align_weight", "encoder")  # see `noted`
+LATER = ("times", "rivals", "rival_weight", "rival_temper", "align", "align_block", "align_weight", "encoder")  # see `noted`
 # Concentration of soft labels, mostly one class, sometimes several: per class, and of more than ten classes in all.
 DIRICHLET, DIRICHLET_IN_ALL = 0.1, 1.0
 
@@ -189,7 +189,7 @@ def _loss(
         against = Condition(classes=torch.nn.functional.one_hot(others, len(prior.class_names)).float())
         (rival,) = denoising_errors(prior, rows[contested], against, ("eps",), autocast)
         slope = evidence_slope(prior)[rows.timesteps[contested]]
-        pull = rival_loss(own[contested], rival, slope, rows.latents[0].numel())
+        pull = rival_loss(own[contested], rival, slope, rows.latents[0].numel(), recipe.rival_temper)
         loss = loss + recipe.rival_weight * pull.sum() / max(len(contested), 1)
     return loss
 

@@ -89,6 +89,7 @@ class PriorRecipe:
     times: Annotated[str, help_of("how noise levels are drawn: uniform or logit-normal")] = "uniform"
     rivals: Annotated[float, number("share of images denoised under a wrong class too", ge=0, le=1)] = 0.0
     rival_weight: Annotated[float, number("of that term in the loss", ge=0)] = 1e-3
+    rival_temper: Annotated[float, number("b of its softplus(-b LLR)", gt=0)] = 1.0
     encoder: Annotated[str, help_of("a predictor whose features are denoised instead of pixels (RAE)")] = ""
     align: Annotated[str, help_of("a predictor whose features an early block should find (REPA)")] = ""
     align_block: Annotated[int, help_of("which block, from 1", ge=1)] = 3

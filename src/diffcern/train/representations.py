@@ -33,15 +33,17 @@ class Representations(nn.Module):
         blocks = getattr(transformer, "transformer_blocks", ())
         if not 1 <= block <= len(blocks):
             raise UsageError(
-                f"the network has {len(blocks)} transformer blocks: block {block} is none of them, they count from 0"
+                f"the network has {len(blocks)} transformer blocks: block {block} is none of them, they count from 1"
             )
         self._encoder = [encoder.eval().requires_grad_(False)]  # in a list: no part of what is trained and saved
         self.grid = side // transformer.config.patch_size
         width = transformer.config.num_attention_heads * transformer.config.attention_head_dim
         channels = self.features(torch.zeros(1, 3, side, side, device=encoder.mean.device)).shape[-1]
         self.project = nn.Sequential(nn.Linear(width, HIDDEN * width), nn.SiLU(), nn.Linear(HIDDEN * width, channels))
-        self._heard: list[Tensor] = []
-        self._hook = blocks[block - 1].register_forward_hook(lambda module, given, output: self._heard.append(output))
+        self._hook = blocks[block - 1].register_forward_hook(lambda module, given, output: self._hear(output))
+
+    def _hear(self, tokens: Tensor) -> None:
+        self._heard = tokens  # of the last pass alone: a loss may ask for others, of other rows
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
@@ -49,9 +51,8 @@ class Representations(nn.Module):
         return F.adaptive_avg_pool2d(feature_map(self._encoder[0], images), self.grid).flatten(2).mT
 
     def loss(self, images: Tensor) -> Tensor:
-        """For the clean images of the rows that the transformer has just denoised; forgets what it heard."""
-        heard, self._heard[:] = self._heard[0], []
-        return -F.cosine_similarity(self.project(heard.float()), self.features(images), dim=-1).mean()
+        """For the clean images of the rows that the transformer has just denoised."""
+        return -F.cosine_similarity(self.project(self._heard.float()), self.features(images), dim=-1).mean()
 
     def leave(self) -> None:
         """Stops listening."""
