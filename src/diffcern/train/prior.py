@@ -39,7 +39,16 @@ from diffcern.watching import Report, unheard
 from diffcern.weightings import weighting as weighting_named
 
 CLEAN = 512  # images whose errors make the clean profile
-LATER = ("times", "rivals", "rival_weight", "rival_temper", "align", "align_block", "align_weight", "encoder")  # see `noted`
+LATER = (
+    "times",
+    "rivals",
+    "rival_weight",
+    "rival_temper",
+    "align",
+    "align_block",
+    "align_weight",
+    "encoder",
+)  # see `noted`
 # Concentration of soft labels, mostly one class, sometimes several: per class, and of more than ten classes in all.
 DIRICHLET, DIRICHLET_IN_ALL = 0.1, 1.0
 
