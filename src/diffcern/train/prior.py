@@ -39,16 +39,8 @@ from diffcern.watching import Report, unheard
 from diffcern.weightings import weighting as weighting_named
 
 CLEAN = 512  # images whose errors make the clean profile
-LATER = (
-    "times",
-    "rivals",
-    "rival_weight",
-    "rival_temper",
-    "align",
-    "align_block",
-    "align_weight",
-    "encoder",
-)  # see `noted`
+# What `noted` leaves out where it is not used.
+LATER = ("times", "rivals", "rival_weight", "rival_temper", "align", "align_block", "align_weight", "encoder")
 # Concentration of soft labels, mostly one class, sometimes several: per class, and of more than ten classes in all.
 DIRICHLET, DIRICHLET_IN_ALL = 0.1, 1.0
 
@@ -185,7 +177,7 @@ def _loss(
         condition = Condition(classes=torch.where(dropped[:, None], null, torch.nn.functional.pad(classes, (0, 1))))
     latents = prior.autoencoder.together(images) if prior.autoencoder else prior.encode(images)
     rows = noised(prior, latents, rng, recipe.times)
-    errors, own = denoising_errors(prior, rows, condition, (recipe.weighting, "eps"), autocast)
+    errors, own = denoising_errors(prior, rows, condition, (recipe.weighting, "min-snr"), autocast)
     loss = errors.mean()
     if prior.autoencoder:
         loss = loss + torch.nn.functional.mse_loss(prior.autoencoder.decoder(latents), images)
@@ -196,7 +188,7 @@ def _loss(
         contested = contested.nonzero().flatten()
         others = other_classes(targets[contested], len(prior.class_names), rng)
         against = Condition(classes=torch.nn.functional.one_hot(others, len(prior.class_names)).float())
-        (rival,) = denoising_errors(prior, rows[contested], against, ("eps",), autocast)
+        (rival,) = denoising_errors(prior, rows[contested], against, ("min-snr",), autocast)
         slope = evidence_slope(prior)[rows.timesteps[contested]]
         pull = rival_loss(own[contested], rival, slope, rows.latents[0].numel(), recipe.rival_temper)
         loss = loss + recipe.rival_weight * pull.sum() / max(len(contested), 1)
