@@ -95,6 +95,8 @@ def test_an_example_asks_a_question_is_short_and_shows_something(path):
 
 def refusal(line: str) -> str:
     """Why a command line does not parse, empty where it does; nothing is run."""
+    if braces := re.search(r"\{\d+\.\.\d+\}", re.sub(r"'[^']*'|\"[^\"]*\"", "", line)):
+        return f"a shell makes many arguments of {braces[0]}: it needs quotes"
     command, rest = typer.main.get_command(app), shlex.split(line, comments=True)[1:]
     while groups := getattr(command, "commands", None):
         if rest[0] not in groups:
@@ -120,3 +122,4 @@ def test_others_do_not():
     assert "colour" in refusal("diffcern adapt photos --predictor P --colour red --out a.csv")
     assert "integer" in refusal("diffcern match pairs.parquet --prior R --draws many")
     assert refusal("diffcern guess photos")
+    assert "quotes" in refusal("diffcern classify webdataset:x-{00..11}.tar --prior R")

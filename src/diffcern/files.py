@@ -35,6 +35,11 @@ def path_of(name: Path | str) -> Path:
     raise UsageError(f"results of this command go to a disk: give --out a path of this machine, not {name}")
 
 
+def cache_folder(name: str) -> Path:
+    """The folder of that name among those in which diffcern keeps things on this machine for later commands."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffcern" / name
+
+
 def check_apart(what: str, folder: Path, images: Path) -> None:
     """Raises UsageError where results would be written among the images: many have one name, and the next command would
     take them for images. what: the results, as a message calls them."""

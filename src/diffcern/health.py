@@ -191,6 +191,7 @@ def _places() -> list[Place]:
     import torch
     from huggingface_hub import constants
 
+    from diffcern.files import cache_folder
     from diffcern.run.storage import working_folders
 
     folders = {
@@ -198,6 +199,7 @@ def _places() -> list[Place]:
         "models of torch": Path(torch.hub.get_dir()),
         "results, unless --out says otherwise": Path.cwd(),
         "parts on the way to a store": working_folders(),
+        "what a store's shards hold": cache_folder("shards"),
     }
     return [Place(what, str(path), _free(path)) for what, path in folders.items()]
 

@@ -5,6 +5,7 @@ import pickle
 import sys
 
 import fsspec
+import fsspec.implementations.memory
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -23,6 +24,11 @@ def picture(number: int) -> bytes:
 
 def members(*numbers):
     return [(f"a/{n:03}.{end}", what) for n in numbers for end, what in (("png", picture(n)), ("cls", b"%d" % (n % 3)))]
+
+
+@pytest.fixture(autouse=True)
+def _kept_apart(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -164,3 +170,46 @@ def test_labels_that_are_not_all_numbers(tmp_path, labels, targets):
     ]
     (tmp_path / "x.tar").write_bytes(shard(rows))
     assert list(load_dataset(f"webdataset:{tmp_path / 'x.tar'}").targets) == targets
+
+
+@pytest.fixture
+def fetched(monkeypatch):
+    """How many bytes are fetched from memory://: of a file that is opened all, as some stores' read-ahead does."""
+    system, counts = fsspec.implementations.memory.MemoryFileSystem, [0]
+    opened = system._open
+
+    def open_(self, path, mode="rb", **given):
+        counts[0] += self.size(path) if mode == "rb" else 0
+        return opened(self, path, mode, **given)
+
+    def cat_file(self, path, start=None, end=None):
+        found = self.store[self._strip_protocol(path)].getvalue()[start:end]
+        counts[0] += len(found)
+        return found
+
+    monkeypatch.setattr(system, "_open", open_)
+    monkeypatch.setattr(system, "cat_file", cat_file)
+
+    def since():
+        found, counts[0] = counts[0], 0
+        return found
+
+    return since
+
+
+def test_a_shard_of_a_store_is_fetched_whole_once(fetched, tmp_path):
+    """A command that goes on asks for the images that are left, and for nothing else; one that has changed is read."""
+    store, name = fsspec.filesystem("memory"), "webdataset:memory://counted/a.tar"
+    store.pipe("/counted/a.tar", shard(members(0, 1, 2)))
+    first = load_dataset(name)
+    assert fetched() == store.size("/counted/a.tar")
+    again = load_dataset(name)
+    assert fetched() == 0
+    assert (list(again.ids), list(again.targets)) == (list(first.ids), list(first.targets))
+    assert again.content(1) == picture(1)
+    assert fetched() == len(picture(1))
+    store.pipe("/counted/a.tar", shard(members(3, 4)))
+    assert list(load_dataset(name).ids) == ["a/003", "a/004"]
+    (kept,) = [path for path in (tmp_path / "cache" / "diffcern" / "shards").iterdir() if b"a/003" in path.read_bytes()]
+    kept.write_bytes(b"[[")
+    assert len(load_dataset(name)) == 2

@@ -78,6 +78,17 @@ def read_file(name: str) -> bytes:
         return file.read()
 
 
+def stretch_of(url: str, start: int, size: int) -> bytes:
+    """These bytes of a file in a store and no others, which an open file would fetch ahead; fewer where it ends before.
+    Raises as `reaching`."""
+    with reaching(url):
+        import fsspec
+
+        system, path = fsspec.url_to_fs(url)
+        found: bytes = system.cat_file(path, start, start + size)
+        return found
+
+
 def for_arrow(name: str) -> Any:
     """A file of pyarrow, which reads as much of it as it wants; of a store all is read now, so that what fails there is
     not taken for damage. Raises as `reaching`."""

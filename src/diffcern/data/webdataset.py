@@ -1,13 +1,12 @@
 """Images in WebDataset shards: tar files whose members of one name belong to one sample, `0001.jpg` and `0001.cls`.
 
-The shards are gone through once, when the data set is opened, for what they hold and where; an image is then read from
-its place, in any order, without a word of the others.
+The shards are gone through once, when the data set is opened, for what they hold and where (`shards.py`); an image is
+then read from its place, in any order, without a byte of the others.
 """
 
 from __future__ import annotations
 
 import sys
-import tarfile
 import threading
 from array import array
 from collections.abc import Iterator, Sequence
@@ -16,13 +15,12 @@ from typing import IO, Any
 
 from diffcern.data import columns
 from diffcern.data.base import Accepts, Sample
-from diffcern.data.formats import is_image
 from diffcern.data.images import decode
 from diffcern.data.names import unique
-from diffcern.data.places import files_of, open_file, reaching
+from diffcern.data.places import files_of, open_file, reaching, stretch_of
+from diffcern.data.shards import LABEL, members
 from diffcern.errors import DiffcernError
-
-LABEL = "cls"
+from diffcern.files import is_url
 
 
 class WebDataset:
@@ -53,7 +51,7 @@ class WebDataset:
     def _listed(self, labels: list[str | None]) -> Iterator[str]:
         """The ids, shard by shard; on the way their labels are put into `labels`, and their places are kept."""
         for number, shard in enumerate(self._shards):
-            samples, told = _members(shard)
+            samples, told = members(shard)
             before = f"{PurePosixPath(shard).stem}/" if len(self._shards) > 1 else ""
             for key, (start, size) in samples.items():
                 label = told.get(key)
@@ -77,6 +75,14 @@ class WebDataset:
         """The encoded image of a row. Raises DiffcernError where its shard is not what it was."""
         shard, start, size = self._shard[index], self._start[index], self._size[index]
         name = self._shards[shard]
+        found = stretch_of(name, start, size) if is_url(name) else self._local(shard, start, size)
+        if len(found) < size:
+            raise DiffcernError(f"{name} ends before {self.ids[index]}: it was truncated; write it again")
+        return found
+
+    def _local(self, shard: int, start: int, size: int) -> bytes:
+        """Of a file, which stays open for the next image."""
+        name = self._shards[shard]
         with self._lock, reaching(name):
             if self._open[0] != shard:
                 if self._open[1]:
@@ -85,10 +91,7 @@ class WebDataset:
             file = self._open[1]
             assert file is not None  # it was opened
             file.seek(start)
-            found = file.read(size)
-        if len(found) < size:
-            raise DiffcernError(f"{name} ends before {self.ids[index]}: it was truncated; write it again")
-        return found
+            return file.read(size)
 
     def __getstate__(self) -> dict[str, Any]:
         """For worker processes, which open shards for themselves."""
@@ -96,44 +99,3 @@ class WebDataset:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock())
-
-
-def _members(shard: str) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
-    """Place and size of each sample's image, and the labels of those that have one. Raises DiffcernError."""
-    images: dict[str, tuple[int, int]] = {}
-    dotted: dict[str, tuple[str, tuple[int, int]]] = {}  # by name without the last suffix: a.seg, img.001
-    told: dict[str, str] = {}
-    with reaching(shard), open_file(shard) as file:
-        length = file.seek(0, 2)
-        file.seek(0)
-        try:
-            with tarfile.open(fileobj=file, mode="r:") as archive:
-                while (member := archive.next()) is not None:
-                    archive.members.clear()  # type: ignore[attr-defined]  # it would keep a kilobyte of each
-                    folder, _, base = member.name.rpartition("/")
-                    stem, _, suffix = base.partition(".")
-                    if not member.isfile() or not stem:
-                        continue
-                    key = f"{folder}/{stem}" if folder else stem
-                    if member.offset_data + member.size > length:
-                        raise DiffcernError(f"{shard} ends within {member.name}: it was truncated; write it again")
-                    if is_image(PurePosixPath(f"x.{suffix}")):
-                        place = member.offset_data, member.size
-                        if "." in suffix:
-                            dotted[f"{key}.{suffix.rpartition('.')[0]}"] = key, place
-                        elif key in images:
-                            raise DiffcernError(
-                                f"{shard} holds two images called {key}: which one is meant? Rename the other."
-                            )
-                        else:
-                            images[key] = place
-                    elif f".{suffix}".lower().endswith(f".{LABEL}"):
-                        inner, _, _ = suffix.rpartition(".")
-                        told[f"{key}.{inner}" if inner else key] = _text(archive.extractfile(member))
-        except tarfile.TarError as error:
-            raise DiffcernError(f"{shard} is damaged, or no tar file ({error}): write it again") from error
-    return {**images, **{name: place for name, (key, place) in dotted.items() if key not in images}}, told
-
-
-def _text(file: IO[bytes] | None) -> str:
-    return file.read(1000).decode("utf-8", "replace").strip() if file else ""

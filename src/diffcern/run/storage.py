@@ -5,7 +5,6 @@ A part on the way is a file of this machine either way: in that folder, or in on
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -13,7 +12,7 @@ from typing import Protocol
 
 from diffcern.data.places import reaching
 from diffcern.errors import DiffcernError, UsageError
-from diffcern.files import atomically, check_folder, place_of, writing
+from diffcern.files import atomically, cache_folder, check_folder, place_of, writing
 from diffcern.fingerprints import digest
 
 READ_ONLY = {"http", "https", "github", "git", "zip", "tar", "data"}  # of fsspec's protocols
@@ -154,4 +153,4 @@ def storage_of(out: Path | str) -> LocalFolder | ObjectStore:
 
 def working_folders() -> Path:
     """Where the parts on the way to stores are, a folder for each address."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffcern" / "parts"
+    return cache_folder("parts")
