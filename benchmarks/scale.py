@@ -4,6 +4,7 @@
     python benchmarks/scale.py overhead   [--count 2000]    milliseconds that Ray takes for a unit that does nothing
     python benchmarks/scale.py chaos      [--kills 100]     workers and drivers killed at random: the same bytes?
     python benchmarks/scale.py many       [--count 20000] [--kills 100]   the same over many rows, into parts
+                                                             (both end every Ray of this machine after a dead driver)
     python benchmarks/scale.py nodes                         two Ray nodes here, of which one leaves: the same bytes?
     python benchmarks/scale.py paper      [--count 60]       from measured units: what would 8 and 64 workers give?
     python benchmarks/scale.py resume     [--count 2000]    of a job that was 99 % done, what is read again
@@ -227,7 +228,7 @@ def chaos(given: argparse.Namespace) -> None:
         "bench": (("bench", "s.toml"), "records/*.parquet"),
         "adapt": (("adapt", "pictures", *MODELS), "rows.parquet"),
         "purify": (("purify", "pictures", "--prior", "embedded:digits", "--set", "steps=10"), "*.png"),
-        "align": (align, "**/*.png"),
+        "align": (align, "**/*.[ps][na][gf]*"),  # pictures, and weights in safetensors
     }
     total = sum(tortured(name, *how, given.kills // 4, draw) for name, how in commands.items())
     print(f"{total} kills")
@@ -249,7 +250,9 @@ def tortured(
     for folder in (whole, torn):
         folder.mkdir()
     out = {folder: folder / "rows.parquet" if name == "adapt" else folder for folder in (whole, torn)}
+    start = time.perf_counter()
     finished(diffcern(*arguments, "--workers", 1, "--device", "cpu", "--out", out[whole]))
+    alone, start = time.perf_counter() - start, time.perf_counter()
     kills, starts = {"worker": 0, "driver": 0}, 0
     while True:
         process = diffcern(*arguments, "--ray", "local", "--workers", 2, "--out", out[torn], stdout=subprocess.DEVNULL)
@@ -267,7 +270,8 @@ def tortured(
     same = contents(whole, kept) == contents(torn, kept)
     killed = sum(kills.values())
     print(f"{name:7} {kills['worker']} workers and {kills['driver']} drivers killed, {starts} starts: ", end="")
-    print("the same bytes" if same else "OTHER BYTES", f"({len(contents(whole, kept))} files)", flush=True)
+    print("the same bytes" if same else "OTHER BYTES", f"({len(contents(whole, kept))} files), ", end="")
+    print(f"{time.perf_counter() - start:.0f} s, for {alone:.0f} of one worker undisturbed", flush=True)
     return killed
 
 

@@ -6,9 +6,10 @@ import itertools
 import pytest
 import torch
 from rich.console import Console
+from rich.progress import Progress
 
 from diffcern.cli import progress
-from diffcern.cli.progress import Counter, duration, progress_of
+from diffcern.cli.progress import Counter, Rate, duration, progress_of
 from diffcern.data import encode_png, load_dataset
 from diffcern.methods import build_method
 from diffcern.types import Condition
@@ -70,6 +71,27 @@ def test_without_an_expectation_there_is_a_rate_and_no_time():
     counter.evaluations = 50
     assert "evaluations" in counter.text
     assert "left" not in counter.text
+
+
+def test_of_what_others_do_there_is_a_rate_of_images():
+    now = [0.0]
+    counter = Counter(total=100, clock=lambda: now[0])
+    assert counter.text == "0/100"
+    now[0] = 40.0
+    for _ in range(20):
+        counter.image()
+    assert counter.text == "20/100, 0.5 images/s, 3 min left"
+
+
+def test_a_bar_says_what_is_asked_or_how_much_is_done():
+    for text, expected in (("90 evaluations, 2/s", "90 evaluations, 2/s"), ("", "0.5 units/s")):
+        now = [0.0]
+        with Progress(Rate("units"), disable=True, get_time=lambda now=now: now[0]) as bar:
+            task = bar.add_task("", total=9, text=text)
+            for _ in range(3):
+                now[0] += 2
+                bar.advance(task)
+            assert str(Rate("units").render(bar.tasks[0])) == expected
 
 
 def test_durations():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 
 import pytest
@@ -55,6 +56,26 @@ def table(models):
 @pytest.fixture
 def spec(table):
     return parse_spec(table)
+
+
+@pytest.fixture
+def short(table):
+    """Two entries on one shift: three units each."""
+    entries = {name: table["entries"][name] for name in ("source", "diffusion-tta")}
+    return parse_spec({**table, "entries": entries, "shifts": {"names": ["noise"], "severities": [3]}})
+
+
+@pytest.fixture
+def short_run(short, tmp_path):
+    """An uninterrupted run of `short`."""
+    assert evaluate(short, tmp_path / "whole", device=torch.device("cpu")) == (True, {})
+    return tmp_path / "whole"
+
+
+def files(folder, *kinds):
+    """By name, with the bytes."""
+    found = itertools.chain(*(folder.rglob(kind) for kind in kinds))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
 @pytest.fixture(scope="session")

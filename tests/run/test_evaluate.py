@@ -1,5 +1,6 @@
 """A bench continues after a kill at any moment, and shards merge into one run, with identical records."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -241,6 +242,15 @@ def test_other_images_of_the_same_name_are_refused(small, tmp_path):
         Image.new("RGB", (16, 16)).save(tmp_path / "images" / "0" / f"{name}.png")
     small["data"] = {"dataset": f"imagefolder:{tmp_path / 'images'}"}
     run(parse_spec(small), tmp_path / "run")
+    os.utime(tmp_path / "images" / "0" / "a.png", (1, 1))  # the same image
+    run(parse_spec(small), tmp_path / "run")
+    first = (tmp_path / "images" / "0" / "b.png").read_bytes()
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "images" / "0" / "b.png")
+    for _ in range(2):
+        with pytest.raises(DiffcernError, match=r"other images of the same names came to .*\(0/b\.png\): give"):
+            run(parse_spec(small), tmp_path / "run")
+    (tmp_path / "images" / "0" / "b.png").write_bytes(first)
+    run(parse_spec(small), tmp_path / "run")
     (tmp_path / "images" / "0" / "b.png").rename(tmp_path / "images" / "0" / "c.png")
     with pytest.raises(DiffcernError, match="with other images: give"):
         run(parse_spec(small), tmp_path / "run")
@@ -382,8 +392,6 @@ def test_an_interrupted_run_keeps_what_it_skipped(small, tmp_path):
     rows = [row for row in summarise(tmp_path / "run") if row["complete"]]
     assert len(rows) == len(small["entries"]) - 1
     assert all(row["skipped"] == {"0/bad.png": "the file is empty"} for row in rows)
-    (tmp_path / "images" / "0" / "bad.png").unlink()  # what it was lies in the folder
-    Image.new("RGB", (16, 16)).save(tmp_path / "images" / "0" / "bad.png")
     assert run(parse_spec(small), tmp_path / "run") == (True, {"0/bad.png": "the file is empty"})
     assert all(row["complete"] for row in summarise(tmp_path / "run"))
 

@@ -2,9 +2,7 @@
 
 import os
 import signal
-import socket
 import sys
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import pytest
 
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.run import on_ray
-from diffcern.run.on_ray import OnRay, Pool, check_answers
+from diffcern.run.on_ray import OnRay
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'diffcern[ray]'")
 
@@ -99,59 +97,3 @@ def test_room_is_asked_for_before_any_work(cluster, tmp_path):
     ):
         with pytest.raises(UsageError, match=message):
             done_by(OnRay(**how), Squares(str(tmp_path)), [1, 2])
-
-
-def test_addresses_that_nobody_answers_at():
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        port = silent.getsockname()[1]
-    with pytest.raises(UsageError, match=f"no Ray cluster answers at 127.0.0.1:{port}"):
-        check_answers(f"127.0.0.1:{port}")
-    for address in ("somewhere", "host:", ":6379", "host:port", "127.0.0.1:99999999"):
-        with pytest.raises(UsageError, match=r"--ray takes local, auto or HOST:PORT|no Ray cluster answers"):
-            check_answers(address)
-
-
-class Promise:
-    """What a worker of `FakeRay` was asked: it dies of its first piece, once."""
-
-    def __init__(self, ray, piece=None):
-        self.ray, self.piece = ray, piece
-
-
-class FakeRay:
-    """Answers in the order in which it is asked."""
-
-    exceptions = ray.exceptions
-
-    def __init__(self):
-        self.died = False
-
-    def wait(self, promises, num_returns, timeout):
-        return promises[:1], promises[1:]
-
-    def kill(self, worker):
-        self.killed = True
-
-    def get(self, promise):
-        if promise.piece == "open" and not self.died:
-            self.died = True
-            raise ray.exceptions.RayError("died")
-        return promise.piece
-
-
-class FakeWorker:
-    def __init__(self, fake):
-        self.ready = type("", (), {"remote": staticmethod(lambda: Promise(fake))})
-        self.do = type("", (), {"remote": staticmethod(lambda piece: Promise(fake, piece))})
-
-
-def test_a_piece_that_a_worker_died_of_is_the_next_one():
-    """A bench writes nothing before its first piece is done: at the end of the queue, a kill would lose everything."""
-    fake, done = FakeRay(), []
-    pieces = deque(enumerate(["open", *range(8)]))
-    finished = lambda piece, result: done.append(piece)  # noqa: E731
-    Pool(fake, lambda: FakeWorker(fake), finished, None, on_ray.unheard, pieces).run(2)
-    assert done.index("open") <= 2
-    assert sorted(map(str, done)) == [*"01234567", "open"]
-    assert fake.killed

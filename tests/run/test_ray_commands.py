@@ -1,37 +1,29 @@
 """Commands whose work a Ray cluster does: the same bytes as without it, whatever dies on the way."""
 
-import itertools
+import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 import torch
 
 from diffcern import jobs
 from diffcern.data import load_dataset
-from diffcern.errors import DiffcernError
 from diffcern.run import evaluate as evaluating
 from diffcern.run.bench import Runner
 from diffcern.run.evaluate import evaluate
-from diffcern.run.executors import InProcess
 from diffcern.run.on_ray import OnRay
-from diffcern.run.spec import parse_spec
+from run.conftest import files
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'diffcern[ray]'")
 pytestmark = pytest.mark.slow
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-
-
-def files(folder, *kinds):
-    """By name, with the bytes."""
-    found = itertools.chain(*(folder.rglob(kind) for kind in kinds))
-    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
 @dataclass(frozen=True)
@@ -69,54 +61,10 @@ def deadly(monkeypatch, tmp_path):
     return install
 
 
-@pytest.fixture
-def spec(table):
-    """Two entries on one shift: three units each."""
-    entries = {name: table["entries"][name] for name in ("source", "diffusion-tta")}
-    return parse_spec({**table, "entries": entries, "shifts": {"names": ["noise"], "severities": [3]}})
-
-
-@pytest.fixture
-def whole(spec, tmp_path):
-    assert evaluate(spec, tmp_path / "whole", device=torch.device("cpu")) == (True, {})
-    return tmp_path / "whole"
-
-
-def test_a_bench_whose_workers_are_killed_is_the_same(cluster, spec, whole, deadly, tmp_path):
+def test_a_bench_whose_workers_are_killed_is_the_same(cluster, short, short_run, deadly, tmp_path):
     deadly((41,), 1)
-    assert evaluate(spec, tmp_path / "ray", device="cpu", executor=OnRay(workers=2)) == (True, {})
-    assert files(tmp_path / "ray", "records/*") == files(whole, "records/*")
-
-
-class Losing(InProcess):
-    """Loses every piece of an entry that has the image 5, as workers do that die of it."""
-
-    def map(self, make, pieces, finished, lost=None):
-        fatal = [p for p in pieces if getattr(p, "entry", "") == "diffusion-tta" and p.start <= 5 < p.stop]
-        super().map(make, [piece for piece in pieces if piece not in fatal], finished)
-        for piece in fatal:
-            lost(piece, "3 workers died of it")
-
-
-def test_an_image_that_workers_die_of_is_set_aside(spec, whole, tmp_path):
-    """The other images of its unit have their records, the same as ever."""
-    complete, skipped = evaluate(spec, tmp_path / "ray", device="cpu", executor=Losing())
-    assert complete
-    assert [*skipped.values()] == ["3 workers died of it"]
-    found, other = files(tmp_path / "ray", "records/*"), files(whole, "records/*")
-    differ = {name for name in other if found[name] != other[name]}
-    name = "records/diffusion-tta--noise-3--000000.parquet"
-    assert differ == {name}
-    rows, every = (pq.read_table(folder / name).to_pylist() for folder in (tmp_path / "ray", whole))
-    assert rows == [row for row in every if row["id"] not in skipped]
-    assert len(rows) == 19
-    assert evaluate(spec, tmp_path / "ray", device="cpu") == (True, skipped)  # it is done, and says so again
-
-
-def test_a_stream_that_workers_die_of_is_an_error(table, tmp_path):
-    spec = parse_spec({**table, "entries": {"diffusion-tta": table["entries"]["tent"]}})
-    with pytest.raises(DiffcernError, match=r"diffusion-tta on clean: 3 workers died of it.*run again"):
-        evaluate(spec, tmp_path / "ray", device="cpu", executor=Losing())
+    assert evaluate(short, tmp_path / "ray", device="cpu", executor=OnRay(workers=2)) == (True, {})
+    assert files(tmp_path / "ray", "records/*") == files(short_run, "records/*")
 
 
 @pytest.fixture
@@ -132,14 +80,40 @@ def pictures(tmp_path):
     return tmp_path / "pictures"
 
 
-def test_rows_are_the_same(cluster, models, pictures, tmp_path):
-    given = {"images": str(pictures), "prior": models["prior"], "options": {"draws": 4, "stop": ""}}
+def rows_of(job, given, out, skipped=0):
+    """Of both ways, without their seconds."""
     tables = []
     for name, how in (("one", {"workers": 1}), ("two", {"ray": "local"})):
-        table = jobs.make(jobs.Classify, {**given, **how}).carry_out(tmp_path / f"{name}.json")
-        assert table.skipped == 1
+        table = jobs.make(job, {**given, **how}).carry_out(out / f"{name}.json")
+        assert table.skipped == skipped
         tables.append(sorted(({**row, "seconds": 0} for row in table.rows), key=lambda row: row["id"]))
-    assert tables[0] == tables[1]
+    return tables
+
+
+def test_rows_are_the_same(cluster, models, pictures, tmp_path):
+    given = {"images": str(pictures), "prior": models["prior"], "options": {"draws": 4, "stop": ""}}
+    one, two = rows_of(jobs.Classify, given, tmp_path, skipped=1)
+    assert one == two
+    given = {"images": str(pictures), **models, "options": {"draws": 2, "steps": 1}}
+    one, two = rows_of(jobs.Adapt, given, tmp_path / "adapted", skipped=1)
+    assert one == two
+
+
+def test_pairs_and_questions_are_the_same(cluster, tmp_path):
+    given = {"pairs": "embedded:scenes", "predictor": "embedded:scenes-clip"}
+    one, two = rows_of(jobs.Match, given, tmp_path / "match")
+    assert one == two
+    given = {"questions": "embedded:scenes", "predictor": "embedded:scenes-answerer"}
+    one, two = rows_of(jobs.Answer, given, tmp_path / "answer")
+    assert one == two
+
+
+def test_a_command_starts_a_cluster_of_its_own_and_ends_it(models, pictures, tmp_path):
+    command = [sys.executable, "-m", "diffcern", "classify", pictures, "--prior", models["prior"], "--set", "draws=2"]
+    command += ["--set", "stop=", "--ray", "local", "--workers", "1", "--out", tmp_path / "rows.json"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads((tmp_path / "rows.json").read_text())) == 26
 
 
 def test_a_stream_is_one_piece(cluster, models, pictures, tmp_path):
@@ -163,7 +137,8 @@ def test_purified_images_are_the_same(cluster, models, pictures, tmp_path):
 
 
 def test_aligned_images_are_the_same(cluster, models, tmp_path):
-    """Also where a part of them is there, made without Ray."""
+    """Also where a part of them is there, made without Ray, and whatever threads the driver has."""
+    torch.set_num_threads(2)
     given = {"predictor": models["predictor"], "generator": models["prior"], "prior": models["prior"]}
     given |= {"per_class": 3, "epochs": 1, "generator_steps": 2, "batch_size": 4}
     for name, how in (("one", {"workers": 1}), ("two", {"ray": "local", "workers": 1})):

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from diffcern.cli.consoles import remarks, voice
-from diffcern.cli.progress import bar_beside, counted, progress_of
+from diffcern.cli.progress import Rate, bar_beside, counted, progress_of
 from diffcern.jobs.base import Row
 from diffcern.watching import Report
 
@@ -26,8 +26,8 @@ def bar_for_each(console: Console) -> Iterator[Report]:
         bar_beside(console, 78),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
+        Rate("done"),
     ]
-    columns.append(TextColumn("{task.fields[text]}", style="dim"))
     with Progress(*columns, console=console, transient=True) as progress, counted(progress):
         shown: dict[str, TaskID] = {}
 
@@ -44,7 +44,7 @@ def bar_for_each(console: Console) -> Iterator[Report]:
 def one_bar(console: Console) -> Iterator[Report]:
     """A bar that stays, for all of the work."""
     columns = [TextColumn("{task.description:<36}"), bar_beside(console, 78), TextColumn("{task.percentage:>3.0f} %")]
-    columns += [TimeRemainingColumn(), TextColumn("{task.fields[text]}", style="dim")]
+    columns += [TimeRemainingColumn(), Rate("units")]
     with Progress(*columns, console=console) as progress, counted(progress):
         task = progress.add_task("loading", total=1, text="")
         yield lambda done, total, what: progress.update(task, completed=done, total=total, description=what)

@@ -30,15 +30,17 @@ class Spread(Job):
 
     @contextmanager
     def threads(self) -> Iterator[None]:
-        """One, while this lasts, where workers are asked for, for what is done here: sums over several threads end in
-        other last digits, and rows are to be the same for any number of workers."""
-        if self.workers is None or self.ray is not None:
+        """As many as a worker has, while this lasts, where workers are asked for, for what is done here: sums over
+        several threads end in other last digits, and results are to be the same for any number of workers."""
+        if self.workers is None and self.ray is None:
             yield
             return
         import torch
 
+        from diffcern.run.on_ray import threads_of
+
         before = torch.get_num_threads()
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads_of(self.cpus_per_worker))
         try:
             yield
         finally:

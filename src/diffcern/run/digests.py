@@ -50,6 +50,22 @@ class Digests:
             self._kept.put(id, stamp, found)
         return found
 
+    def changed(self, id: str) -> bool:
+        """Whether it is another than the one of that id that was kept; where none was, this one is from now on. What
+        has no file that tells, as what is made, is never another."""
+        about = self._about(id)
+        if about is None or self._kept is None or not (stamp := self._stamps(about)):
+            return False
+        before = self._kept.digest(id)
+        if not before:
+            self(id)
+        elif not self._kept.get(id, stamp):
+            now = self._content(*about.images[0])[0]
+            if now != before:
+                return True
+            self._kept.put(id, stamp, now)
+        return False
+
     def stamp(self, id: str) -> str:
         """What changes with the files that hold it; "" where that cannot be told."""
         about = self._about(id)
@@ -136,6 +152,10 @@ class Kept:
         """ "" where there is none, or one of another stamp."""
         known, digest = self._known.get(id, ("", ""))
         return digest if known == stamp else ""
+
+    def digest(self, id: str) -> str:
+        """ "" where there is none; of whichever stamp."""
+        return self._known.get(id, ("", ""))[1]
 
     def put(self, id: str, stamp: str, digest: str) -> None:
         self._known[id] = stamp, digest

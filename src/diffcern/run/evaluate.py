@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from diffcern.data import Dataset
 from diffcern.errors import DiffcernError
 from diffcern.files import writing
 from diffcern.run.bench import Runner, images_of, order_of
+from diffcern.run.digests import of_images
 from diffcern.run.executors import Executor, InProcess
 from diffcern.run.opening import Open
 from diffcern.run.spec import Spec, check_same
@@ -39,7 +40,7 @@ def evaluate(
     """
     check_same(spec, out)
     images, folder = images_of(spec), RunFolder(out)
-    work = units(spec, len(images))
+    work, order = units(spec, len(images)), order_of(len(images), spec.seed)
     mine = work[shard[0] :: shard[1]]
     todo = [unit for unit in mine if not folder.done(unit.name, unit.stop - unit.start)]
     done, opened, early = len(mine) - len(todo), False, list[tuple[Unit, Done]]()
@@ -58,6 +59,7 @@ def evaluate(
         nonlocal opened
         if isinstance(piece, Open):
             folder.begin(spec, result, len(images))
+            check_images(out, images, [position for unit in mine for position in order[unit.start : unit.stop]])
             opened = True
             say()
             for unit, waiting in early:
@@ -83,6 +85,18 @@ def evaluate(
             write(unit, apart(unit, spec, images, runner, executor))
     progress(len(mine), len(mine), "done")
     return all(folder.done(unit.name, unit.stop - unit.start) for unit in work), folder.skipped()
+
+
+def check_images(out: Path, images: Dataset, rows: Sequence[int]) -> None:
+    """Keeps digests of the images of these rows beside the records. Raises DiffcernError where one is another than that
+    of its name when the run began."""
+    rows = list(dict.fromkeys(rows))
+    digests = of_images(images, out / "images", rows)
+    if others := [id for id in (images.ids[row] for row in rows) if digests.changed(id)]:
+        raise DiffcernError(
+            f"other images of the same names came to {out} ({', '.join(others[:3])}{', ...' if others[3:] else ''}): "
+            "give another --out, or put the first ones back"
+        )
 
 
 def apart(unit: Unit, spec: Spec, images: Dataset, runner: Runner, executor: Executor) -> Done:

@@ -2,8 +2,8 @@
 
     driver --- piece ---> worker (an actor, which loads the models once) --- result ---> driver, which alone writes
 
-A worker that dies (killed, out of memory, its node gone) is replaced, and another does its piece again; a piece that
-`TRIES` workers died of is set aside with the reason, and the others go on.
+A worker that dies (killed, its node gone) or that runs out of memory is replaced, and another does its piece again; a
+piece that `TRIES` workers died of is set aside with the reason, and the others go on.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ TRIES = 3  # workers that a piece may cost
 STILLBORN = 10  # workers that die one after the other, and nothing done between: they cannot work there
 PATIENCE = 30.0  # seconds, after which it is said what is waited for
 CONNECT = 5.0  # seconds for an address to answer
+HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # of HTTP/2, which Ray speaks
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
@@ -63,7 +64,7 @@ class OnRay:
             count = min(self._room(ray), len(pieces))
             try:
                 kind = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_restarts=0)(Worker)
-                hire = partial(kind.remote, ray.put(make), max(1, int(self.cpus)), str(Path.cwd()))
+                hire = partial(kind.remote, ray.put(make), threads_of(self.cpus), str(Path.cwd()))
             except ValueError as error:
                 raise UsageError(f"--cpus-per-worker or --gpus-per-worker: {first_line(error)}") from error
             Pool(ray, hire, finished, lost, self.say, deque(enumerate(pieces))).run(count)
@@ -187,7 +188,11 @@ class Pool:
         try:
             result = self.ray.get(answer)
         except self.ray.exceptions.RayTaskError as error:
-            raise (error.cause if isinstance(error.cause, Exception) else error) from None
+            cause = error.cause if isinstance(error.cause, Exception) else error
+            if not out_of_memory(cause):
+                raise cause from None
+            self.ray.kill(worker)  # what it holds by now would be in the way of the next piece as well
+            self._died(number, piece, f"out of memory: {first_line(cause)}")
         except self.ray.exceptions.RayError as error:  # it died, or its node did
             if "creation task" in str(error):
                 last = str(error).strip().splitlines()[-1]
@@ -230,6 +235,16 @@ class Pool:
             self.finished(piece, result)
 
 
+def threads_of(cpus: float) -> int:
+    """Of a worker that has so many CPUs, or parts of one."""
+    return max(1, int(cpus))
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Python's own, or torch's of an accelerator."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
 def imported() -> Any:
     """The library. Raises UsageError where it is not installed."""
     try:
@@ -246,7 +261,10 @@ def check_answers(address: str) -> None:
     if not (host and port.isdecimal()):
         raise UsageError(f"--ray takes local, auto or HOST:PORT, not {address!r}")
     try:
-        socket.create_connection((host, int(port)), CONNECT).close()
+        with socket.create_connection((host, int(port)), CONNECT) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") == "0":  # else it is not ours to begin
+                connection.sendall(HELLO)
+                connection.recv(1)
     except (OSError, OverflowError) as error:
         raise UsageError(
             f"no Ray cluster answers at {address}: {error}. Start one (`ray start --head`), or give local"
