@@ -168,6 +168,9 @@ def test_shards(tmp_path, monkeypatch, form, suffix):
     with pytest.raises(DiffcernError, match="holds shards"):
         jobs.Purify(**asked).carry_out(tmp_path / "whole")
     bytes_before = shards[1].read_bytes()
+    shards[1].write_bytes(bytes_before[:-100])
+    with pytest.raises(DiffcernError, match=r"part-000001\.\w+ is not as it was written: delete it"):
+        jobs.Purify(**asked, form=form).carry_out(tmp_path / "whole")
     shards[1].unlink()
     assert jobs.Purify(**asked, form=form).carry_out(tmp_path / "whole").made == 2  # and one was skipped
     assert shards[1].read_bytes() == bytes_before

@@ -110,7 +110,8 @@ def test_four_shards_merge_into_the_same_run(spec, whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_workers_make_the_same_run(spec, whole, tmp_path, monkeypatch):
+@pytest.mark.parametrize("workers", [2, 4])
+def test_workers_make_the_same_run(spec, whole, tmp_path, monkeypatch, workers):
     """And no model is loaded beside them: the process that asks may have no accelerator, and no memory for a second."""
 
     def refuse(*arguments):
@@ -119,10 +120,17 @@ def test_workers_make_the_same_run(spec, whole, tmp_path, monkeypatch):
     monkeypatch.setattr("diffcern.run.bench.load_models", refuse)
     seen = []
     complete, _ = run(
-        spec, tmp_path / "two", executor=Processes(2), progress=lambda done, total, what: seen.append((done, total))
+        spec,
+        tmp_path / "two",
+        executor=Processes(workers),
+        progress=lambda done, total, what: seen.append((done, total)),
     )
     assert complete
     assert records(tmp_path / "two") == records(whole)
+    means = [
+        [{k: v for k, v in row.items() if "second" not in k} for row in summarise(f)] for f in (tmp_path / "two", whole)
+    ]
+    assert means[0] == means[1]
     total = len(units(spec, 45))
     assert seen == [(i, total) for i in range(total + 1)]
 

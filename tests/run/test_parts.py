@@ -7,6 +7,8 @@ from functools import partial
 import fsspec
 import pyarrow.parquet as pq
 import pytest
+import torch
+from shards import shard
 
 from diffcern import jobs
 from diffcern.data import ImageFolder, encode_png, load_dataset
@@ -138,6 +140,38 @@ def test_a_full_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(Journal, "add", add)
     del table
     assert opened(tmp_path / "rows").done == 13
+
+
+def test_a_disk_that_is_full_when_a_part_is_written(tmp_path, monkeypatch):
+    def full(journal, path):
+        path.write_bytes(b"as far as it")
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    table = filled(opened(tmp_path / "rows"), range(9))
+    with monkeypatch.context() as disk:
+        disk.setattr(Journal, "write", full)
+        with pytest.raises(OSError, match="No space left"):
+            table.add(row(9))
+    del table
+    again = opened(tmp_path / "rows")
+    assert again.done == 10
+    filled(again).finish()
+    filled(opened(tmp_path / "whole")).finish()
+    assert files(tmp_path / "rows") == files(tmp_path / "whole")
+
+
+def test_a_tar_that_changed_between_two_commands(tmp_path):
+    """What is about another image is told apart, and the others are not."""
+
+    def digests(*pixels):
+        members = [(f"{k}.png", encode_png(torch.full((3, 8, 8), float(value)))) for k, value in enumerate(pixels)]
+        (tmp_path / "x.tar").write_bytes(shard(members))
+        of = of_images(load_dataset(f"webdataset:{tmp_path / 'x.tar'}"), tmp_path / "rows")
+        return [of(id) for id in "01"]
+
+    first, second = digests(0, 0), digests(0, 1)
+    assert first[0] == second[0]
+    assert first[1] != second[1]
 
 
 @pytest.fixture
