@@ -6,7 +6,8 @@
     python benchmarks/captions.py many.parquet --compare all.parquet race.parquet rows.parquet
 
 Every image of the test split's first pairs is asked about its own caption and all the others'. --compare: what each
-table of rows cost, in forward evaluations, and how often its text scores are the first table's.
+table of rows cost, in forward evaluations, how often its text scores are the first table's, and how often all of its
+scores are; `benchmarks/captions.py - --compare ...` takes tables of `diffcern match embedded:scenes` too.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import pyarrow.parquet as pq
 from wording import share
 
 from diffcern.data import encode_png, load_pairs
+
+SCORES = ("text", "image", "group", "image_corrected", "group_corrected")
 
 
 def main() -> None:
@@ -44,11 +47,16 @@ def main() -> None:
 
 def compare(files: list[Path]) -> None:
     tables = [{row["id"]: row for row in pq.read_table(file).to_pylist()} for file in files]
-    print(f"N = {len(tables[0])}{'':20}{'evaluations':>12}{'same, %':>22}{'text, %':>22}")
+    scores = [name for name in SCORES if name in next(iter(tables[0].values()))]
+    print(f"N = {len(tables[0]):<22}{'evaluations':>12}{'text the same, %':>22}{'all the same, %':>22}{'text, %':>22}")
     for file, rows in zip(files, tables, strict=True):
         cost = sum(row["nfe_forward"] + 2 * row.get("nfe_backward", 0) for row in rows.values()) / len(rows)
-        same = sum(rows[id]["text"] == row["text"] for id, row in tables[0].items())
-        print(f"{file.stem:26}{cost:12.1f}{share(same, len(rows)):>22}{share(right(rows), len(rows)):>22}")
+        same = [
+            sum(all(rows[id][name] == row[name] for name in some) for id, row in tables[0].items())
+            for some in (["text"], scores)
+        ]
+        shares = "".join(f"{share(count, len(rows)):>22}" for count in (*same, right(rows)))
+        print(f"{file.stem:26}{cost:12.1f}{shares}")
 
 
 def right(rows: dict[str, Any]) -> int:

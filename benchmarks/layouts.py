@@ -2,8 +2,8 @@
 
     python benchmarks/layouts.py [--repeats 5]
 
-U-Nets with channels last against channels first; a transformer with one thread against two; and the share of an
-image's time that reading it and drawing its noise take, which is all that prefetching could hide.
+U-Nets with channels last against channels first; a transformer with one thread against two, and with the fused
+attention kernel against plain products; and the share of an image's time that reading it and drawing its noise take, which is all that prefetching could hide.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from PIL import Image
 
 from diffcern.data.images import decode
@@ -43,9 +44,12 @@ def of_unet(dtype: torch.dtype, layout: torch.memory_format, gradient: bool) -> 
     return asked(prior, 16, gradient)
 
 
-def of_dit(gradient: bool) -> Callable[[], object]:
+def of_dit(gradient: bool, dtype: torch.dtype = torch.bfloat16, fused: bool = False) -> Callable[[], object]:
     prior = native_prior(NativeConfig("dit", "eps", 32, 3, NAMES), width=192, depth=6, heads=3, patch=4)
-    torch.nn.Module.to(prior.denoiser, torch.bfloat16)
+    torch.nn.Module.to(prior.denoiser, dtype)
+    for module in prior.denoiser.modules() if fused else ():
+        if isinstance(module, Attention):
+            module.set_processor(AttnProcessor2_0())
     return asked(prior, 64, gradient)
 
 
@@ -81,6 +85,12 @@ def main() -> None:
             found.append(seconds(of_dit(gradient), repeats))
         what = f"{'with' if gradient else 'without'} gradient"
         print(f"{what:32}{found[0]:9.3f}{found[1]:9.3f}{found[0] / found[1]:8.2f}")
+    print("seconds for the fused attention kernel and for plain products, and their ratio: the same transformer")
+    for dtype in (torch.float32, torch.bfloat16):
+        for gradient in (False, True):
+            fused, plain = (seconds(of_dit(gradient, dtype, kernel), repeats) for kernel in (True, False))
+            what = f"{str(dtype)[6:]}, {'with' if gradient else 'without'} gradient"
+            print(f"{what:32}{fused:9.3f}{plain:9.3f}{fused / plain:8.2f}")
     file = io.BytesIO()
     Image.effect_noise((500, 375), 60).convert("RGB").save(file, "jpeg")
     image = seconds(lambda: decode(file.getvalue(), "a.jpg"), repeats)

@@ -24,6 +24,8 @@ from diffcern.types import Inputs
 
 SHIFTS = ("clean", "noise", "pepper", "blur", "contrast", "background", "clutter", "rotation", "occlusion")
 DRAWS = 64
+OTHERS = "exhaustive, 64 other draws"  # how well defined the answer is, which the others are held against
+PRESET = "race, z 2, first 0.4 1"  # whose shifts are shown one by one
 
 
 def variants(classes: int) -> dict[str, dict[str, Any]]:
@@ -32,11 +34,12 @@ def variants(classes: int) -> dict[str, dict[str, Any]]:
     lists = [(4, 4), (8, 5)] if classes < 20 else [(4, 5), (8, 5), (8, 10), (16, 10), (16, 20)]
     return {
         "exhaustive, 64 draws": {},
+        OTHERS: {},
         "exhaustive, 16 draws": {"draws": 16},
         "staged, 4 1 of 4 16": {"keep": (4, 1), "samples": (4, 16)},
         "race, z 2": {"stop": "race"},
         "race, z 1.5, first 0.4 1": {**first, "z": 1.5},
-        "race, z 2, first 0.4 1": first,
+        PRESET: first,
         "race, z 2.5, first 0.4 1": {**first, "z": 2.5},
         "race, risk 0.05": {"stop": "race", "risk": 0.05, "first": (0.4, 1.0)},
         **{
@@ -70,6 +73,7 @@ def main() -> None:
     print(f"{options.dataset}, {', '.join(options.shifts)}, severity {options.severity}: N = {len(targets)}")
     print(f"{'':36}{'evaluations':>12}{'same, %':>22}{'right, %':>22}{'seconds':>9}{'speed':>7}")
     reference: tuple[torch.Tensor, float] | None = None
+    by_shift: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     for name, changes in variants(len(prior.class_names)).items():
         if name.startswith(tuple(options.leave_out)) and reference is not None:
             continue
@@ -77,7 +81,7 @@ def main() -> None:
         given = {"draws": DRAWS, "weighting": options.weighting, "strategy": strategy, **changes}
         method = DiffusionClassifier(prior, task, **given)
         begin = time.perf_counter()
-        answers = [method.step(None, batch, 0)[0] for batch in batches]
+        answers = [method.step(None, batch, int(name == OTHERS))[0] for batch in batches]
         seconds = time.perf_counter() - begin
         found = torch.cat([answer.output.argmax(-1) for answer in answers])
         reference = reference or (found, seconds)
@@ -85,6 +89,12 @@ def main() -> None:
         same, right = share_of(found == reference[0]), share_of(found == targets)
         mean = sum(costs) / len(costs)
         print(f"{name:36}{mean:12.1f}{same:>22}{right:>22}{seconds:9.1f}{reference[1] / seconds:7.1f}", flush=True)
+        by_shift[name] = torch.tensor(costs).view(len(batches), -1), (found == reference[0]).view(len(batches), -1)
+    print(f"by shift: {'same with ' + OTHERS.partition(', ')[2]:>26}{'evaluations, ' + PRESET:>40}{'same':>22}")
+    for number, shift_name in enumerate(options.shifts):
+        (_, others), (cost, same_) = by_shift[OTHERS], by_shift[PRESET]
+        shares = share_of(others[number]), f"{cost[number].float().mean():.1f}", share_of(same_[number])
+        print(f"{shift_name:14}{shares[0]:>22}{shares[1]:>40}{shares[2]:>22}")
 
 
 def inputs_of(data: Any, name: str, severity: int) -> Inputs:

@@ -60,6 +60,26 @@ def test_what_is_clear_is_not_asked_for_long():
     assert cost < 40 * 6 * DRAWS / 3
 
 
+def test_a_risk_is_kept_and_z_promises_nothing():
+    """Two entries that are as good, so that an early verdict on them is wrong on one side; 300 images."""
+    early = {}
+    for rule in (Rule(risk=0.05), Rule(z=2.0)):
+        found = [
+            contest(
+                lambda entries, coming, seed=seed: made(1, 1, seed, 0.0)[entries, coming.start : coming.stop],
+                {"one": [Comparison((0,), (1,))]},
+                2,
+                DRAWS,
+                rule,
+            )
+            for seed in range(300)
+        ]
+        early[rule] = sum(verdict.draws < DRAWS for verdict in found) / 300
+    risked, plain = early.values()
+    assert risked <= 2 * 0.05  # on either side
+    assert plain > 0.15
+
+
 def test_one_lost_comparison_decides_a_score():
     """The first is lost at once and the second in doubt for ever: nobody waits for it."""
     rng = torch.Generator().manual_seed(0)

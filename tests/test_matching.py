@@ -1,12 +1,14 @@
 """Winoground's scores from a table of errors, and the command that makes such tables."""
 
 import json
+from contextlib import contextmanager
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 from caption_checkpoints import CAPTIONS, caption_table, tiny
 
+from diffcern import jobs
 from diffcern.data import load_pairs
 from diffcern.errors import UsageError
 from diffcern.predictors import load_predictor
@@ -95,6 +97,41 @@ def test_a_prior_that_reads_words_matches_by_its_errors(run, pairs, tmp_path):
     rows, scores = rows_and_scores(out, tmp_path / "rows.parquet")
     assert list(scores) == ["text", "image", "group", "image_corrected", "group_corrected"]
     assert (len(rows["two"]["errors"]), len(rows["one"]["errors"][0])) == (2, 2)
+
+
+def test_races_of_matches_do_not_depend_on_how_a_command_went(pairs, tmp_path):
+    """Interrupted and gone on with, or the examples in another order: the same rows."""
+    tiny([*CAPTIONS, "a green field"]).save_pretrained(tmp_path / "prior")
+    how = {"prior": str(tmp_path / "prior"), "draws": 16, "strategy": "van-der-corput", "stop": "race", "z": 0.5}
+
+    def rows(table, name, **events):
+        made = jobs.make(jobs.Match, {"pairs": str(table), "device": "cpu", **how})
+        found = made.carry_out(tmp_path / f"{name}.json", **events).rows
+        return sorted(({**row, "seconds": 0} for row in found), key=lambda row: row["id"])
+
+    whole = rows(pairs, "whole")
+    assert any(row["stopped_after"] < 16 for row in whole)
+    with pytest.raises(jobs.Interrupted):
+        rows(pairs, "torn", events=Stopping())
+    assert rows(pairs, "torn") == whole
+    table = pq.read_table(pairs)
+    pq.write_table(table.take(list(reversed(range(len(table))))), tmp_path / "turned.parquet")
+    turned = rows(tmp_path / "turned.parquet", "turned")
+    assert [row for row in turned if row["id"] == "one"] == [row for row in whole if row["id"] == "one"]
+    how["start"] = 20
+    with pytest.raises(UsageError, match="looks first after 20 draws, and there are 16"):
+        rows(pairs, "refused")
+
+
+class Stopping(jobs.Silent):
+    """Interrupts after the first row."""
+
+    @contextmanager
+    def rows(self, what, total, done=0, evaluations=0):
+        def heard(row):
+            raise KeyboardInterrupt
+
+        yield heard
 
 
 def test_an_unknown_word_leaves_out_its_example(run, pairs, tmp_path):

@@ -207,16 +207,24 @@ def test_a_prior_that_hears_nothing_has_no_shortlist(prior, inputs):
         def denoise(self, x_t, timesteps, condition):
             return super().denoise(x_t, timesteps, Condition(classes=torch.ones_like(condition.classes)))
 
-    deaf = Deaf(prior.means, class_names=NAMES)
-    latents, draws = drawn(deaf, inputs, 4)
-    with pytest.raises(DiffcernError, match="no gradient by the condition"):
-        slopes(deaf, latents, deaf.hypotheses(), draws)
+    class Numb(GaussianMixturePrior):
+        """Reads it, and does nothing with it."""
+
+        def denoise(self, x_t, timesteps, condition):
+            return super().denoise(x_t, timesteps, Condition(classes=1 + 0 * condition.classes))
+
+    for kind, message in ((Deaf, "it does not read it"), (Numb, "leave the shortlist out")):
+        other = kind(prior.means, class_names=NAMES)
+        latents, draws = drawn(other, inputs, 4)
+        with pytest.raises(DiffcernError, match=f"no gradient by the condition.*{message}"):
+            slopes(other, latents, other.hypotheses(), draws)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"z": 0.0}, "z is a number of standard errors above 0, not 0"),
+        ({"z": -2.0}, "z is a number of standard errors above 0, not -2"),
         ({"start": 1}, "after 2 draws or more, not 1"),
         ({"start": 33}, "looks first after 33 draws, and there are 32: give more draws"),
         ({"risk": 1.0}, "risk is the probability"),

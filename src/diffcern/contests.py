@@ -4,6 +4,9 @@ A comparison is right where one sum of errors is less than another, over draws t
 
     D_m = sum_{i in less} e_i,m - sum_{i in more} e_i,m,        settled when |mean_m D_m| > z s / sqrt(n)
 
+or, with a risk, when its e-value stands out on either side: then the probability that one of them is ever settled
+wrongly is at most that risk. The z rule promises nothing of the kind.
+
 A score is right where all of its comparisons are: one that is settled as wrong decides it. What no open comparison
 needs is not asked about any more.
 """
@@ -59,7 +62,7 @@ def contest(
     """ask: the errors of some entries at some draws."""
     errors = torch.full((entries, draws), torch.nan)
     unsettled = list(dict.fromkeys(chain.from_iterable(scores.values())))
-    means: dict[Comparison, float] = {}
+    means, among = dict[Comparison, float](), len(unsettled)
     apart: dict[Comparison, float] = {}  # in standard errors
     seen = asked = 0
     while unsettled and seen < draws:
@@ -69,9 +72,12 @@ def contest(
         asked, seen = asked + len(needed) * len(coming), coming.stop
         differences = torch.stack([comparison.differences(errors[:, :seen]) for comparison in unsettled])
         means |= dict(zip(unsettled, differences.mean(1).tolist(), strict=True))
-        away = standing(differences).abs() if seen > 1 else torch.zeros(len(differences))
-        apart |= dict(zip(unsettled, away.tolist(), strict=True))
-        settled = set(compress(unsettled, (away > rule.z).tolist()))
+        if seen > 1:
+            apart |= dict(zip(unsettled, standing(differences).abs().tolist(), strict=True))
+            out = rule.leave(differences, among) | rule.leave(-differences, among)
+            settled = set(compress(unsettled, out.tolist()))
+        else:
+            apart, settled = dict.fromkeys(unsettled, 0.0), set[Comparison]()
         lost = {comparison for comparison in settled if means[comparison] >= 0}
         undecided = chain.from_iterable(all_ for all_ in scores.values() if not lost.intersection(all_))
         still = set(undecided) - settled

@@ -74,7 +74,7 @@ DEFAULTS = {
     "dusa": {
         "timestep": 0.1, "top_k": 4, "random_k": 2, "others": "multinomial", "scale": 1.0, "optimizer": "adam",
         "learning_rate": 1e-5, "momentum": 0.9, "parameters": "all", "adapt_prior": True, "prior_learning_rate": None,
-        "stop": "", "z": 2.0, "draws": 8,
+        "stop": "", "z": 2.0, "risk": None, "draws": 8,
     },
     "diffpure": {
         **PURIFYING, "start": 149, "steps": 150, "solver": "reverse-sde", "clip": False, "ensemble": "none", **VOTING,

@@ -212,6 +212,20 @@ def test_a_race_among_candidates_is_the_image_s_own(predictor, prior, task, inpu
     for i in range(len(inputs)):
         alone, _ = method.step(method.init(), inputs[i : i + 1], 0)
         assert alone.costs[0] == together.costs[i]
+    latents = prior.latents(predictor.view(inputs.images))
+    chosen = method._choose(predictor(inputs.images), inputs, 0)
+    kept, _ = method._race(latents, chosen, inputs, 0)
+    assert kept.any(1).all()
+    assert not kept.all()  # somebody left
+    for i in range(len(inputs)):
+        own, _ = method._race(latents[i : i + 1], chosen[i : i + 1], inputs[i : i + 1], 0)
+        assert torch.equal(own[0], kept[i])
+    sure = build_method("dusa", predictor, prior, task, {**PLAIN, "adapt_prior": False, "stop": "race", "risk": 0.01})
+    stays, _ = sure._race(latents, chosen, inputs, 0)
+    assert (stays | ~kept).all()  # asks for longer
+    assert stays.sum() > kept.sum()
+    with pytest.raises(UsageError, match="standard errors above 0, not -1"):
+        build_method("dusa", predictor, prior, task, {**PLAIN, "stop": "race", "z": -1.0})
     with pytest.raises(UsageError, match="looks first after 3 draws, and there are 2"):
         build_method("dusa", predictor, prior, task, {**PLAIN, "stop": "race", "draws": 2})
 

@@ -16,7 +16,7 @@ from diffcern.fields import ARGUMENT, MaxSide, Spelling, View, help_of, parsed_n
 from diffcern.jobs.base import CHECKED, Events, Row
 from diffcern.jobs.rows import RowsJob, Work
 
-OF_RACES = frozenset(("z", "start", "first", "shortlist", "shortlist_draws"))
+OF_RACES = frozenset(("z", "risk", "start", "first", "shortlist", "shortlist_draws"))
 OF_PRIORS = OF_RACES | {"draws", "strategy", "weighting", "norm", "rows", "view", "dtype", "compile", "seed", "stop"}
 
 
@@ -43,6 +43,10 @@ class Match(RowsJob):
     norm: Annotated[str, help_of("l2 or l1")] = "l2"
     stop: Annotated[Literal["", "race"], help_of("race: ask only about what comparisons need that are still open")] = ""
     z: Annotated[float, help_of("standard errors by which a comparison stands out, in a race", gt=0)] = 2.0
+    risk: Annotated[
+        float | None,
+        help_of("that a comparison is ever settled wrongly, in a race: a rule in the place of z", gt=0, lt=1),
+    ] = None
     start: Annotated[int, help_of("draws before the first look, in a race", ge=2)] = 4
     first: Annotated[
         tuple[float, float],
@@ -51,7 +55,11 @@ class Match(RowsJob):
         Spelling(text=str),
     ] = (0.0, 1.0)
     shortlist: Annotated[
-        int | None, help_of("captions that each image's own is compared with, of more: the first by the gradient", ge=2)
+        int | None,
+        help_of(
+            "captions that each image's own is compared with, the first by the gradient; all where there are fewer",
+            ge=2,
+        ),
     ] = None
     shortlist_draws: Annotated[int, help_of("differentiated, which rank all captions for the shortlist", ge=1)] = 8
     rows: Annotated[int, help_of("network rows at a time; fewer need less memory", ge=1)] = 64
@@ -83,7 +91,7 @@ class Match(RowsJob):
         check_norm(self.norm)
         check_draws(self.strategy, self.draws, (0.0, 1.0))
         weighting_named(self.weighting)
-        rule = Rule(self.z, self.start, first=self.first) if self.stop else None
+        rule = Rule(self.z, self.start, self.risk, self.first) if self.stop else None
         if rule:
             rule.check(self.strategy, self.draws)
         shortlist = Shortlist(self.shortlist, self.shortlist_draws) if self.shortlist else None
@@ -110,7 +118,8 @@ class Match(RowsJob):
             options = {name: getattr(self, name) for name in ("draws", "strategy", "weighting", "norm", "view", "seed")}
             settings |= {**asked, **options, "fingerprints": models.fingerprints()}
             settings |= {"stop": self.stop, "z": self.z, "start": self.start} if rule else {}
-            settings |= {"first": self.first} if rule and rule.first != (0.0, 1.0) else {}  # which races once lacked
+            later = {"first": self.first != (0.0, 1.0), "risk": self.risk is not None}  # which races once lacked
+            settings |= {name: getattr(self, name) for name, given in later.items() if rule and given}
             settings |= {"shortlist": asdict(shortlist)} if shortlist else {}
             how: dict[str, Any] = {"rows": self.rows, "rule": rule, "shortlist": shortlist}
             matched = partial(match_rows, data, models.prior, **options, **how)

@@ -59,7 +59,7 @@ class Dusa(Method):
     """
 
     small: ClassVar[Mapping[str, Any]] = {"adapt_prior": False, "others": "uniform"}
-    added: ClassVar[Mapping[str, Any]] = {"stop": "", "z": 2.0, "draws": 8}
+    added: ClassVar[Mapping[str, Any]] = {"stop": "", "z": 2.0, "draws": 8, "risk": None}
 
     def __init__(
         self,
@@ -80,6 +80,7 @@ class Dusa(Method):
         prior_learning_rate: float | None = None,
         stop: Literal["", "race"] = "",
         z: float = 2.0,
+        risk: float | None = None,
         draws: Count = 8,
         rows: Count = 256,
     ) -> None:
@@ -94,7 +95,7 @@ class Dusa(Method):
         self.parameters, self.rows = parameters, rows
         rate = learning_rate if prior_learning_rate is None else prior_learning_rate
         moves = adapt_prior and bool(denoiser_weights(prior))
-        self.rule, self.draws = Rule(z) if stop else None, draws if stop else 0
+        self.rule, self.draws = Rule(z, risk=risk) if stop else None, draws if stop else 0
         if self.rule:
             self.rule.check("uniform", draws)
             if moves:

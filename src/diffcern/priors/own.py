@@ -50,7 +50,7 @@ def plain_attention(denoiser: nn.Module) -> None:
     """Gives a network of diffusers attention in plain products, in place.
 
     With 64 to 256 tokens these are as fast as the fused kernel in fp32, and on CPUs, where that one's bf16 backward
-    pass is slow, the whole network is a third faster.
+    pass is slow, faster (`python benchmarks/layouts.py`).
     """
     for module in denoiser.modules():
         if isinstance(module, Attention):
