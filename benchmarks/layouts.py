@@ -3,7 +3,8 @@
     python benchmarks/layouts.py [--repeats 5]
 
 U-Nets with channels last against channels first; a transformer with one thread against two, and with the fused
-attention kernel against plain products; and the share of an image's time that reading it and drawing its noise take, which is all that prefetching could hide.
+attention kernel against plain products; and the share of an image's time that reading it and drawing its noise take,
+which is all that prefetching could hide.
 """
 
 from __future__ import annotations
