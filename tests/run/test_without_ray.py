@@ -3,6 +3,7 @@
 import socket
 import sys
 from collections import deque
+from contextlib import nullcontext
 from threading import Thread
 from types import SimpleNamespace
 
@@ -40,16 +41,26 @@ def test_an_address_that_takes_calls_and_says_nothing(monkeypatch):
         with pytest.raises(UsageError, match=f"no Ray cluster answers at {address}: timed out"):
             check_answers(address)
 
-        def answer():
-            caller, _ = silent.accept()
-            while not caller.recv(100).startswith(b"PRI"):
-                pass
-            caller.sendall(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
-            caller.close()
 
-        server = Thread(target=lambda: [answer() for _ in range(2)], daemon=True)  # the first call still waits
-        server.start()
-        check_answers(address)
+def test_an_address_of_something_else():
+    for reply, message in (
+        (bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]), ""),
+        (b"HTTP/1.1 400", "something else"),
+        (b"", "else"),
+    ):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            answering = Thread(target=answer, args=(server, reply))
+            answering.start()
+            with pytest.raises(UsageError, match=message) if message else nullcontext():
+                check_answers("{}:{}".format(*server.getsockname()))
+            answering.join()
+
+
+def answer(server, reply):
+    caller, _ = server.accept()
+    with caller:
+        assert caller.recv(100).startswith(b"PRI")
+        caller.sendall(reply)
 
 
 class ClusterError(Exception):

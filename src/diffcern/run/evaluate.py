@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def evaluate(
         nonlocal opened
         if isinstance(piece, Open):
             folder.begin(spec, result, len(images))
-            check_images(out, images, [position for unit in mine for position in order[unit.start : unit.stop]])
+            check_images(out, images, (place for unit in mine for place in order[unit.start : unit.stop]))
             opened = True
             say()
             for unit, waiting in early:
@@ -87,12 +87,12 @@ def evaluate(
     return all(folder.done(unit.name, unit.stop - unit.start) for unit in work), folder.skipped()
 
 
-def check_images(out: Path, images: Dataset, rows: Sequence[int]) -> None:
+def check_images(out: Path, images: Dataset, rows: Iterable[int]) -> None:
     """Keeps digests of the images of these rows beside the records. Raises DiffcernError where one is another than that
     of its name when the run began."""
-    rows = list(dict.fromkeys(rows))
-    digests = of_images(images, out / "images", rows)
-    if others := [id for id in (images.ids[row] for row in rows) if digests.changed(id)]:
+    asked = [*dict.fromkeys(rows)]
+    digests = of_images(images, out / "images", asked)
+    if others := [id for id in (images.ids[row] for row in asked) if digests.changed(id)]:
         raise DiffcernError(
             f"other images of the same names came to {out} ({', '.join(others[:3])}{', ...' if others[3:] else ''}): "
             "give another --out, or put the first ones back"

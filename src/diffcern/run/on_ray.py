@@ -26,7 +26,8 @@ TRIES = 3  # workers that a piece may cost
 STILLBORN = 10  # workers that die one after the other, and nothing done between: they cannot work there
 PATIENCE = 30.0  # seconds, after which it is said what is waited for
 CONNECT = 5.0  # seconds for an address to answer
-HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # of HTTP/2, which Ray speaks
+SETTINGS = 4  # the kind of the frame that both sides of HTTP/2, which Ray speaks, begin with
+HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, SETTINGS, 0, 0, 0, 0, 0])
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
@@ -264,7 +265,9 @@ def check_answers(address: str) -> None:
         with socket.create_connection((host, int(port)), CONNECT) as connection:
             if os.environ.get("RAY_USE_TLS", "0") == "0":  # else it is not ours to begin
                 connection.sendall(HELLO)
-                connection.recv(1)
+                answer = connection.recv(4, socket.MSG_WAITALL)
+                if len(answer) < 4 or answer[3] != SETTINGS:
+                    raise ConnectionError("something else listens there")
     except (OSError, OverflowError) as error:
         raise UsageError(
             f"no Ray cluster answers at {address}: {error}. Start one (`ray start --head`), or give local"
