@@ -85,7 +85,7 @@ def stretch_of(url: str, start: int, size: int) -> bytes:
         import fsspec
 
         system, path = fsspec.url_to_fs(url)
-        found: bytes = system.cat_file(path, start, start + size)
+        found: bytes = system.cat_file(path, start=start, end=start + size)  # by name: s3fs has another second argument
         return found
 
 
