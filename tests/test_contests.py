@@ -60,6 +60,7 @@ def test_what_is_clear_is_not_asked_for_long():
     assert cost < 40 * 6 * DRAWS / 3
 
 
+@pytest.mark.slow
 def test_a_risk_is_kept_and_z_promises_nothing():
     """Two entries that are as good, so that an early verdict on them is wrong on one side; 300 images."""
     early = {}

@@ -366,6 +366,7 @@ def test_a_class_with_several_right_answers(table, monkeypatch):
     assert any(record.prediction == record.target for record in done)
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_is_summarised_as_such(spec, tmp_path):
     def interrupt(done, total, what):
         if done == 5:  # three units of source, one of tent, one of three of diffusion-tta
@@ -453,6 +454,7 @@ def test_the_order_is_drawn_from_the_seed(spec, table):
     assert all(sorted(order) == list(range(45)) != order for order in orders)
 
 
+@pytest.mark.slow
 def test_a_unit_counts_when_all_of_it_is_written(spec, tmp_path, monkeypatch):
     """Killed before its last file, whichever that is, a unit is done again: its timings and what it skipped are there
     whenever its records are."""

@@ -80,6 +80,7 @@ def test_workers_that_cannot_live_are_given_up(cluster, tmp_path, monkeypatch):
         done_by(OnRay(workers=2), Squares(str(tmp_path), deadly=everything), everything, lambda *row: lost.append(row))
 
 
+@pytest.mark.slow
 def test_errors_are_raised_here_as_they_are(cluster, tmp_path):
     done = []
     with pytest.raises(DiffcernError, match=r"^piece 2 is broken$"):
@@ -87,6 +88,7 @@ def test_errors_are_raised_here_as_they_are(cluster, tmp_path):
     assert done == [1]
 
 
+@pytest.mark.slow
 def test_room_is_asked_for_before_any_work(cluster, tmp_path):
     for how, message in (
         (
