@@ -49,8 +49,8 @@ def read_schedule(folder: Path, kind: str) -> Scheduler:
 def plain_attention(denoiser: nn.Module) -> None:
     """Gives a network of diffusers attention in plain products, in place.
 
-    With 64 to 256 tokens these are as fast as the fused kernel in fp32, and on CPUs, where that one's bf16 backward
-    pass is slow, faster (`python benchmarks/layouts.py`).
+    On CPUs the fused kernel's backward pass is slow in bf16: with 64 tokens the whole network takes 1.7 times as long
+    with it. In fp32 it is a tenth faster (`python benchmarks/layouts.py`).
     """
     for module in denoiser.modules():
         if isinstance(module, Attention):
