@@ -53,9 +53,9 @@ class Dusa(Method):
     the prior's network by the same loss, with the same optimiser at prior_learning_rate (None: the same rate), as
     published; false leaves out the backward pass through the denoiser, and with it most of the cost and memory. scale
     multiplies the normalised logits (1: as published). stop "race": before the loss the chosen classes are compared at
-    up to `draws` other noises of the same timestep, and those that are behind by z standard errors are left out of it
-    (see `racing.py`; no paper): more classes can be chosen for the backward passes of a few. The answer is the logits
-    from before the step, as in TENT: every image is predicted once.
+    up to `draws` other noises of the same timestep, and those that are behind by z standard errors, or under a risk,
+    are left out of it (see `racing.py`; no paper): more classes can be chosen for the backward passes of a few. The
+    answer is the logits from before the step, as in TENT: every image is predicted once.
     """
 
     small: ClassVar[Mapping[str, Any]] = {"adapt_prior": False, "others": "uniform"}

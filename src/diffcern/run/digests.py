@@ -44,9 +44,8 @@ class Digests:
         stamp = self._stamps(about) if self._kept else ""
         if self._kept and stamp and (known := self._kept.get(id, stamp)):
             return known
-        contents = [self._content(*image) for image in about.images]
-        found = digest([[content for content, _ in contents], about.texts]) if about.texts else contents[0][0]
-        if self._kept and stamp and all(inside for _, inside in contents):
+        found, inside = self._contents(about)
+        if self._kept and stamp and inside:
             self._kept.put(id, stamp, found)
         return found
 
@@ -60,7 +59,7 @@ class Digests:
         if not before:
             self(id)
         elif not self._kept.get(id, stamp):
-            now = self._content(*about.images[0])[0]
+            now, _ = self._contents(about)
             if now != before:
                 return True
             self._kept.put(id, stamp, now)
@@ -94,6 +93,12 @@ class Digests:
             except DiffcernError:
                 self._versions[url] = ""
         return self._versions[url]
+
+    def _contents(self, about: About) -> tuple[str, bool]:
+        """The digest of all of it, and whether the stamped files hold it."""
+        contents = [self._content(*image) for image in about.images]
+        found = digest([[content for content, _ in contents], about.texts]) if about.texts else contents[0][0]
+        return found, all(inside for _, inside in contents)
 
     def _content(self, dataset: Dataset, row: int) -> tuple[str, bool]:
         """The digest of an encoded image, and whether the stamped file holds it, and not one that this names. What a
