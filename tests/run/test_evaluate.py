@@ -39,6 +39,10 @@ def records(folder):
     return {path.name: path.read_bytes() for path in sorted((folder / "records").glob("*.parquet"))}
 
 
+def rows_of(folder):
+    return [row for file in sorted((folder / "records").glob("*.parquet")) for row in pq.read_table(file).to_pylist()]
+
+
 def run(spec, folder, **options):
     return evaluate(spec, folder, device=CPU, **options)
 
@@ -262,6 +266,31 @@ def test_other_images_of_the_same_name_are_refused(small, tmp_path):
     (tmp_path / "images" / "0" / "b.png").rename(tmp_path / "images" / "0" / "c.png")
     with pytest.raises(DiffcernError, match="with other images: give"):
         run(parse_spec(small), tmp_path / "run")
+
+
+def test_images_are_read_for_their_digests_as_they_are_answered(small, tmp_path):
+    """Not all of them before the first answer; one that is replaced on the way is seen, and its unit is not written."""
+    from PIL import Image
+
+    (tmp_path / "images" / "0").mkdir(parents=True)
+    for number in range(45):
+        Image.new("RGB", (16, 16)).save(tmp_path / "images" / "0" / f"{number:02d}.png")
+    small["data"] = {"dataset": f"imagefolder:{tmp_path / 'images'}"}
+    small["entries"] = {name: {"method": "source"} for name in ("first", "second")}
+    spec, out, kept, replaced = parse_spec(small), tmp_path / "run", list[int](), ""
+
+    def progress(done, total, what):
+        nonlocal replaced
+        file = out / ".images.digests.jsonl"
+        kept.append(len(file.read_text().splitlines()) if file.is_file() else 0)
+        if done == 3:
+            replaced = rows_of(out)[0]["id"]
+            Image.new("RGB", (16, 16), "red").save(tmp_path / "images" / replaced)
+
+    with pytest.raises(DiffcernError, match="other images of the same names came"):
+        evaluate(spec, out, device="cpu", progress=progress)
+    assert kept == [0, 20, 40, 45]
+    assert not any(row["entry"] == "second" and row["id"] == replaced for row in rows_of(out))
 
 
 def test_changed_defaults_are_refused_unless_given(small, tmp_path, monkeypatch):

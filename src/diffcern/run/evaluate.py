@@ -13,7 +13,7 @@ from diffcern.data import Dataset
 from diffcern.errors import DiffcernError
 from diffcern.files import writing
 from diffcern.run.bench import Runner, images_of, order_of
-from diffcern.run.digests import of_images
+from diffcern.run.digests import Digests, of_images
 from diffcern.run.executors import Executor, InProcess
 from diffcern.run.opening import Open
 from diffcern.run.spec import Spec, check_same
@@ -43,7 +43,12 @@ def evaluate(
     work, order = units(spec, len(images)), order_of(len(images), spec.seed)
     mine = work[shard[0] :: shard[1]]
     todo = [unit for unit in mine if not folder.done(unit.name, unit.stop - unit.start)]
+    left, digests = frozenset(todo), of_images(images, out / "images")
+    ids = images.ids
     done, opened, early = len(mine) - len(todo), False, list[tuple[Unit, Done]]()
+
+    def check(some: Iterable[Unit]) -> None:
+        check_images(out, (ids[row] for unit in some for row in order[unit.start : unit.stop]), digests)
 
     def say() -> None:
         if done < len(mine):
@@ -51,6 +56,7 @@ def evaluate(
 
     def write(unit: Unit, result: Done) -> None:
         nonlocal done
+        check([unit])
         folder.write_unit(unit.name, result)
         done += 1
         say()
@@ -59,7 +65,7 @@ def evaluate(
         nonlocal opened
         if isinstance(piece, Open):
             folder.begin(spec, result, len(images))
-            check_images(out, images, (place for unit in mine for place in order[unit.start : unit.stop]))
+            check(unit for unit in mine if unit not in left)
             opened = True
             say()
             for unit, waiting in early:
@@ -87,12 +93,9 @@ def evaluate(
     return all(folder.done(unit.name, unit.stop - unit.start) for unit in work), folder.skipped()
 
 
-def check_images(out: Path, images: Dataset, rows: Iterable[int]) -> None:
-    """Keeps digests of the images of these rows beside the records. Raises DiffcernError where one is another than that
-    of its name when the run began."""
-    asked = [*dict.fromkeys(rows)]
-    digests = of_images(images, out / "images", asked)
-    if others := [id for id in (images.ids[row] for row in asked) if digests.changed(id)]:
+def check_images(out: Path, ids: Iterable[str], digests: Digests) -> None:
+    """Raises DiffcernError where an image is another than that of its name when its first records were written."""
+    if others := [id for id in dict.fromkeys(ids) if digests.changed(id)]:
         raise DiffcernError(
             f"other images of the same names came to {out} ({', '.join(others[:3])}{', ...' if others[3:] else ''}): "
             "give another --out, or put the first ones back"
