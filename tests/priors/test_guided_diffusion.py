@@ -221,6 +221,7 @@ def test_missing_parts_are_refused(name, part, tmp_path):
         imported(config, state, tmp_path)
 
 
+@pytest.mark.slow
 def test_any_missing_tensor_is_noticed(tmp_path):
     """Each weight in turn, as the configuration hangs on many of them."""
     config = CONFIGS["updown-additive"]

@@ -78,6 +78,7 @@ def restored(folder: Path, network: type, **options) -> None:
     model.save_pretrained(folder, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
 @pytest.mark.parametrize("options", [{}, {"max_shard_size": "50KB"}], ids=["one file", "shards"])
 def test_weights_of_one_precision_only(tmp_path, publish, precision, options):

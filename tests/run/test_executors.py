@@ -101,6 +101,7 @@ class Telling:
         time.sleep(600)
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_parent_that_was_killed(tmp_path):
     """They waited for pieces for ever, each with a gigabyte of models."""
     parent = multiprocessing.get_context("spawn").Process(

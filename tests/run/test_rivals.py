@@ -25,6 +25,7 @@ RIVALS = {
 CARRIED = [protocol for protocol in PROTOCOLS if protocol != "episodic"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", RIVALS)
 def test_every_protocol_carries_the_state(method, table):
     """All images are answered once; a continual stream enters its second shift with what the first left behind."""

@@ -60,6 +60,7 @@ def test_the_head_leaves_the_encoder_alone(tmp_path):
     assert not torch.equal(short.model.head.classes.weight, longer.model.head.classes.weight)
 
 
+@pytest.mark.slow
 def test_both_phases_learn_and_the_folder_reads_back(tmp_path):
     recipe = dataclasses.replace(RECIPE, width=32, augmentation="none", head_images=4800)
     trained, _, _ = train_mae(DATA, recipe, schedule(3200), tmp_path, device=CPU)

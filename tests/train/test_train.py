@@ -72,6 +72,7 @@ def test_training_starts_from_a_trained_prior(tmp_path):
         train_prior(DATA, dataclasses.replace(recipe, image_size=32), schedule(), tmp_path / "d", device=CPU)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["v", "flow"])
 def test_training_lowers_the_loss(objective, tmp_path):
     recipe = dataclasses.replace(PRIOR, objective=objective, augmentation="none")
