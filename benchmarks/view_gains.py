@@ -4,14 +4,22 @@ Under a shift also: by how many nats is it likelier than the light that brings t
 Where that is above 0, the prior takes too much light for more likely than the truth.
 
 python benchmarks/view_gains.py [--model NAME --dataset DATASET --count 24]
+python benchmarks/view_gains.py --runs RUN_DIR [RUN_DIR ...] [--entry canonical --shifts clean contrast fog]
+
+--runs: the same of records, as far as they say it: how many images another light was taken for, how often the answer
+was right there, and by how many nats.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor
+from wording import share
 
 from diffcern.canonical import Search, canonical_view
 from diffcern.data import load_dataset
@@ -20,6 +28,8 @@ from diffcern.predictors import Predictor, load_predictor
 from diffcern.priors import Prior, load_prior
 from diffcern.transformations import Transformation
 from diffcern.weighing import Scale
+
+UNCHANGED = 0.01  # a gain of 1, to rounding
 
 
 def main() -> None:
@@ -30,7 +40,13 @@ def main() -> None:
     parser.add_argument("--views", nargs="+", default=("colour", "haze"))
     parser.add_argument("--severity", type=int, default=5)
     parser.add_argument("--count", type=int, default=24)
+    parser.add_argument("--runs", type=Path, nargs="+")
+    parser.add_argument("--entry", default="canonical")
     options = parser.parse_args()
+    for run in options.runs or ():
+        recorded(run, options.entry, options.shifts)
+    if options.runs:
+        return
     torch.set_num_threads(2)
     prior, predictor = load_prior(options.model, torch.bfloat16), load_predictor(options.model)
     data, search = load_dataset(options.dataset), Search(families=tuple(options.views), margin=0.0, budget=160)
@@ -46,6 +62,19 @@ def main() -> None:
                     above.append(over(prior, predictor, view.transformation, true, image))
         said = f"; above the true light: {spread(above)}" if above else ""
         print(f"{name:12}N = {len(gains)}: {spread(gains)}{said}")
+
+
+def recorded(run: Path, entry: str, shifts: list[str]) -> None:
+    for name in shifts:
+        files = sorted((run / "records").glob(f"{entry}--{name}-*.parquet"))
+        rows = [row for file in files for row in pq.read_table(file).to_pylist()]
+        notes = [json.loads(row["notes"]) for row in rows]
+        taken = [row for row, note in zip(rows, notes, strict=True) if abs(note["view_gain"] - 1) > UNCHANGED]
+        right = sum(row["prediction"] == row["target"] for row in taken)
+        print(
+            f"{run.name}, {entry} on {name}, N = {len(rows)}: another contrast in {share(len(taken), len(rows))} %, "
+            f"right there {share(right, len(taken))} %; {spread([note['view_nats'] for note in notes])}"
+        )
 
 
 def spread(values: list[float]) -> str:
