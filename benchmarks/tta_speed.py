@@ -5,7 +5,7 @@ gradients for the prior's weights too, fp32. Ours: the graph is cut at the condi
 step, the prior is frozen, its chunks are large, it runs in bf16, its blocks are compiled, and (`cut`, off by default)
 the first quarter of them is left out of the backward pass.
 
-    python benchmarks/tta_speed.py [--steps 5] [--draws 180] [--width 288 --depth 6] [--repeats 3] [--eager]
+    python benchmarks/tta_speed.py [--steps 5] [--draws 180] [--width 288 --depth 6] [--repeats 3]
 """
 
 from __future__ import annotations
@@ -113,7 +113,6 @@ def main() -> None:
     }.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--profile", action="store_true", help="where one step of ours in bf16 spends its time")
-    parser.add_argument("--eager", action="store_true", help="without the row of compiled blocks")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -144,8 +143,6 @@ def main() -> None:
     baseline, reference = timed(published_loop, predictor, prior, image, draws, repeats=options.repeats)
     found = [("published schedule", baseline, reference)]
     for name, change in CHANGES.items():
-        if options.eager and "compiled" in name:
-            continue
         change(prior)
         ours = partial(cut_graph, rows=options.rows)
         try:

@@ -1,5 +1,7 @@
 """Parts of denoisers: compiled where they repeat, cut out of the backward pass."""
 
+import shutil
+
 import hub_checkpoints
 import pytest
 import torch
@@ -12,6 +14,7 @@ from diffcern.methods.diffusion_tta import DiffusionTTA
 from diffcern.predictors import load_predictor
 from diffcern.priors import load_prior
 from diffcern.priors.blocks import blocks_of, compile_regions, cut_backward
+from diffcern.priors.native import NativeConfig, native_prior
 from diffcern.tasks import TASKS, Classification
 from diffcern.types import Condition, Inputs
 
@@ -101,3 +104,21 @@ def test_a_compiled_block_answers_the_same():
     for module in prior.denoiser.transformer_blocks:  # what is compiled, without the compiler of C++
         module.compile(backend="eager")
     assert torch.allclose(score(prior, latents, prior.hypotheses(), draws).errors, plain, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
+def test_a_compiled_gradient_in_bfloat16_is_the_eager_one():
+    """Of tokens that are cut from an image; it was NaN on CPUs with AVX-512."""
+    torch.manual_seed(0)
+    prior = native_prior(NativeConfig("dit", "eps", 32, 3, ("a", "b")), width=288, depth=1, heads=6, patch=4)
+    for parameter in prior.parameters():  # adaLN-Zero starts silent
+        parameter.data.add_(0.02 * torch.randn_like(parameter))
+    prior.requires_grad_(False).bfloat16()
+    latents, told = torch.randn(32, *prior.latent_shape), Condition(classes=torch.tensor([[0.5, 0.5]] * 32))
+    ids = [str(row) for row in range(32)]
+    draws = draw("stratified", 1, latents, ids, seed=0, num_timesteps=prior.num_timesteps)
+    eager = condition_gradient(prior, latents, told, draws).gradient.classes
+    compile_regions(prior.denoiser)
+    compiled = condition_gradient(prior, latents, told, draws).gradient.classes
+    assert torch.allclose(compiled, eager, rtol=0.1, atol=0.05 * eager.abs().max().item())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from diffcern.errors import UsageError
 
@@ -29,8 +29,20 @@ def compile_regions(denoiser: nn.Module) -> None:
     kinds = set(getattr(denoiser, "_repeated_blocks", None) or ())
     kinds |= {type(block).__name__ for block in getattr(denoiser, "transformer_blocks", ())}
     repeated = [module for module in denoiser.modules() if type(module).__name__ in kinds]
+    for module in repeated:
+        module.register_forward_pre_hook(_contiguous, with_kwargs=True)
     for module in repeated or [denoiser]:
         module.compile()
+
+
+def _contiguous(block: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
+    """What a block is given, laid out in order. Tokens that are cut from an image are not: compiled by torch 2.14,
+    their gradient by the condition is NaN, in bfloat16 on CPUs with AVX-512 (findings/compiled-gradient-of-patches.sh)."""
+
+    def ordered(value: Any) -> Any:
+        return value.contiguous() if isinstance(value, Tensor) else value
+
+    return tuple(map(ordered, given)), {name: ordered(value) for name, value in named.items()}
 
 
 def cut_backward(denoiser: nn.Module, share: float) -> None:
