@@ -37,7 +37,7 @@ def compile_regions(denoiser: nn.Module) -> None:
 
 def _contiguous(block: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
     """What a block is given, laid out in order. Tokens that are cut from an image are not: compiled by torch 2.14,
-    their gradient by the condition is NaN, in bfloat16 on CPUs with AVX-512 (findings/compiled-gradient-of-patches.sh)."""
+    their gradient by the condition is NaN, in bfloat16 with AVX-512: see findings/compiled-gradient-of-patches.sh."""
 
     def ordered(value: Any) -> Any:
         return value.contiguous() if isinstance(value, Tensor) else value
