@@ -5,7 +5,8 @@
     python docs/tables.py --keep runs/NAME [...]    # keeps the summary of a run, NAME.json
 
 A page marks a table by `<!-- table: NAME -->` and `<!-- end of table -->`; what stands between is written. Behind the
-name `entries=a,b` and `shifts=c,d` choose rows and columns, and leave the notes below the table out.
+name `entries=a,b` and `shifts=c,d` choose rows and columns, and leave the notes below the table out. `differences=mean`
+(or another shift) writes every metric's difference to source instead, with its interval.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from diffcern.report.summary import MEAN, SOURCE
 from diffcern.report.tables import markdown_table
+from diffcern.report.wording import change, described, headline, label, main_metric, measured, names, other_metrics
 
 DOCS = Path(__file__).parent
 DATA = DOCS / "data"
@@ -54,10 +57,28 @@ def table(name: str, chosen: str) -> str:
         if missing := {each for each in names if each} - {row[key] for row in rows}:
             raise SystemExit(f"{name} has no {key} {', '.join(sorted(missing))}")
         rows = [row for row in rows if names == [""] or row[key] in names]
+    scope = options.pop("differences", None)
     if options:
-        raise SystemExit(f"a table takes entries= and shifts=, not {', '.join(options)}")
+        raise SystemExit(f"a table takes entries=, shifts= and differences=, not {', '.join(options)}")
+    if scope:
+        return differences(rows, scope)
     text = markdown_table(rows).rstrip("\n")
     return text.split("\n\n")[0] if chosen else text
+
+
+def differences(rows: list[dict[str, Any]], scope: str) -> str:
+    """Of the entries to source, under one shift or in the mean, for every metric."""
+    columns = {main_metric(rows): headline(rows), **dict(other_metrics(rows))}
+    name = "in the mean over shifts" if scope == MEAN else f"under {scope}"
+    lines = [[f"{name}, to source", *map(described, columns)], ["---", *["---:"] * len(columns)]]
+    for entry in names(rows, "entry"):
+        cells = {metric: found.get((entry, scope)) for metric, found in columns.items()}
+        if missing := [metric.name for metric, row in cells.items() if row is None]:
+            raise SystemExit(f"{entry} has no {', '.join(missing)} for {scope}")
+        own = entry == SOURCE
+        texts = [measured(row["value"], metric) if own else change(row, metric) for metric, row in cells.items() if row]
+        lines.append(["source itself" if own else label(headline(rows)[entry, scope]), *texts])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def written(text: str) -> str:

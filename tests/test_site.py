@@ -64,6 +64,18 @@ def test_tables_of_runs_are_what_their_summaries_say(monkeypatch):
     assert tables.written(text.replace(" | ", " | 9")) != text.replace(" | ", " | 9")  # a figure typed by hand
 
 
+def test_differences_to_source_are_written_for_every_metric(monkeypatch):
+    monkeypatch.syspath_prepend(DOCS)
+    tables = importlib.import_module("tables")
+    header, _, source, *others = tables.table("kitchen", " entries=source,dda differences=mean").splitlines()
+    assert header.count("|") == source.count("|") == 6
+    assert source.startswith("| source itself | 54.3 |")
+    assert len(others) == 1
+    assert re.match(r"\| dda \| [+−]\d\.\d \[", others[0])
+    with pytest.raises(SystemExit, match="source has no delta_1, abs_rel, rmse, ssim for rain"):
+        tables.table("kitchen", " differences=rain")
+
+
 def test_a_new_table_is_written_between_its_own_marks(monkeypatch):
     monkeypatch.syspath_prepend(DOCS)
     tables = importlib.import_module("tables")
