@@ -43,6 +43,24 @@ def test_a_cut_changes_no_loss_and_little_of_the_gradient():
     assert gradients(prior, 0.99)[1].any()  # and never all
 
 
+@pytest.mark.parametrize("name", ["dit", "unet"])
+def test_nothing_is_differentiated_before_the_condition_enters(name, tmp_path):
+    """What the condition has not reached has no graph: no backward pass goes there."""
+    shipped = name == "dit"
+    folder = "embedded:digits" if shipped else str(hub_checkpoints.stable_diffusion(tmp_path / "sd"))
+    prior = frozen_view(load_prior(folder, labels=None if shipped else ["a", "b"]))
+    network, seen = prior.denoiser, dict[str, bool]()
+    entry = network.pos_embed if shipped else network.conv_in
+    last = network.transformer_blocks[-1] if shipped else network.conv_out
+    entry.register_forward_hook(lambda module, given, output: seen.update(entry=output.requires_grad))
+    last.register_forward_hook(lambda module, given, output: seen.update(last=output.requires_grad))
+    latents = torch.randn(2, *prior.latent_shape)
+    draws = draw("stratified", 2, latents, IDS, seed=0, num_timesteps=prior.num_timesteps)
+    even = Condition(classes=torch.full((2, len(prior.hypotheses())), 1 / len(prior.hypotheses())))
+    condition_gradient(prior, latents, even, draws)
+    assert seen == {"entry": False, "last": True}
+
+
 def test_blocks_of_every_kind(tmp_path):
     assert len(blocks_of(load_prior("embedded:digits").denoiser)) == 4
     unet = load_prior(str(hub_checkpoints.stable_diffusion(tmp_path / "sd")), labels=["a", "b"]).denoiser
