@@ -3,7 +3,8 @@
     python benchmarks/outside.py [--count 20]
 
 `diffcern bench digits` in this process, start to report. Inside: the prior's forward passes, and the backward passes
-through it. The rest is the imports, the predictor's own passes and steps, draws, records, the report.
+through it. The rest: before the first of them (imports, models), after the last (the report), and between (the
+predictor's own passes and steps, draws, records).
 """
 
 from __future__ import annotations
@@ -26,20 +27,23 @@ def main() -> None:
 
     from diffcern.priors.base import Prior
 
-    inside = [0.0]
+    inside, first, last = 0.0, 0.0, 0.0
     forward, grad = Prior.forward, torch.autograd.grad
 
     def timed_forward(self: Prior, *given: Any) -> Any:
+        nonlocal inside, first, last
         begin = time.perf_counter()
         answer = forward(self, *given)
-        inside[0] += time.perf_counter() - begin
+        last = time.perf_counter()
+        inside, first = inside + last - begin, first or begin
         return answer
 
     def timed_grad(*given: Any, **how: Any) -> Any:
+        nonlocal inside
         begin = time.perf_counter()
         answer = grad(*given, **how)
         if sys._getframe(1).f_code.co_filename.endswith("likelihood.py"):
-            inside[0] += time.perf_counter() - begin
+            inside += time.perf_counter() - begin
         return answer
 
     Prior.forward, torch.autograd.grad = timed_forward, timed_grad  # type: ignore[method-assign,assignment]
@@ -54,7 +58,10 @@ def main() -> None:
             if end.code:
                 raise
     total = time.perf_counter() - BEGIN
-    print(f"{total:.1f} s, of which {inside[0]:.1f} in the denoiser: {100 * (1 - inside[0] / total):.0f} % outside")
+    before, after = first - BEGIN, BEGIN + total - last
+    between = total - inside - before - after
+    print(f"{total:.1f} s, of which {inside:.1f} in the denoiser: {100 * (1 - inside / total):.0f} % outside")
+    print(f"{before:.1f} s before the first question, {after:.1f} after the last, {between:.1f} between")
 
 
 if __name__ == "__main__":
