@@ -117,6 +117,7 @@ def test_a_shard_that_changes_later(shards):
 
 def test_places_that_cannot_be_reached(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)  # as where it is not installed
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)  # of another test
     with pytest.raises(DiffcernError, match=r"no \.tar file at"):
         load_dataset(f"webdataset:{tmp_path / 'none-*.tar'}")
     with pytest.raises(DiffcernError, match=r"no \.tar file at memory://nowhere"):
