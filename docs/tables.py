@@ -20,7 +20,17 @@ from typing import Any
 
 from diffcern.report.summary import MEAN, SOURCE
 from diffcern.report.tables import markdown_table
-from diffcern.report.wording import change, described, headline, label, main_metric, measured, names, other_metrics
+from diffcern.report.wording import (
+    amount,
+    change,
+    described,
+    headline,
+    label,
+    main_metric,
+    measured,
+    names,
+    other_metrics,
+)
 
 DOCS = Path(__file__).parent
 DATA = DOCS / "data"
@@ -53,13 +63,15 @@ def table(name: str, chosen: str) -> str:
     rows = json.loads((DATA / f"{name}.json").read_text())
     options = dict(option.split("=") for option in chosen.split())
     for option, key in (("entries", "entry"), ("shifts", "shift")):
-        names = options.pop(option, "").split(",")
-        if missing := {each for each in names if each} - {row[key] for row in rows}:
+        wanted = options.pop(option, "").split(",")
+        if missing := {each for each in wanted if each} - {row[key] for row in rows}:
             raise SystemExit(f"{name} has no {key} {', '.join(sorted(missing))}")
-        rows = [row for row in rows if names == [""] or row[key] in names]
+        rows = [row for row in rows if wanted == [""] or row[key] in wanted]
     scope = options.pop("differences", None)
     if options:
         raise SystemExit(f"a table takes entries=, shifts= and differences=, not {', '.join(options)}")
+    if scope and scope not in names(rows, "shift"):
+        raise SystemExit(f"{name} has no shift {scope}")
     if scope:
         return differences(rows, scope)
     text = markdown_table(rows).rstrip("\n")
@@ -67,17 +79,18 @@ def table(name: str, chosen: str) -> str:
 
 
 def differences(rows: list[dict[str, Any]], scope: str) -> str:
-    """Of the entries to source, under one shift or in the mean, for every metric."""
-    columns = {main_metric(rows): headline(rows), **dict(other_metrics(rows))}
-    name = "in the mean over shifts" if scope == MEAN else f"under {scope}"
-    lines = [[f"{name}, to source", *map(described, columns)], ["---", *["---:"] * len(columns)]]
+    """What entries reach under a shift or in the mean, how far every metric is from source's, and what it costs."""
+    first, others = main_metric(rows), other_metrics(rows)
+    name = "mean over shifts" if scope == MEAN else scope
+    header = [name, described(first), "to source", *(described(metric) for metric, _ in others), "evaluations"]
+    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
     for entry in names(rows, "entry"):
-        cells = {metric: found.get((entry, scope)) for metric, found in columns.items()}
-        if missing := [metric.name for metric, row in cells.items() if row is None]:
-            raise SystemExit(f"{entry} has no {', '.join(missing)} for {scope}")
+        row = headline(rows)[entry, scope]
+        more = [(metric, found[entry, scope]) for metric, found in others]
         own = entry == SOURCE
-        texts = [measured(row["value"], metric) if own else change(row, metric) for metric, row in cells.items() if row]
-        lines.append(["source itself" if own else label(headline(rows)[entry, scope]), *texts])
+        texts = [measured(r["value"], metric) if own else change(r, metric) for metric, r in more]
+        reached = [measured(row["value"], first), "" if own else change(row, first)]
+        lines.append([label(row), *reached, *texts, amount(row["nfe_forward"])])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
