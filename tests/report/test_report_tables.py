@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 from rich.console import Console
@@ -98,6 +99,29 @@ def test_seven_entries_fit_a_page_and_a_terminal(build: Build) -> None:
         narrow = printed(summary, width)
         assert narrow.count("91–100│91–100│") == 7 * 3
         assert "…" not in narrow
+
+
+def test_more_entries_than_fit_are_tables_below_each_other(build: Build) -> None:
+    """Every value whole: one that is cut reads as another."""
+    entries = [ENTRIES[0], *({"entry": f"diffusion-tta-{i}", "method": "x"} for i in range(17))]
+    lines = printed(summarise(build(entries=entries, shifts=FIFTEEN, n=10)), 80).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not any("…" in line for line in lines)
+    headers = [line for line in lines if line.startswith("┃")]
+    assert [name for line in headers for name in re.findall(r"\d+", line)] == [str(k) for k in range(1, 20)]
+    rows = [line for line in lines if line.startswith("│diffusion-tta-7")]
+    assert len(rows) == len(headers) > 1
+    assert sum(len(re.findall(r"\d+\.\d[▲▼]?│", line)) for line in rows) == 17  # clean, the shifts and their mean
+
+
+def test_what_stands_out_does_so_without_colours(build: Build) -> None:
+    summary = summarise(build(entries=[*ENTRIES, HARMFUL], n=100))
+    mean = {row["entry"]: f"{100 * row['value']:.1f}" for row in summary if row["shift"] == "mean"}
+    text = printed(summary, 160)
+    assert f"{mean['diffusion-tta']}▲" in text
+    assert f"{mean['harmful']}▼" in text
+    assert f"{mean['source']} " in text
+    assert "▲: significantly above source; ▼: significantly below" in text
 
 
 def test_an_incomplete_run_says_so(build: Build) -> None:

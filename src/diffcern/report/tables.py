@@ -33,6 +33,7 @@ from diffcern.report.wording import (
 )
 
 STYLES = {BETTER: "bold", WORSE: "dim red"}
+SIGNS = {BETTER: "▲", WORSE: "▼"}  # of a terminal, which may have no styles
 MARKDOWN = {BETTER: "**{}**", WORSE: "{} ▼"}
 WIDTH = 120  # columns of a page
 FINE = 1000  # images from which an interval is given in tenths of a point
@@ -87,28 +88,45 @@ def print_table(summary: Sequence[Row], console: Console | None = None) -> None:
     first = summary[0]
     images = max(row["n"] for row in summary)
     title = f"{first['dataset']}, {main_metric(summary).title} in %, {images:,} images"
-    table = Table(title=Text(title, "table.title"), title_justify="left")
-    table.add_column(Text(grid.header[0]), no_wrap=True)
     header, legend, gap = grid.header[1:], "", " "
-    if grid.width > console.width:  # a cut name says nothing: numbers, and their names below
+    signed = sum(any(state in SIGNS for _, state in column) for column in zip(*grid.rows, strict=True))
+    if grid.width + signed > console.width:  # a cut name says nothing: numbers, and their names below
         gap = "\n"
         legend = ", ".join(f"{number} {name}" for number, name in enumerate(header, 1))
         header = [str(number) for number in range(1, len(header) + 1)]
-        table.padding = (0, 0)
-    for name in header:
-        table.add_column(Text(name), justify="right")
-    for row in grid.rows:
-        if row[0][0] == MEAN:
-            table.add_section()
-        table.add_row(*(_styled(text, state, gap) for text, state in row))
-        if row[0][0] == MEAN:
-            table.add_section()
-    console.print(table)
+    cells = [[_styled(text, state, gap) for text, state in row] for row in grid.rows]
+    blocks = _blocks([grid.header[0], *header], cells, console.width) if legend else [range(1, len(header) + 1)]
+    for number, block in enumerate(blocks):
+        table = Table(title=None if number else Text(title, "table.title"), title_justify="left")
+        if legend:
+            table.padding = (0, 0)
+        table.add_column(Text(grid.header[0]), no_wrap=True)
+        for column in block:
+            table.add_column(Text(header[column - 1]), justify="right")
+        for row in cells:
+            if row[0].plain == MEAN:
+                table.add_section()
+            table.add_row(row[0], *(row[column] for column in block))
+            if row[0].plain == MEAN:
+                table.add_section()
+        console.print(table)
     if grid.warning:
         console.print(Text(grid.warning, style="bold yellow"))
     for note in [legend, *grid.notes] if legend else grid.notes:
-        console.print(Text(note, style="dim"))
+        console.print(Text(note.replace("Bold:", f"{SIGNS[BETTER]}:"), style="dim"))
     _print_others(summary, console)
+
+
+def _blocks(header: list[str], cells: list[list[Text]], width: int) -> list[list[int]]:
+    """The columns but the first, in tables that are no wider than `width`: a number that is cut says another one."""
+    columns = zip(header, *cells, strict=True)
+    widths = [1 + max(len(line) for cell in column for line in str(cell).split("\n")) for column in columns]
+    blocks: list[list[int]] = [[]]
+    for column, wide in enumerate(widths[1:], 1):
+        if blocks[-1] and 1 + widths[0] + sum(widths[c] for c in blocks[-1]) + wide > width:
+            blocks.append([])
+        blocks[-1].append(column)
+    return blocks
 
 
 def _print_others(summary: Sequence[Row], console: Console) -> None:
@@ -127,11 +145,12 @@ def _print_others(summary: Sequence[Row], console: Console) -> None:
         texts = []
         for metric, rows, scope in shown:
             row = rows.get((entry, scope))
-            style = STYLES.get(standing(row, metric.better), "") if row else ""
-            texts.append(Text(measured(row["value"], metric) if row else "–", style))
+            state = standing(row, metric.better) if row else ""
+            texts.append(_styled(measured(row["value"], metric) if row else "–", state, " "))
         table.add_row(Text(label(first)), *texts)
     console.print(table)
-    console.print(Text(f"↑: more is better; ↓: less is. Bold, dim red: as above, against {SOURCE}.", style="dim"))
+    signs = " and ".join(SIGNS.values())
+    console.print(Text(f"↑: more is better; ↓: less is. {signs}: as above, against {SOURCE}.", style="dim"))
 
 
 def markdown_table(summary: Sequence[Row], width: int = WIDTH) -> str:
@@ -143,7 +162,7 @@ def markdown_table(summary: Sequence[Row], width: int = WIDTH) -> str:
     ]
     for row in grid.rows:
         lines.append(_line([_marked(_plain(text), state) for text, state in row]))
-    notes = [note.replace("dim red:", "▼:") for note in ([grid.warning] if grid.warning else []) + grid.notes]
+    notes = ([grid.warning] if grid.warning else []) + grid.notes
     return "\n".join([*lines, "", *(f"{note}  " for note in notes)]).rstrip() + "\n"
 
 
@@ -157,8 +176,9 @@ def _accuracy(row: Row) -> str:
 
 
 def _styled(text: str, state: str, gap: str) -> Text:
-    """An accuracy stands out from its interval."""
+    """An accuracy stands out from its interval, with its sign."""
     value, space, rest = text.partition(" ") if state else (text, "", "")
+    value += SIGNS.get(state, "")
     return Text.assemble((value, STYLES.get(state, "")), gap if space else "", (rest, "dim"))
 
 
@@ -172,7 +192,7 @@ def _notes(summary: Sequence[Row]) -> list[str]:
     article = "an" if title[0] in "aeiou" else "a"
     notes = [f"After {article} {title}: its 95 % interval, rounded outwards."]
     if any(row["difference_low"] is not None for row in summary):
-        notes.append(f"Bold: significantly above {SOURCE}; dim red: significantly below (paired bootstrap).")
+        notes.append(f"Bold: significantly above {SOURCE}; {SIGNS[WORSE]}: significantly below (paired bootstrap).")
     if any(row["needs_batch"] for row in summary):
         notes.append(f"{DAGGER} needs a batch of images: it cannot answer for one image alone.")
     return notes + caveats(summary) + skips(summary)
