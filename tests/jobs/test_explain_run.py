@@ -56,6 +56,16 @@ def test_the_report_explains_images_that_it_shows(run):
     assert '<article class="why"' not in report_on(run)[1].read_text()
 
 
+def test_options_that_another_version_had_do_not_matter(run):
+    spec = run / "spec.toml"
+    whole = spec.read_text()
+    spec.write_text(whole + '\n[entries.later]\nmethod = "canonical"\noptions = { unheard = 1 }\n')
+    try:
+        assert len(explained(run)) == 2
+    finally:
+        spec.write_text(whole)
+
+
 def test_what_cannot_be_explained_is_said(run):
     spec = run / "spec.toml"
     whole = spec.read_text()

@@ -105,6 +105,15 @@ def test_pictures_are_made_again_as_the_bench_made_them(tmp_path):
     assert "other images than this run met" in write_view(folder, out).sentences[-1]
 
 
+def test_pictures_of_a_run_whose_methods_are_not_known_here(tmp_path):
+    """As another version of diffcern wrote it: what its images were is known all the same."""
+    folder = shutil.copytree(OLD, tmp_path / "run")
+    (folder / "examples.parquet").unlink()
+    spec = folder / "spec.toml"
+    spec.write_text(spec.read_text() + '\n[entries.later]\nmethod = "of-another-version"\noptions = { unheard = 1 }\n')
+    assert write_view(folder, tmp_path / "site", images=3).pictures == 6
+
+
 def test_data_that_go_away_on_the_way_leave_what_is_drawn(tmp_path, monkeypatch):
     drawn = bench.shown_image
 

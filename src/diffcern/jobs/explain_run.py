@@ -28,12 +28,12 @@ def of_run(
     from diffcern.kinds import KINDS
     from diffcern.report.gallery import focus_of, shown
     from diffcern.run.models import load_models
-    from diffcern.run.spec import read_spec
+    from diffcern.run.spec import read_world
 
     folder = run.path
     if not (folder / "spec.toml").is_file():
         raise UsageError(f"{folder} has no spec.toml, which would name its prior: leave --explain out")
-    spec = read_spec(folder / "spec.toml")
+    spec = read_world(folder / "spec.toml")
     if spec.models.prior is None or KINDS[spec.models.task].dense:
         raise UsageError(f"{folder} is no bench of classes with a prior, which could be explained: leave --explain out")
     rows = shown(run, focus_of(summary))[:count]

@@ -77,9 +77,9 @@ def _again(run: Run, count: int, report: Report) -> Iterator[tuple[str, Conditio
     """(id, condition, PNG) of the first images of the run's order, by what the bench made them with. Raises
     DiffcernError or OSError where the data are not here."""
     from diffcern.run.bench import images_of, order_of, shown_image
-    from diffcern.run.spec import read_spec
+    from diffcern.run.spec import read_world
 
-    spec = read_spec(run.path / "spec.toml")
+    spec = read_world(run.path / "spec.toml")
     images = images_of(spec)
     order = order_of(len(images), spec.seed)
     known: dict[str, str] = read_config(run.path / "fingerprint.json", dict[str, str], "A bench writes it")

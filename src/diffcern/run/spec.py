@@ -158,6 +158,12 @@ def read_spec(source: str | Path, overrides: Sequence[str] = ()) -> Spec:
     return parse_spec(table, str(path))
 
 
+def read_world(path: Path) -> Spec:
+    """What a finished run met, its data, shifts, models and seed, without entries: another version of diffcern may have
+    written it, whose methods and options need not be known here. Raises UsageError."""
+    return _validated(Spec, {**read_toml(path), "entries": {}}, str(path))
+
+
 def parse_spec(table: Mapping[str, Any], source: str = "specification") -> Spec:
     """Checks every name and option of a specification; source: what messages call it. Raises UsageError."""
     spec = _validated(Spec, table, source)
