@@ -82,6 +82,15 @@ def test_an_error_that_nobody_foresaw_is_a_sentence(caplog):
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_links_out_of_the_folder_are_no_runs(tmp_path):
+    for name in ("runs/own", "elsewhere/secret"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "spec.toml").touch()
+    for name, target in (("link", "elsewhere/secret"), ("inside", "runs/own"), ("all", "elsewhere")):
+        (tmp_path / "runs" / name).symlink_to(tmp_path / target, target_is_directory=True)
+    assert Shelf(tmp_path / "runs").names() == ["inside", "own"]
+
+
 def test_a_run_keeps_its_address(tmp_path):
     build_run(tmp_path / "weather", n=3, shifts=("fog",), severities=(3,))
     shelf = Shelf(tmp_path)

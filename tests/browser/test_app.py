@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 
 import pytest
+import torch
 from report.conftest import build_run
 
 from diffcern.data import encode_png, load_dataset
@@ -101,6 +102,24 @@ def test_a_picture_of_ones_own_and_files_that_are_none(opened):
     page.get_by_role("button", name="Go").click()
     page.get_by_role("group", name="Diffusion-TTA").wait_for(timeout=30_000)
     assert "right" not in page.get_by_role("group", name="The model alone").text_content()  # nobody knows
+
+
+def test_a_picture_too_small_for_the_shift_leaves_none_on_the_page(opened):
+    """The one before stayed, under a shift that it was not shown with."""
+    page = opened()
+    shifted(page, "frost")
+    tiny = encode_png(torch.zeros(3, 1, 1))
+    page.locator("input[type=file]").set_input_files({"name": "tiny.png", "mimeType": "image/png", "buffer": tiny})
+    page.get_by_text(re.compile(r"cannot read image 'tiny\.png'.*choose another picture, or another shift")).wait_for()
+    assert page.get_by_alt_text(re.compile("The picture")).count() == 0
+    assert not page.get_by_role("button", name="Go").is_enabled()
+
+
+def test_pages_say_their_language_and_what_they_are(opened):
+    page = opened()
+    assert page.evaluate("document.documentElement.lang") == "en"
+    assert page.get_by_role("heading", level=1).text_content() == "diffcern"
+    assert page.get_by_role("main").count() <= 1
 
 
 def test_it_stops(opened):

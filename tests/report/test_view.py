@@ -196,12 +196,17 @@ def damage_notes(folder: Path) -> None:
     [
         (shutil.rmtree, "site", "no run folder"),
         (lambda folder: shutil.rmtree(folder / "records"), "site", "no records in"),
+        (
+            lambda folder: [shutil.rmtree(folder / "records"), (folder / "demo.json").touch()],
+            "site",
+            r"demo that answers in tables \(examples\.parquet\), not of a bench",
+        ),
         (damage, "site", "truncated or none of diffcern's"),
         (damage_notes, "site", "no named numbers"),
         (lambda folder: None, "run", "holds something else than a view"),
         (lambda folder: None, "run/spec.toml", "is a file"),
     ],
-    ids=["no folder", "nothing yet", "damaged", "damaged notes", "something else", "a file"],
+    ids=["no folder", "nothing yet", "tables of a demo", "damaged", "damaged notes", "something else", "a file"],
 )
 def test_what_cannot_be_is_said_in_one_sentence(build: Build, tmp_path, change, out, reason):
     folder = build(n=2)

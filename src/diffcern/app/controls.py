@@ -91,6 +91,11 @@ class Controls:
                 shown(question.shown, f"The picture under {self.shift_name}, severity {self.severity_number}")
         self.free(True)
 
+    def show_nothing(self) -> None:
+        """There is a picture, and none under its shift."""
+        self.picture.clear()
+        self.free(False)
+
     def busy(self, stoppable: bool) -> None:
         for button in (self.go, self.why, self.others):
             button.disable()

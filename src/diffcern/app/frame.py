@@ -19,8 +19,9 @@ def frame(here: str) -> Iterator[None]:
     ui.colors(primary="#0072b2", negative="#c44e00")
     dark = ui.dark_mode(None)  # as the system has it
     ui.add_css(FIGURES)
+    ui.add_head_html('<script>document.documentElement.lang = "en"</script>')
     with ui.header(elevated=False).classes("items-center gap-6").style("background: #10344a"):
-        ui.label("diffcern").classes("text-lg font-medium")
+        ui.label("diffcern").classes("text-lg font-medium").props('role="heading" aria-level="1"')
         with ui.row().classes("gap-4").props('role="navigation" aria-label="Pages"'):
             for name, (title, target) in PAGES.items():
                 link = ui.link(title, target).classes("text-white no-underline")
@@ -28,7 +29,7 @@ def frame(here: str) -> Iterator[None]:
                     link.classes("font-bold").props('aria-current="page"')
         ui.space()
         ui.button(icon="contrast", on_click=dark.toggle).props('flat dense color=white aria-label="Light or dark"')
-    with ui.column().classes("w-full mx-auto px-3").style("max-width: 1180px").props('role="main"'):
+    with ui.column().classes("w-full mx-auto px-3").style("max-width: 1180px"):
         yield
         small_print(f"diffcern {__version__}. Everything runs on this machine, and nothing is sent elsewhere.")
 

@@ -100,7 +100,8 @@ class TryPage:
             return
         question = await asyncio.to_thread(_quietly, self.question)
         if not isinstance(question, Question):
-            self.say(str(question))
+            self.controls.show_nothing()
+            self.say(f"{question}: choose another picture, or another shift")
             return
         with self.answers:
             small_print("Go: what the model alone says, then each method. Why?: what the prior sees under each class.")

@@ -37,10 +37,12 @@ class Shelf:
         self._views.cleanup()
 
     def names(self) -> list[str]:
-        """Of the run folders, relative to the root."""
+        """Of the run folders, relative to the root; not of links that lead out of it."""
         if self.root is None:
             return []
+        root = self.root.resolve()
         found = {path.parent for pattern in DEPTH for path in self.root.glob(pattern)}
+        found = {folder for folder in found if folder.resolve().is_relative_to(root)}
         return sorted(str(path.relative_to(self.root)) for path in found)[:MOST]
 
     def open(self, name: str) -> str:

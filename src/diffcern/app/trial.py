@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from diffcern.app.worlds import SIDE, World
-from diffcern.data import decode
+from diffcern.data import UnreadableImage, decode
 from diffcern.errors import DiffcernError
 from diffcern.explaining import Explanation, Watched
 from diffcern.fingerprints import content_id
@@ -47,12 +47,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Picture:
-    """image: as it was given, `[3, H, W]`; right: the classes that are right for it, empty where nobody knows."""
+    """image: as it was given, `[3, H, W]`; right: the classes that are right for it, empty where nobody knows; name: of
+    the file, where it came as one."""
 
     image: Tensor
     id: str
     right: frozenset[int] = frozenset()
     truth: str = ""
+    name: str = ""
 
     @classmethod
     def of(cls, world: World, row: int) -> Picture:
@@ -66,7 +68,7 @@ class Picture:
     def uploaded(cls, content: bytes, name: str) -> Picture:
         """A file of the visitor's. Raises UnreadableImage."""
         image = decode(content, name, SIDE)
-        return cls(image, content_id(image))
+        return cls(image, content_id(image), name=name)
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,10 @@ class Question:
     @classmethod
     def of(cls, world: World, picture: Picture, shift: str, severity: int) -> Question:
         """Raises UnreadableImage where the picture is too small for the shift."""
-        return cls(world, picture, world.shifted(picture.image, shift, severity, picture.id))
+        try:
+            return cls(world, picture, world.shifted(picture.image, shift, severity, picture.id))
+        except UnreadableImage as error:
+            raise UnreadableImage(picture.name or picture.id, error.reason) from error
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

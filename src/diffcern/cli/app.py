@@ -8,36 +8,44 @@ from typing import Annotated
 
 import typer
 
-from diffcern.cli.consoles import remarks
+from diffcern.cli.completing import NAMES, completing
+from diffcern.cli.consoles import remarks, waiting
 from diffcern.errors import DiffcernError, UsageError
+from diffcern.kinds import KINDS
 
 LOCAL = ("127.0.0.1", "localhost")
 EVERYWHERE = "0.0.0.0"
 
 
+def named(help: str, name: str) -> typer.models.OptionInfo:
+    """An option whose names a shell completes."""
+    option: typer.models.OptionInfo = typer.Option(help=help, autocompletion=completing(NAMES[name]))
+    return option
+
+
 def app(
-    predictor: Annotated[str | None, typer.Option(help="a model of yours, beside --prior and --images")] = None,
-    prior: Annotated[str | None, typer.Option(help="its prior: hf:OWNER/NAME or a folder")] = None,
-    images: Annotated[str | None, typer.Option(help="pictures to choose from: a folder or a data set")] = None,
-    task: Annotated[str, typer.Option(help="classification, segmentation or depth")] = "classification",
+    predictor: Annotated[str | None, named("a model of yours, beside --prior and --images", "predictor")] = None,
+    prior: Annotated[str | None, named("its prior: hf:OWNER/NAME or a folder", "prior")] = None,
+    images: Annotated[str | None, named("pictures to choose from: a folder or a data set", "images")] = None,
+    task: Annotated[str, named("classification, segmentation or depth", "task")] = "classification",
     runs: Annotated[Path, typer.Option(help="the folder whose run folders can be opened")] = Path("runs"),
     host: Annotated[str, typer.Option(help="of this machine alone, unless you give another one")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8765,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
+    device: Annotated[str, named("auto, cpu, cuda or mps", "device")] = "auto",
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="open it in a browser")] = True,
 ) -> None:
     """Open a page to try methods on a picture, to see why they answer so, and to look through runs."""
-    from diffcern.optional import needs
-
-    needs("nicegui")
-    from diffcern.app.serve import serve
-    from diffcern.app.worlds import of_models
-    from diffcern.kinds import KINDS
-
     if task not in KINDS:
         raise UsageError(f"--task is one of {', '.join(KINDS)}, not {task!r}")
-    worlds = of_models(predictor, prior, images, task, device)
     check_free(host, port)
+    with waiting():
+        from diffcern.optional import needs
+
+        needs("nicegui")
+        from diffcern.app.serve import serve
+        from diffcern.app.worlds import of_models
+
+        worlds = of_models(predictor, prior, images, task, device)
     console = remarks()
     console.print(f"http://{LOCAL[0] if host == EVERYWHERE else host}:{port} (Ctrl-C ends it)")
     if host not in LOCAL:

@@ -67,6 +67,9 @@ def load(run_dir: str | Path) -> Run:
     if not path.is_dir():
         raise DiffcernError(f"no run folder {path}: `diffcern bench SPEC.toml --out {path}` makes one.")
     files = parquet_files(path / "records")
+    if not files and (path / "demo.json").is_file():
+        named = ", ".join(sorted(file.name for file in path.glob("*.parquet")))
+        raise DiffcernError(f"{path} is of a demo that answers in tables ({named}), not of a bench: open these.")
     if not files:
         raise DiffcernError(
             f"no records in {path / 'records'} yet: `diffcern bench SPEC.toml --out {path}` writes them."
