@@ -6,7 +6,8 @@
 
 A page marks a table by `<!-- table: NAME -->` and `<!-- end of table -->`; what stands between is written. Behind the
 name `entries=a,b` and `shifts=c,d` choose rows and columns, and leave the notes below the table out. `differences=mean`
-(or another shift) writes every metric's difference to source instead, with its interval.
+(or another shift) writes every metric's difference to source instead, with its interval. One number of the first metric
+is marked by `<!-- value: NAME ENTRY SHIFT -->` before it and `<!-- -->` behind it.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ PAGES = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glo
 MARK = re.compile(
     r"(<!-- table: (\S+)((?: \w+=\S+)*) -->\n)((?:(?!<!-- table: ).)*?)(<!-- end of table -->)", re.DOTALL
 )
+VALUE = re.compile(r"(<!-- value: (\S+) (\S+) (\S+) -->)[^<]*(<!-- -->)")
 DIGITS = 7  # that are kept of a number: tables show three, and a rounded interval's bound must not move
 
 
@@ -94,11 +96,19 @@ def differences(rows: list[dict[str, Any]], scope: str) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def value(name: str, entry: str, shift: str) -> str:
+    rows = json.loads((DATA / f"{name}.json").read_text())
+    if (row := headline(rows).get((entry, shift))) is None:
+        raise SystemExit(f"{name} has no {entry} under {shift}")
+    return measured(row["value"], main_metric(rows))
+
+
 def written(text: str) -> str:
     """A page with its tables as they are in docs/data."""
     if not text.count("<!-- table: ") == text.count("<!-- end of table -->") == len(MARK.findall(text)):
         raise SystemExit("a table has one mark alone: all from one to the next would be taken for it")
-    return MARK.sub(lambda found: f"{found[1]}\n{table(found[2], found[3])}\n\n{found[5]}", text)
+    text = MARK.sub(lambda found: f"{found[1]}\n{table(found[2], found[3])}\n\n{found[5]}", text)
+    return VALUE.sub(lambda found: f"{found[1]}{value(found[2], found[3], found[4])}{found[5]}", text)
 
 
 def main() -> None:

@@ -64,6 +64,15 @@ def test_tables_of_runs_are_what_their_summaries_say(monkeypatch):
     assert tables.written(text.replace(" | ", " | 9")) != text.replace(" | ", " | 9")  # a figure typed by hand
 
 
+def test_one_number_of_a_run_is_written_within_a_line(monkeypatch):
+    monkeypatch.syspath_prepend(DOCS)
+    tables = importlib.import_module("tables")
+    line = "| fog | <!-- value: scenes-segmentation source fog -->{}<!-- --> |"
+    assert tables.written(line.format("9")) == line.format("47.0")
+    with pytest.raises(SystemExit, match="scenes-segmentation has no source under rain"):
+        tables.written(line.replace(" fog -->", " rain -->").format("9"))
+
+
 def test_differences_to_source_are_written_for_every_metric(monkeypatch):
     monkeypatch.syspath_prepend(DOCS)
     tables = importlib.import_module("tables")

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from diffcern.errors import DiffcernError, UsageError
+from diffcern.errors import UsageError
 from diffcern.methods.base import Method
 from diffcern.methods.options import checked
 from diffcern.predictors.base import Predictor
@@ -33,7 +33,7 @@ def build(
     models = {"predictor": predictor, "prior": prior, "task": task}
     for model, value in models.items():
         if value is None and needed(cls, model):
-            raise DiffcernError(f"{name} needs a {model}: give one")
+            raise UsageError(f"{name} needs a {model}: give one (--{model} on a command line)")
     takes = inspect.signature(cls).parameters
     taken = {model: value for model, value in models.items() if model in takes and value is not None}
     if task is not None and task.name not in cls.tasks:
