@@ -12,6 +12,7 @@ from diffcern.errors import DiffcernError, UsageError
 
 pytest.importorskip("nicegui", reason="no NiceGUI: pip install 'diffcern[app]'")
 from diffcern.app.page import _quietly, _some
+from diffcern.app.pictures import legend, masks
 from diffcern.app.runs import Shelf
 from diffcern.app.trial import AT_WORK, Picture, Question, Stopped
 from diffcern.app.worlds import World, of_models
@@ -80,6 +81,15 @@ def test_an_error_that_nobody_foresaw_is_a_sentence(caplog):
     found = _quietly(broken)
     assert "that went wrong (ZeroDivisionError: by nought)" in str(found)
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_map_has_a_legend_of_what_is_on_it():
+    output = torch.zeros(4, 10, 10)
+    output[1], output[3, :3] = 1.0, 2.0
+    (first, colour, share), second = legend(output, ["sky", "road", "car", "tree"])
+    assert (first, share) == ("road", pytest.approx(0.7))
+    assert second[0] == "tree"
+    assert masks(output)[:, -1, -1].tolist() == pytest.approx([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
 
 
 def test_links_out_of_the_folder_are_no_runs(tmp_path):

@@ -21,7 +21,7 @@ from diffcern.data.maps import encode_depth, encode_mask, palette
 from diffcern.errors import DiffcernError
 from diffcern.kinds import KINDS
 from diffcern.report import print_table, summarise, write_report
-from diffcern.report.maps import EACH, build_maps
+from diffcern.report.maps import EACH, areas_of, build_maps, class_colours
 from diffcern.report.records import load
 from diffcern.report.wording import findings, verdict
 
@@ -332,3 +332,13 @@ def pixels(uri: str) -> np.ndarray:
     image = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
     assert image.mode == "P"
     return np.asarray(image)
+
+
+def test_the_legend_names_what_only_answers_show(tmp_path):
+    run = load(Masks(tmp_path).path)
+    truth, answer = torch.zeros(4, 4, dtype=torch.long), torch.full((4, 4), 2)
+    answer[0] = 255  # void
+    pngs = [encode_mask(truth), encode_mask(answer)]
+    found = class_colours(run, pngs[:1], areas_of(pngs))
+    assert [name for name, _ in found] == ["sky", "car", "void"]
+    assert len({colour for _, colour in found}) == 3

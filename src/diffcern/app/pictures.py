@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from nicegui import ui
 from torch import Tensor
@@ -44,6 +46,13 @@ def masks(output: Tensor) -> Tensor:
     """The likeliest class of each pixel of `[K, H, W]`, as colours `[3, H, W]`."""
     table = torch.tensor([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in COLOURS])
     return table[output.argmax(0) % len(table)].permute(2, 0, 1)
+
+
+def legend(output: Tensor, names: Sequence[str], least: float = 0.005) -> list[tuple[str, str, float]]:
+    """Name, colour and share of the pixels of the classes in a map `[K, H, W]`, the largest first."""
+    shares = torch.bincount(output.argmax(0).flatten(), minlength=len(names)) / output[0].numel()
+    found = [(name, COLOURS[k % len(COLOURS)], float(shares[k])) for k, name in enumerate(names) if shares[k] >= least]
+    return sorted(found, key=lambda each: -each[2])
 
 
 def depths(output: Tensor) -> Tensor:

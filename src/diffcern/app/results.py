@@ -8,7 +8,7 @@ from nicegui import ui
 from torch import Tensor
 
 from diffcern.app.frame import small_print
-from diffcern.app.pictures import depths, masks, shown
+from diffcern.app.pictures import depths, legend, masks, shown
 from diffcern.app.trial import Answer, Question
 from diffcern.explaining import Explanation
 from diffcern.report.explained import levels, overlay
@@ -28,12 +28,22 @@ def answer(found: Answer, title: str, question: Question) -> None:
         if world.dense:
             picture = masks(found.output) if world.models.task.kind.classes else depths(found.output)
             shown(picture, f"The map of {title}", 220)
+            if world.models.task.kind.classes:
+                _legend(found.output, world.models.task.class_names)
         else:
             _classes(found, question)
         if found.told:
             small_print(found.told)
         if len(found.trace) > 1:
             _curve(found.trace)
+
+
+def _legend(output: Tensor, names: Sequence[str]) -> None:
+    with ui.row().classes("gap-x-3 gap-y-1"):
+        for name, colour, share in legend(output, names):
+            with ui.row().classes("items-center gap-1"):
+                ui.element("span").style(f"background: {colour}; width: 12px; height: 12px; border-radius: 2px")
+                small_print(f"{name} {100 * share:.0f} %")
 
 
 def _classes(found: Answer, question: Question) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,8 +84,12 @@ def build_maps(run: Run) -> MapPictures | None:
         answers = {entry.name: pictures[*key, entry.name] for entry in run.entries if (*key, entry.name) in pictures}
         if answers:
             found.append(_row(run, key, rows[key]["image"], truths[key[2]], answers))
-    shown = {row.id for row in found}
-    return MapPictures(found, class_colours(run, [truths[id] for id in truths if id in shown])) if found else None
+    if not found:
+        return None
+    keys, shown = {(row.shift, row.severity, row.id) for row in found}, [truths[id] for id in {row.id for row in found}]
+    answered = [png for (*key, _), png in pictures.items() if tuple(key) in keys]
+    areas = areas_of([*shown, *answered]) if run.kind.classes else Counter[int]()
+    return MapPictures(found, class_colours(run, shown, areas))
 
 
 def _row(run: Run, key: tuple[str, int, str], image: bytes, truth: bytes, answers: dict[str, bytes]) -> Row:
@@ -140,15 +146,24 @@ def _coloured(depth: NDArray[Any], near: float, far: float) -> Image.Image:
     return image
 
 
-def class_colours(run: Run, truths: list[bytes]) -> list[tuple[str, str]]:
-    """The classes that truths show, as many as a legend can hold, and void, with their colours."""
+def areas_of(pngs: Iterable[bytes]) -> Counter[int]:
+    """The pixels of each class in masks."""
+    areas = Counter[int]()
+    for png in pngs:
+        classes, counts = np.unique(_pixels(png), return_counts=True)
+        areas.update(dict(zip(classes.tolist(), counts.tolist(), strict=True)))
+    return areas
+
+
+def class_colours(run: Run, truths: list[bytes], areas: Mapping[int, int]) -> list[tuple[str, str]]:
+    """The classes that truths and answers show, the largest that a legend can hold, and void, with their colours."""
     if not run.kind.classes or not truths:
         return []
     palette = picture(truths[0]).getpalette() or []
     palette += [0] * (3 * 256 - len(palette))
-    found = sorted({int(k) for png in truths for k in np.unique(_pixels(png))})
-    named = [(k, class_name(run, k)) for k in found if k < len(run.classes)][:NAMED]
-    named += [(k, "void") for k in found if k >= len(run.classes)]
+    largest = sorted((k for k in areas if k < len(run.classes)), key=lambda k: -areas[k])[:NAMED]
+    named = [(k, class_name(run, k)) for k in sorted(largest)]
+    named += [(k, "void") for k in sorted(areas) if k >= len(run.classes)]
     return [(name, "#{:02x}{:02x}{:02x}".format(*palette[3 * k : 3 * k + 3])) for k, name in named]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
@@ -16,7 +17,7 @@ from diffcern.errors import DiffcernError, first_line
 from diffcern.fingerprints import digest
 from diffcern.report.columns import by_cell, read_table
 from diffcern.report.gallery import EXAMPLES, reduced
-from diffcern.report.maps import PICTURES, TRUTH_PICTURES, class_colours, drawn, scale_of
+from diffcern.report.maps import PICTURES, TRUTH_PICTURES, areas_of, class_colours, drawn, scale_of
 from diffcern.report.run import Run
 from diffcern.report.summary import CLEAN
 from diffcern.watching import Report
@@ -137,6 +138,7 @@ def _maps(run: Run, conditions: dict[Condition, int], numbers: dict[str, int], f
         n = numbers[id]
         found.truths[n], found.scales[n] = f"{n}-truth.png", scales[id][1]
         (folder / found.truths[n]).write_bytes(drawn(png, scales[id][0])[0])
+    areas = areas_of(truths.values()) if run.kind.classes else Counter[int]()
     entries = {entry.name: e for e, entry in enumerate(run.entries)}
     for (entry, shift, severity), table in by_cell(run.path / "answers", PICTURES).items():
         c, e = conditions.get((shift, severity)), entries.get(entry)
@@ -145,4 +147,6 @@ def _maps(run: Run, conditions: dict[Condition, int], numbers: dict[str, int], f
                 n = numbers[row["id"]]
                 name = found.maps.setdefault(n, {})[f"{c}-{e}"] = f"{n}-{c}-{e}.png"
                 (folder / name).write_bytes(drawn(row["png"], scales[row["id"]][0])[0])
-    found.colours = class_colours(run, list(truths.values()))
+                if run.kind.classes:
+                    areas.update(areas_of([row["png"]]))
+    found.colours = class_colours(run, list(truths.values()), areas)
