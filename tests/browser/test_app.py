@@ -155,11 +155,16 @@ def test_runs_are_opened_and_nothing_else(new_page, address):
     view = page.frame_locator("iframe")
     view.locator("#rows tr").first.wait_for(timeout=30_000)
     assert view.locator("#rows tr").count() == 6
+    assert page.url.endswith("/runs?run=weather")
+    page.goto(page.url)  # the address of a run opens it again
+    page.frame_locator("iframe").locator("#rows tr").first.wait_for(timeout=30_000)
     page.get_by_role("combobox", name="Run").click()
     page.get_by_role("option", name="broken").click()
     page.get_by_role("button", name="Open").click()
     page.get_by_text(re.compile(r"broken.*")).first.wait_for()
     page.wait_for_function("() => !document.querySelector('iframe')")
+    page.goto(f"{address}/runs?run=../elsewhere")
+    page.get_by_text("There is no run ../elsewhere here").wait_for()
     for path in ("/views/../app/serve.py", "/views/%2e%2e/%2e%2e/etc/hostname", "/views//etc/hostname", "/views/"):
         with pytest.raises(urllib.error.HTTPError, match=r"404|403|400"):
             urllib.request.urlopen(address + path, timeout=5)

@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.parse import quote
 
 from nicegui import app, run, ui
 
@@ -58,17 +59,16 @@ class Shelf:
         return f"/views/{folder.name}/index.html"
 
 
-def runs_page(shelf: Shelf) -> None:
-    """A list, and the run that is chosen."""
+def runs_page(shelf: Shelf, asked: str = "") -> None:
+    """A list, and the run that is chosen. asked: the one that the page's address names, which is opened at once."""
     with frame("runs"):
         names = shelf.names()
         if not names:
             ui.label("There are no runs yet.").classes("text-lg")
             small_print("`diffcern bench digits` makes one in runs/; give another folder with --runs.")
             return
-        chosen = (
-            ui.select(names, value=names[0], label="Run", with_input=True).classes("w-full").style("max-width: 460px")
-        )
+        first = asked if asked in names else names[0]
+        chosen = ui.select(names, value=first, label="Run", with_input=True).classes("w-full").style("max-width: 460px")
         status = small_print("A run that is still being written is shown as far as it is.")
         place = ui.column().classes("w-full")
 
@@ -82,12 +82,17 @@ def runs_page(shelf: Shelf) -> None:
             if isinstance(found, DiffcernError):
                 status.set_text(str(found))
                 return
+            ui.navigate.history.replace(f"/runs?run={quote(str(chosen.value))}")
             with place:
                 ui.link("Open it in a page of its own", found, new_tab=True)
                 frame_ = ui.element("iframe").style(WINDOW)
                 frame_.props["src"], frame_.props["title"] = found, f"The run {chosen.value}"
 
         button = ui.button("Open", on_click=show)
+        if asked in names:
+            ui.timer(0.1, show, once=True)
+        elif asked:
+            status.set_text(f"There is no run {asked} here; choose one.")
 
 
 def _address(shelf: Shelf, name: str) -> str | DiffcernError:

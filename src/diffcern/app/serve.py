@@ -23,8 +23,8 @@ def serve(worlds: Sequence[World], runs: Path | None, host: str, port: int, *, s
         TryPage(worlds).build()
 
     @ui.page("/runs", title="Runs – diffcern")
-    def runs_() -> None:
-        runs_page(shelf)
+    def runs_(run: str = "") -> None:
+        runs_page(shelf, run)
 
     loader = threading.Thread(target=worlds[0].load)  # while the visitor opens the page
     loader.start()
