@@ -69,6 +69,7 @@ def runs_page(shelf: Shelf, asked: str = "") -> None:
             return
         first = asked if asked in names else names[0]
         chosen = ui.select(names, value=first, label="Run", with_input=True).classes("w-full").style("max-width: 460px")
+        button = ui.button("Open")
         status = small_print("A run that is still being written is shown as far as it is.")
         place = ui.column().classes("w-full")
 
@@ -88,7 +89,7 @@ def runs_page(shelf: Shelf, asked: str = "") -> None:
                 frame_ = ui.element("iframe").style(WINDOW)
                 frame_.props["src"], frame_.props["title"] = found, f"The run {chosen.value}"
 
-        button = ui.button("Open", on_click=show)
+        button.on_click(show)
         if asked in names:
             ui.timer(0.1, show, once=True)
         elif asked:
