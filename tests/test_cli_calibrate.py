@@ -37,6 +37,7 @@ def run(tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_an_entry_s_temperature_is_of_its_answers(run, tmp_path):
     command = ["calibrate", "run", str(run), "--entry", "classifier", "--keep", str(tmp_path), "--json"]
     result = CliRunner().invoke(app, command)

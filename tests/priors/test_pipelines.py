@@ -49,6 +49,7 @@ def unpacked(name, value):
     return F.pixel_shuffle(patches, 2) if name == "flux" else patches
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("name", PIPELINES)
 @pytest.mark.parametrize("guided", [False, True], ids=["the prompt", "the prompt and none"])

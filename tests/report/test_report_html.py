@@ -150,6 +150,7 @@ def test_gallery_is_balanced_and_true(run: Path, page: Page) -> None:
     assert page.source.count('class="pixels"') == 2 * page.source.count("<article")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

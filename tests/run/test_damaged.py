@@ -68,7 +68,7 @@ HOW = ["rows missing", "a row twice", "null values", "truth values", "texts", "n
 
 
 @pytest.mark.parametrize("how", HOW)
-@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("older", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_damaged_records_do_not_count_as_done(spec, folder, how, older):
     file = folder / "records" / f"{UNIT}.parquet"
     whole = {path.name: path.read_bytes() for path in (folder / "records").iterdir()}

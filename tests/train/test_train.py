@@ -81,6 +81,7 @@ def test_training_lowers_the_loss(objective, tmp_path):
     assert longer.loss < 0.8 * short.loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["x0", "flow"])
 def test_a_prior_of_one_image_leads_to_it(objective, tmp_path):
     """The optimum is known: whatever the noise, that image; and so is where each objective's own sampler ends."""
