@@ -46,7 +46,7 @@ def main() -> None:
     targets = torch.tensor([s.target for s in samples])
     method = DiffusionClassifier(prior, Classification(prior.class_names, prior.class_names), **ASKED)
     found = {}
-    for share in sorted(options.shares, key=lambda share: abs(share - 1)):  # the averaged ones first
+    for share in sorted({1.0, *options.shares}, key=lambda share: abs(share - 1)):  # the averaged ones first
         mixed = [last + share * (mean - last) for last, mean in zip(state["model"].values(), averaged, strict=True)]
         weights = dict(zip(names, mixed, strict=True))
         method.prior.load_state_dict({name: weights[name] for name in method.prior.state_dict()})

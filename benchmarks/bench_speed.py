@@ -5,7 +5,7 @@
 Two specifications. "the same questions": the options of the older one's preset for small models, spelt out on both
 sides, so that predictions must be the same but for rounding. "presets": `diffcern bench digits`, as it is on each
 side. Seconds are from start to report; nothing else should run. Sides take turns in going first, for a machine's own
-speed drifts by more than what is looked for: each pair's ratio is printed, and their mean with its interval.
+speed drifts by more than what is looked for: the geometric mean of the pairs' ratios stands with its interval.
 """
 
 from __future__ import annotations
