@@ -160,7 +160,10 @@ def read_spec(source: str | Path, overrides: Sequence[str] = ()) -> Spec:
 
 def read_world(path: Path) -> Spec:
     """What a finished run met, its data, shifts, models and seed, without entries: another version of diffcern may have
-    written it, whose methods and options need not be known here. Raises UsageError, and DiffcernError for a file that is not TOML."""
+    written it, whose methods and options need not be known here.
+
+    Raises UsageError, and DiffcernError for a file that is not TOML.
+    """
     return _validated(Spec, {**read_toml(path), "entries": {}}, str(path))
 
 
