@@ -14,8 +14,8 @@ pytest.importorskip("nicegui", reason="no NiceGUI: pip install 'diffcern[app]'")
 from diffcern.app.page import _quietly, _some
 from diffcern.app.pictures import legend, masks
 from diffcern.app.runs import Shelf
-from diffcern.app.trial import AT_WORK, Picture, Question, Stopped
-from diffcern.app.worlds import World, of_models
+from diffcern.app.trial import AT_WORK, Question, Stopped
+from diffcern.app.worlds import World, embedded, of_models
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +26,14 @@ def world():
 
 
 def test_a_question_is_about_what_was_shown_then(world):
-    picture = Picture.of(world, 3)
+    picture = world.picture(3)
     question = Question.of(world, picture, "contrast", 4)
     assert not torch.equal(question.shown, picture.image)
-    assert picture.right == {world.models.task.class_names.index(picture.truth)}
+    assert world.right(picture.truth) == world.models.task.class_names.index(picture.truth)
     heard = []
     answer = question.ask("diffusion-classifier", heard.append)
-    assert heard[-1] == answer.evaluations
+    assert heard[-1].evaluations == answer.evaluations
+    assert torch.equal(heard[-1].output, answer.output)
     again = question.ask("diffusion-classifier", heard.append)
     assert torch.equal(answer.output, again.output)
     found, image, evaluations = question.explain([3, 8], 8, lambda found, count: heard.append(count))
@@ -42,11 +43,40 @@ def test_a_question_is_about_what_was_shown_then(world):
         question.explain([3], 8, lambda found, count: None)
 
 
-def test_it_stops_in_the_middle_and_before_its_turn(world):
-    question = Question.of(world, Picture.of(world, 3), "clean", 1)
+def test_an_answer_on_its_way_grows(world):
+    heard = []
+    answer = Question.of(world, world.picture(3), "noise", 4).ask("diffusion-tta", heard.append)
+    assert answer.trace == heard[-1].trace
+    assert [len(now.trace) for now in heard] == sorted(len(now.trace) for now in heard)
+    counts = [now.evaluations for now in heard]
+    assert counts == sorted(counts)
+    assert counts[-1] == answer.evaluations
 
-    def heard(count):
-        if count > 3:
+
+def test_what_is_told_apart_may_be_changed():
+    scenes = next(world for world in embedded("cpu") if world.labels)
+    picture = scenes.picture(1)
+    assert picture.truth == picture.labels[1]
+    question = Question.of(scenes, picture, "clean", 1, picture.labels)
+    assert question.world.models.task.class_names == picture.labels
+    assert question.world.right(picture.truth) == 1
+    assert question.source().output.shape == (2,)
+    own = Question.of(scenes, picture, "clean", 1, ("a red cone", "a blue ring", "a green cube"))
+    assert own.ask("diffusion-classifier", lambda now: None).output.shape == (3,)
+    assert own.world.right(picture.truth) is None
+    assert scenes.told(own.world.labels) is own.world
+    assert scenes.told(scenes.labels) is scenes
+    with pytest.raises(DiffcernError, match="two labels or more"):
+        Question.of(scenes, picture, "clean", 1, ("a red cone",))
+    with pytest.raises(UsageError, match=r"'ball' \(nearest: .*\)\. It knows the 25 words .* \(a, an, .*yellow\)"):
+        Question.of(scenes, picture, "clean", 1, ("a red ball", "a red cone")).source()
+
+
+def test_it_stops_in_the_middle_and_before_its_turn(world):
+    question = Question.of(world, world.picture(3), "clean", 1)
+
+    def heard(now):
+        if now.evaluations > 3:
             question.stopping.set()
 
     with pytest.raises(Stopped):
@@ -54,7 +84,7 @@ def test_it_stops_in_the_middle_and_before_its_turn(world):
     with pytest.raises(Stopped):
         question.source()
     assert not AT_WORK.locked()
-    waiting = Question.of(world, Picture.of(world, 4), "clean", 1)
+    waiting = Question.of(world, world.picture(4), "clean", 1)
     with AT_WORK:  # somebody else's turn
         threading.Timer(0.2, waiting.stopping.set).start()
         with pytest.raises(Stopped):

@@ -16,7 +16,7 @@ that is best in truth would ever leave with a probability of at most `risk`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -176,12 +176,14 @@ def race(
     weighting: str = "eps",
     norm: str = "l2",
     rows: int = 256,
+    look_on: Callable[[Sequence[Lane]], None] = lambda lanes: None,
 ) -> list[Lane]:
     """Every image's race, ended.
 
     candidates: rows of the hypotheses that take part, of each image; all without. owners: what each row says; rows of
     one owner need not be told apart. Images go side by side, and rows of the network are filled from all that are open:
-    give one image at a time where its answer must not depend on the others to the last bit. Raises as `score`.
+    give one image at a time where its answer must not depend on the others to the last bit. look_on: shown the lanes
+    after every look. Raises as `score`.
     """
     check_draws_of(latents, draws)
     device, count = latents.device, draws.count
@@ -209,4 +211,5 @@ def race(
             lane.asked += int(mine.sum())
             lane.seen = lane.next(rule).stop
             lane.look(rule)
+        look_on(lanes)
     return lanes

@@ -22,6 +22,7 @@ from diffcern.priors.base import Prior, check_rows
 from diffcern.rng import generator, noise_like
 from diffcern.solvers import Solver
 from diffcern.types import Condition, Latents
+from diffcern.watching import Interim, on_the_way
 
 
 def purify(
@@ -75,6 +76,7 @@ def purify(
                 x = x if differentiable else x.detach().requires_grad_(through)
                 x0 = estimated(prior, x, t, told[part])
             at, known = (x, x0) if differentiable else (x.detach(), x0.detach())
+            on_the_way(partial(_seen, prior, x0))
             following = process.step(index, bounded(prior, known) if clip else known, at, rngs)
             if guide is not None:
                 sigma, variance = prior.sigmas[t].item(), process.variance(index)
@@ -86,6 +88,12 @@ def purify(
             x = following
         pieces.append(_finite(x, guide is not None))
     return torch.cat(pieces) if pieces else latents.float()
+
+
+def _seen(prior: Prior, x0: Latents) -> Interim:
+    """What the prior sees in the first latent."""
+    with torch.no_grad():
+        return Interim(image=prior.decode(x0[:1].detach())[0])
 
 
 def _noised(

@@ -1,5 +1,5 @@
-"""Who watches the work: told of every evaluation of the denoiser, so that an image of minutes shows signs of life, and
-of what is loaded.
+"""Who watches the work: told of every evaluation of the denoiser, so that an image of minutes shows signs of life, of
+what a method would answer now, and of what is loaded.
 
 Knows nothing of who watches; nobody is watched unless asked for, and one thread's work tells no other's watcher.
 """
@@ -10,7 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 Watcher = Callable[[int], None]  # takes how many rows the denoiser has just evaluated
@@ -38,6 +42,34 @@ def evaluated(rows: int) -> None:
     """Tells the watcher, where there is one."""
     if tell := _watcher.get():
         tell(rows)
+
+
+@dataclass(frozen=True)
+class Interim:
+    """What a method has come to on its way, of a batch's first image; None where it says nothing of it.
+
+    output: what it would answer now, logits `[K]` or a map. loss: that of this step. image: `[3, h, w]` in [0, 1], what
+    it makes of the image."""
+
+    output: Tensor | None = None
+    loss: float | None = None
+    image: Tensor | None = None
+
+
+_onlooker: ContextVar[Callable[[Interim], None] | None] = ContextVar("onlooker", default=None)
+
+
+@contextmanager
+def looking_on(see: Callable[[Interim], None]) -> Iterator[None]:
+    """While this lasts, `see` is shown what methods have come to."""
+    with _held(_onlooker, see):
+        yield
+
+
+def on_the_way(come_to: Callable[[], Interim]) -> None:
+    """Shows the onlooker, where there is one, what is made for him alone."""
+    if see := _onlooker.get():
+        see(come_to())
 
 
 def unheard(done: int, total: int, what: str) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # In this order: transformers' CLIP pools where <eos> is, except where that has number 2, which old checkpoints wrongly
 # say; then it pools at the highest number.
 SPECIAL = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<bos>", "eos_token": "<eos>"}
+LISTED = 40  # words that an error lists
 MULTIPLE = 8  # lengths are rounded up to it
 
 
@@ -129,4 +130,5 @@ def check_words(tokenizer: Any, prompt: str) -> None:
         raise UsageError(
             f"the prompt {prompt!r} has words that the model does not know: {'; '.join(hints)}. It knows the "
             f"{len(known)} words of the captions that it was trained on: say it with these"
+            + (f" ({', '.join(known)})" if len(known) <= LISTED else "")
         )

@@ -66,10 +66,10 @@ def page(new_page) -> Any:
 
 @pytest.fixture
 def screenshot(request) -> Callable[[Any, str], None]:
-    """screenshot(page, name) writes FOLDER/name.png; whoever asks for it is skipped without --screenshots FOLDER."""
+    """screenshot(page, name) writes FOLDER/name.png where --screenshots FOLDER is given."""
     folder = request.config.getoption("--screenshots")
     if not folder:
-        pytest.skip("writes pictures for the documents: --screenshots docs/images")
+        return lambda page, name: None
 
     def take(page: Any, name: str) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)

@@ -75,7 +75,7 @@ def test_a_picture_is_shifted_answered_and_explained(opened, screenshot):
     assert page.get_by_alt_text(re.compile("under contrast")).get_attribute("src") != before
     page.get_by_role("button", name="Go").click()
     for title in ("The model alone", "Diffusion-TTA", "Diffusion Classifier"):
-        card = page.get_by_role("group", name=title)
+        card = page.get_by_role("group", name=title, exact=True)
         card.wait_for(timeout=30_000)
         assert re.search(r"\d – (right|wrong: it is \d)", card.text_content())
     page.get_by_role("button", name="Why?").click()
@@ -100,7 +100,7 @@ def test_a_picture_of_ones_own_and_files_that_are_none(opened):
         arg=first,
     )
     page.get_by_role("button", name="Go").click()
-    page.get_by_role("group", name="Diffusion-TTA").wait_for(timeout=30_000)
+    page.get_by_role("group", name="Diffusion-TTA", exact=True).wait_for(timeout=30_000)
     assert "right" not in page.get_by_role("group", name="The model alone").text_content()  # nobody knows
 
 
@@ -122,12 +122,66 @@ def test_pages_say_their_language_and_what_they_are(opened):
     assert page.get_by_role("main").count() <= 1
 
 
+def enter(page, world):
+    page.get_by_role("combobox", name="What to try").click()
+    page.get_by_role("option", name=world).click()
+    page.get_by_role("checkbox", name="DDA").wait_for(timeout=30_000)
+    page.get_by_alt_text("The picture as it is").wait_for(timeout=30_000)
+
+
+def test_an_answer_is_watched_as_it_comes(opened):
+    page = opened()
+    enter(page, "Scenes, as masks")
+    shifted(page, "gaussian_noise")
+    page.get_by_role("button", name="Go").click()
+    coming = page.get_by_role("group", name="Diffusion-TTA, on its way")
+    coming.get_by_text(re.compile("The loss, from .* in [2345] steps")).wait_for(timeout=30_000)
+    assert re.search(r"\d evaluations, of about 80", coming.text_content())
+    page.get_by_role("group", name="Diffusion-TTA", exact=True).wait_for(timeout=30_000)
+    assert coming.count() == 0
+
+
+def test_depths_say_how_far(opened):
+    page = opened()
+    enter(page, "Scenes, as depths")
+    page.get_by_role("button", name="Go").click()
+    alone = page.get_by_role("group", name="The model alone")
+    alone.get_by_text(re.compile(r"\d+\.\d m \(bright\) to \d+\.\d m \(dark\)")).wait_for(timeout=30_000)
+
+
+def test_captions_are_told_apart_and_may_be_ones_own(opened, screenshot):
+    page = opened()
+    enter(page, "Scenes, and what is said of them")
+    texts = page.get_by_role("textbox", name="What to tell apart")
+    first, second = texts.input_value().splitlines()
+    page.get_by_role("button", name="Go").click()
+    card = page.get_by_role("group", name="Diffusion Classifier", exact=True)
+    card.wait_for(timeout=30_000)
+    assert first in card.text_content()
+    assert second in card.text_content()
+    assert re.search("– (right|wrong: it is a )", card.text_content())
+    page.get_by_role("button", name="Why?").click()
+    page.get_by_role("group", name="Explanation").wait_for(timeout=30_000)
+    assert page.get_by_role("group", name="Explanation").get_by_alt_text(re.compile("blue: for a ")).count() == 1
+    page.get_by_role("group", name="Explanation").evaluate("card => card.scrollIntoView({block: 'center'})")
+    screenshot(page, "app-captions")
+    texts.fill("a red cone\n\n a blue  ring\na red cone")
+    page.get_by_text("Go: what the model alone says").wait_for()  # what was answered is of other captions
+    page.get_by_role("button", name="Go").click()
+    card.wait_for(timeout=30_000)
+    assert "a blue ring" in card.text_content()
+    assert "right" not in card.text_content()  # nobody knows
+    texts.fill("a red cone")
+    page.get_by_text("there is nothing to tell apart: write two labels or more").first.wait_for()
+    texts.fill("a red cone\na zeppelin")
+    page.get_by_text("Go: what the model alone says").wait_for()
+    page.get_by_role("button", name="Go").click()
+    page.get_by_text(re.compile("zeppelin")).first.wait_for()
+
+
 def test_it_stops(opened):
     page = opened()
-    page.get_by_role("combobox", name="What to try").click()
-    page.get_by_role("option", name="Scenes, as masks").click()
-    page.get_by_alt_text("The picture as it is").wait_for(timeout=30_000)
-    page.get_by_role("checkbox", name="DDA").wait_for(timeout=30_000)
+    enter(page, "Scenes, as masks")
     page.get_by_role("button", name="Go").click()
     page.get_by_role("group", name="The model alone").wait_for(timeout=30_000)
     page.get_by_role("button", name="Stop").click()

@@ -133,8 +133,10 @@ def test_a_phone_scrolls_downwards_only_the_dark_is_dark_and_all_has_names(new_p
     page.wait_for_selector("#image .notice:has-text('This run has no image \"nobody\".')")
 
 
-def test_screenshots(new_page, cli, screenshot, tmp_path):
+def test_screenshots(new_page, cli, screenshot, tmp_path, request):
     """Of the demo's run and of one of its images that an entry repaired."""
+    if not request.config.getoption("--screenshots"):
+        pytest.skip("writes pictures for the documents, of a demo of minutes: --screenshots docs/images")
     code, _, error = cli("demo", "--count", 40, "--quiet", "--out", tmp_path / "run")
     assert code == 0, error
     site = write_view(tmp_path / "run", tmp_path / "site").page

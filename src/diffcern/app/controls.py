@@ -10,8 +10,8 @@ from nicegui import ui
 
 from diffcern.app.frame import small_print
 from diffcern.app.pictures import image, shown
-from diffcern.app.trial import LARGEST, Picture, Question
-from diffcern.app.worlds import World
+from diffcern.app.trial import LARGEST, Question
+from diffcern.app.worlds import Picture, World
 
 if TYPE_CHECKING:
     from diffcern.app.page import TryPage
@@ -34,6 +34,9 @@ class Controls:
         self.upload.on_upload(page.receive)
         self.upload.on_rejected(lambda: page.say("That is no picture of at most 20 MB: give another."))
         self.upload.classes("w-full").props('accept="image/*" flat bordered aria-label="Upload a picture"')
+        self.texts = ui.textarea("What to tell apart, one a line", on_change=page.redraw).classes("w-full")
+        self.texts.props("autogrow outlined dense debounce=600")
+        self.texts.set_visibility(False)
         self.shift = ui.select(["clean"], value="clean", label="Shift", on_change=page.redraw).classes("w-full")
         ui.label("Severity").classes("text-sm")
         self.severity = ui.slider(min=1, max=5, value=4, on_change=page.redraw)
@@ -59,6 +62,16 @@ class Controls:
     def chosen_methods(self) -> list[str]:
         return [name for name, box in self.boxes.items() if box.value]
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Each line once."""
+        lines = (" ".join(line.split()) for line in str(self.texts.value or "").splitlines())
+        return tuple(dict.fromkeys(filter(None, lines)))
+
+    @labels.setter
+    def labels(self, labels: Sequence[str]) -> None:
+        self.texts.set_value("\n".join(labels))
+
     def empty(self) -> None:
         """Until a world is loaded there is nothing to choose."""
         for part in (self.offered, self.picture, self.methods):
@@ -68,6 +81,8 @@ class Controls:
     def fill(self, world: World) -> None:
         """What a world has to choose from."""
         self.shift.set_options(world.shifts, value="clean")
+        self.labels = world.labels
+        self.texts.set_visibility(bool(world.labels))
         with self.methods:
             self.boxes = {name: ui.checkbox(says, value=name in AT_FIRST) for name, says in world.methods.items()}
 

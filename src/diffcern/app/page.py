@@ -14,15 +14,15 @@ from nicegui import events, run, ui
 from diffcern.app import results
 from diffcern.app.controls import Controls
 from diffcern.app.frame import frame, small_print
+from diffcern.app.live import TICK, live
 from diffcern.app.pictures import thumbnail
-from diffcern.app.trial import LARGEST, Answer, Picture, Question, Stopped
-from diffcern.app.worlds import World
+from diffcern.app.trial import LARGEST, Answer, Question, Stopped, uploaded
+from diffcern.app.worlds import Picture, World
 from diffcern.errors import DiffcernError
 
 OFFERED = 8  # images to choose from, at a time
 DRAWS = 48  # of an explanation
 RIVALS = 3  # classes of it
-TICK = 0.2  # seconds between two looks at how far the work is
 
 
 class TryPage:
@@ -80,6 +80,8 @@ class TryPage:
 
     async def choose(self, picture: Picture) -> None:
         self.picture = picture
+        if picture.labels:
+            self.controls.labels = picture.labels
         await self.redraw()
 
     async def receive(self, event: events.UploadEventArguments) -> None:
@@ -89,7 +91,7 @@ class TryPage:
             self.say("That picture is larger than 20 MB: give a smaller one.")
             return
         content, name = await event.file.read(), event.file.name
-        if picture := await self.work(partial(Picture.uploaded, content, name), "reading the picture"):
+        if picture := await self.work(partial(uploaded, content, name), "reading the picture"):
             await self.choose(picture)
 
     async def redraw(self) -> None:
@@ -111,7 +113,8 @@ class TryPage:
         """About what is shown now."""
         if self.picture is None:
             raise DiffcernError("there is no picture yet: choose one, or drop one of yours")
-        return Question.of(self.world, self.picture, self.controls.shift_name, self.controls.severity_number)
+        chosen = self.controls
+        return Question.of(self.world, self.picture, chosen.shift_name, chosen.severity_number, chosen.labels)
 
     def clear(self) -> None:
         """Answers belong to a picture."""
@@ -119,20 +122,18 @@ class TryPage:
         self.why.clear()
 
     async def answer(self) -> None:
-        """Source's answer, then each chosen method's as it comes."""
+        """Source's answer, then each chosen method's, which can be watched as it comes."""
         if not (question := await self.begin(self.answers)):
             return
-        world = question.world
         if not (found := await self.work(question.source, "The model alone", question)):
             return
         self.put(found, "The model alone", question)
         for name in self.controls.chosen_methods:
-            most, title = max(1, world.method(name).evaluations), world.methods[name]
-
-            def heard(count: int, title: str = title, most: int = most) -> None:
-                self.progress = f"{title}: {count} evaluations of the denoiser, of about {most}"
-
-            if not (found := await self.work(partial(question.ask, name, heard), title, question)):
+            title = question.world.methods[name]
+            draw = partial(results.on_the_way, title=title, question=question, name=name)
+            with live(self.answers, draw, question) as heard:
+                found = await self.work(partial(question.ask, name, heard), title, question)
+            if not found:
                 return
             self.put(found, title, question)
 
@@ -151,25 +152,10 @@ class TryPage:
             return
         rows = source.output.argsort(descending=True)[:RIVALS].tolist()
         names = [question.world.models.task.class_names[row] for row in rows]
-        with self.why:
-            live = ui.column().classes("w-full")
-        latest: list[Any] = []
-
-        def look() -> None:
-            if latest and not question.stopping.is_set():
-                found, count = latest[-1]
-                live.clear()
-                with live:
-                    results.race(found, count, names)
-
-        with live:
-            timer = ui.timer(TICK, look)
-        ask = partial(question.explain, rows, DRAWS, lambda found, count: latest.append((found, count)))
-        done = await self.work(ask, "asking the prior", question)
-        timer.cancel()
+        with live(self.why, partial(results.race, names=names), question) as heard:
+            done = await self.work(partial(question.explain, rows, DRAWS, heard), "asking the prior", question)
         if done:
-            live.clear()
-            with live:
+            with self.why:
                 results.explanation(done[0], done[1], done[2], names)
 
     async def begin(self, place: ui.column) -> Question | None:
@@ -212,10 +198,10 @@ class TryPage:
 
 def _some(world: World, chance: random.Random) -> tuple[list[tuple[Picture, str]], int]:
     """Some pictures of a world, with what is shown of them; and how many were tried that cannot be read."""
-    rows, found, unread = chance.sample(range(len(world.images)), min(4 * OFFERED, len(world.images))), [], 0
+    rows, found, unread = chance.sample(range(world.count), min(4 * OFFERED, world.count)), [], 0
     for row in rows:
         try:
-            picture = Picture.of(world, row)
+            picture = world.picture(row)
         except DiffcernError:
             unread += 1
             continue

@@ -15,27 +15,46 @@ from diffcern.report.explained import levels, overlay
 
 TOP = 4  # classes of an answer
 TALL = 60  # pixels of a loss curve
+WIDE = 12  # em, of a name that is a sentence
 
 
 def answer(found: Answer, title: str, question: Question) -> None:
     """A card: the answer, how sure, what it took."""
-    world = question.world
+    _card(found, title, question, f"{found.evaluations} evaluations, {found.seconds:.2f} s")
+
+
+def on_the_way(found: Answer, title: str, question: Question, name: str) -> None:
+    """A card of a method's answer that is not there yet: what it would be now. name: of the method."""
+    most = question.world.method(name).evaluations
+    far = f"{found.evaluations} evaluations, of about {most}, {found.seconds:.1f} s"
+    _card(found, f"{title}, on its way", question, far)
+
+
+def _card(found: Answer, title: str, question: Question, cost: str) -> None:
     with ui.card().classes("w-full").props(f'role="group" aria-label="{title}"'):
         with ui.row().classes("items-baseline gap-3 w-full"):
             ui.label(title).classes("font-medium")
             ui.space()
-            small_print(f"{found.evaluations} evaluations, {found.seconds:.2f} s")
-        if world.dense:
-            picture = masks(found.output) if world.models.task.kind.classes else depths(found.output)
-            shown(picture, f"The map of {title}", 220)
-            if world.models.task.kind.classes:
-                _legend(found.output, world.models.task.class_names)
-        else:
-            _classes(found, question)
-        if found.told:
-            small_print(found.told)
-        if len(found.trace) > 1:
-            _curve(found.trace)
+            small_print(cost)
+        with ui.row().classes("w-full gap-4 items-start"):
+            with ui.column().classes("gap-2 grow").style("flex-basis: 260px; min-width: 0"):
+                if found.output is not None:
+                    (_map if question.world.dense else _classes)(found.output, title, question)
+                if found.told:
+                    small_print(found.told)
+                if len(found.trace) > 1:
+                    _curve(found.trace)
+            if found.seen is not None:
+                _captioned(found.seen, "what it makes of the picture")
+
+
+def _map(output: Tensor, title: str, question: Question) -> None:
+    task = question.world.models.task
+    shown(masks(output) if task.kind.classes else depths(output), f"The map of {title}", 220)
+    if task.kind.classes:
+        _legend(output, task.class_names)
+    else:
+        small_print(f"{float(output.min()):.1f} m (bright) to {float(output.max()):.1f} m (dark)")
 
 
 def _legend(output: Tensor, names: Sequence[str]) -> None:
@@ -46,10 +65,10 @@ def _legend(output: Tensor, names: Sequence[str]) -> None:
                 small_print(f"{name} {100 * share:.0f} %")
 
 
-def _classes(found: Answer, question: Question) -> None:
-    names, sure, picture = question.world.models.task.class_names, found.probabilities, question.picture
-    best = int(sure.argmax())
-    verdict = " – right" if best in picture.right else f" – wrong: it is {picture.truth}" if picture.right else ""
+def _classes(output: Tensor, title: str, question: Question) -> None:
+    names, sure, truth = question.world.models.task.class_names, output.float().softmax(0), question.picture.truth
+    best, right = int(sure.argmax()), question.world.right(truth)
+    verdict = "" if right is None else " – right" if best == right else f" – wrong: it is {truth}"
     ui.label(f"{names[best]}{verdict}").classes("text-lg")
     for row in sure.argsort(descending=True)[:TOP].tolist():
         _bar(names[row], float(sure[row]))
@@ -57,7 +76,7 @@ def _classes(found: Answer, question: Question) -> None:
 
 def _bar(name: str, share: float) -> None:
     with ui.row().classes("items-center gap-2 w-full no-wrap"):
-        ui.label(name).classes("text-sm").style("width: 7em; overflow-wrap: anywhere")
+        ui.label(name).classes("text-sm").style(f"width: {WIDE if len(name) > 16 else 7}em; overflow-wrap: anywhere")
         bar = ui.linear_progress(share, show_value=False, size="10px").classes("grow")
         bar.props(f'aria-label="{100 * share:.0f} percent"')
         ui.label(f"{100 * share:.1f} %").classes("text-sm").style("width: 5em; text-align: right; white-space: nowrap")
@@ -72,8 +91,8 @@ def _curve(trace: Sequence[float]) -> None:
     )
     line = f'<polyline points="{points}" fill="none" stroke="#0072b2" stroke-width="2"/>'
     label = f"The loss, from {trace[0]:.3g} to {trace[-1]:.3g} in {len(trace)} steps"
-    how = f'viewBox="0 0 300 {TALL}" role="img" aria-label="{label}" style="width: 100%; height: {TALL}px"'
-    ui.html(f"<svg {how}>{line}</svg>", sanitize=False).classes("w-full")
+    how = f'viewBox="0 0 300 {TALL}" preserveAspectRatio="xMinYMid" style="width: 100%; height: {TALL}px"'
+    ui.html(f'<svg role="img" aria-label="{label}" {how}>{line}</svg>', sanitize=False).classes("w-full")
     small_print(label)
 
 

@@ -6,19 +6,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffcern.app.worlds import SIDE, World
+from diffcern.app.worlds import SIDE, Picture, World
 from diffcern.data import UnreadableImage, decode
 from diffcern.errors import DiffcernError
 from diffcern.explaining import Explanation, Watched
 from diffcern.fingerprints import content_id
 from diffcern.types import Inputs
-from diffcern.watching import watching
+from diffcern.watching import Interim, looking_on, watching
 
 LARGEST = 20_000_000  # bytes of an upload
 TURN = 0.1  # seconds between two looks at whether it is this visitor's turn
@@ -31,49 +31,27 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """output: logits or a map; evaluations: of the denoiser; trace: the loss at each step; told: numbers in words."""
+    """Of a method, at its end or on its way. output: logits or a map, None while it says nothing; evaluations: of the
+    denoiser; trace: the loss at each step; told: numbers in words; seen: what it makes of the image, `[3, h, w]`."""
 
-    method: str
-    output: Tensor
-    evaluations: int
-    seconds: float
-    trace: Sequence[float] = ()
+    output: Tensor | None = None
+    evaluations: int = 0
+    seconds: float = 0.0
+    trace: tuple[float, ...] = ()
     told: str = ""
-
-    @property
-    def probabilities(self) -> Tensor:
-        return torch.softmax(self.output.float(), 0)
+    seen: Tensor | None = None
 
 
-@dataclass(frozen=True)
-class Picture:
-    """image: as it was given, `[3, H, W]`; right: the classes that are right for it, empty where nobody knows; name: of
-    the file, where it came as one."""
-
-    image: Tensor
-    id: str
-    right: frozenset[int] = frozenset()
-    truth: str = ""
-    name: str = ""
-
-    @classmethod
-    def of(cls, world: World, row: int) -> Picture:
-        """An image of the world. Raises UnreadableImage."""
-        sample = world.images[row]
-        right = world.right(sample.target)
-        truth = world.images.class_names[sample.target] if right else ""
-        return cls(sample.image, sample.id, right, truth)
-
-    @classmethod
-    def uploaded(cls, content: bytes, name: str) -> Picture:
-        """A file of the visitor's. Raises UnreadableImage."""
-        image = decode(content, name, SIDE)
-        return cls(image, content_id(image), name=name)
+def uploaded(content: bytes, name: str) -> Picture:
+    """A file of the visitor's. Raises UnreadableImage."""
+    image = decode(content, name, SIDE)
+    return Picture(image, content_id(image), name=name)
 
 
 @dataclass(frozen=True)
 class Question:
-    """A picture under a shift as it was when somebody asked: nothing that is changed later changes what is answered."""
+    """A picture under a shift as it was when somebody asked: nothing that is changed later changes what is answered.
+    world: told the labels of then."""
 
     world: World
     picture: Picture
@@ -81,8 +59,13 @@ class Question:
     stopping: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
-    def of(cls, world: World, picture: Picture, shift: str, severity: int) -> Question:
-        """Raises UnreadableImage where the picture is too small for the shift."""
+    def of(cls, world: World, picture: Picture, shift: str, severity: int, labels: Sequence[str] = ()) -> Question:
+        """labels: for a world that has some. Raises UnreadableImage where the picture is too small for the shift, and
+        DiffcernError for fewer than two labels."""
+        if world.labels:
+            if len(labels) < 2:
+                raise DiffcernError("there is nothing to tell apart: write two labels or more, one a line")
+            world = world.told(labels)
         try:
             return cls(world, picture, world.shifted(picture.image, shift, severity, picture.id))
         except UnreadableImage as error:
@@ -110,26 +93,36 @@ class Question:
         with self._turn(), torch.no_grad():
             begin = time.perf_counter()
             output = self.world.models.predictor(self.shown[None].to(self.world.models.device))[0]  # type: ignore[misc]
-            return Answer("source", output.cpu(), 0, time.perf_counter() - begin)
+            return Answer(output.cpu(), seconds=time.perf_counter() - begin)
 
-    def ask(self, name: str, heard: Callable[[int], None]) -> Answer:
-        """A method's answer. heard: of evaluations of the denoiser, so far. Raises Stopped, and what methods raise."""
-        count = 0
+    def ask(self, name: str, heard: Callable[[Answer], None]) -> Answer:
+        """A method's answer. heard: what it has come to, at every evaluation of the denoiser and whenever it would say
+        something else. Raises Stopped, and what methods raise."""
+        now, begin = Answer(), time.perf_counter()
 
-        def tell(rows: int) -> None:
-            nonlocal count
+        def moved(**to: Any) -> None:
+            nonlocal now
             self.check()
-            count += rows
-            heard(count)
+            now = replace(now, seconds=time.perf_counter() - begin, **to)
+            heard(now)
 
-        with self._turn(), watching(tell):
+        def evaluated(rows: int) -> None:
+            moved(evaluations=now.evaluations + rows)
+
+        def come_to(interim: Interim) -> None:
+            output = now.output if interim.output is None else interim.output.cpu()
+            seen = now.seen if interim.image is None else interim.image.float().cpu().clamp(0, 1)
+            trace = now.trace if interim.loss is None else (*now.trace, interim.loss)
+            moved(output=output, seen=seen, trace=trace)
+
+        with self._turn(), watching(evaluated), looking_on(come_to):
             method, begin = self.world.method(name), time.perf_counter()
             inputs = Inputs(self.shown[None].to(self.world.models.device), [self.picture.id])
             answer, _ = method.step(method.init(), inputs, 0)
             seconds = time.perf_counter() - begin
-        trace = answer.trace[0] if answer.trace else ()
+        trace = tuple(answer.trace[0]) if answer.trace else ()
         told = _words(answer.notes[0]) if answer.notes else ""
-        return Answer(name, answer.output[0].cpu(), answer.costs[0].nfe_forward, seconds, trace, told)
+        return Answer(answer.output[0].cpu(), answer.costs[0].nfe_forward, seconds, trace, told, now.seen)
 
     def explain(
         self, rows: Sequence[int], draws: int, heard: Callable[[Explanation, int], None]
@@ -164,5 +157,5 @@ def _words(notes: dict[str, Any]) -> str:
         haze = "without haze, " if notes.get("view_veil") else ""
         hidden = f"{100 * notes['view_hidden']:.0f} % hidden, " if "view_hidden" in notes else ""
         changed, nats = f"{turned}{haze}{gain}{hidden}", notes["view_nats"] + notes.get("view_hidden_nats", 0.0)
-        said.append(f"{changed}{nats:.0f} nats likelier" if changed else "left as it is")
+        said.append(f"{changed}{nats:.0f} nats likelier" if changed else "no other view is likelier")
     return ", ".join(said)

@@ -10,7 +10,9 @@ import typer
 
 from diffcern.cli.completing import NAMES, completing
 from diffcern.cli.consoles import remarks, waiting
+from diffcern.cli.options import HERE
 from diffcern.errors import DiffcernError, UsageError
+from diffcern.given import parse_labels
 from diffcern.kinds import KINDS
 
 LOCAL = ("127.0.0.1", "localhost")
@@ -28,7 +30,10 @@ def app(
     prior: Annotated[str | None, named("its prior: hf:OWNER/NAME or a folder", "prior")] = None,
     images: Annotated[str | None, named("pictures to choose from: a folder or a data set", "images")] = None,
     task: Annotated[str, named("classification, segmentation or depth", "task")] = "classification",
-    runs: Annotated[Path, typer.Option(help="the folder whose run folders can be opened")] = Path("runs"),
+    labels: Annotated[
+        str, typer.Option(help="what models of yours that read text tell apart: cat,dog or a file of a line each")
+    ] = "",
+    runs: Annotated[Path | None, typer.Option(help="whose run folders can be opened (default: runs)", **HERE)] = None,
     host: Annotated[str, typer.Option(help="of this machine alone, unless you give another one")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8765,
     device: Annotated[str, named("auto, cpu, cuda or mps", "device")] = "auto",
@@ -37,6 +42,9 @@ def app(
     """Open a page to try methods on a picture, to see why they answer so, and to look through runs."""
     if task not in KINDS:
         raise UsageError(f"--task is one of {', '.join(KINDS)}, not {task!r}")
+    if runs and not runs.is_dir():
+        raise UsageError(f"--runs {runs} is no folder: give the one that your run folders are in")
+    runs = runs or Path("runs")
     check_free(host, port)
     with waiting():
         from diffcern.optional import needs
@@ -45,7 +53,7 @@ def app(
         from diffcern.app.serve import serve
         from diffcern.app.worlds import of_models
 
-        worlds = of_models(predictor, prior, images, task, device)
+        worlds = of_models(predictor, prior, images, task, device, tuple(parse_labels(labels) or ()))
     console = remarks()
     console.print(f"http://{LOCAL[0] if host == EVERYWHERE else host}:{port} (Ctrl-C ends it)")
     if host not in LOCAL:

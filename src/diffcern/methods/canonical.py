@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -42,6 +43,7 @@ from diffcern.tasks import Task
 from diffcern.tasks.base import resized
 from diffcern.transformations import IDENTITY, Transformation
 from diffcern.types import Cost, Inputs, Prediction, concatenate
+from diffcern.watching import Interim, on_the_way
 
 Then = Literal[
     "source", "memo", "random-views", "diffusion-tta", "diffusion-classifier", "dusa", "diffpure", "dda", "gda"
@@ -149,6 +151,8 @@ class Canonical(Method):
             denoised = bool(self.denoise and view.left)
             if denoised or view.hidden:
                 seen = self._cleaned(seen, view, one.ids, seed)
+            if number == 0:
+                on_the_way(partial(Interim, image=seen[0]))
             strange, asked = self._strange(seen, one.ids, seed)
             if strange:
                 answer, after = self.then.step(state.then, Inputs(seen, one.ids), seed)

@@ -26,6 +26,7 @@ from diffcern.racing import Lane, Rule, race, side_by_side
 from diffcern.resizing import View, views_of
 from diffcern.tasks import Classification
 from diffcern.types import Cost, Inputs, Prediction
+from diffcern.watching import Interim, on_the_way
 from diffcern.weightings import weighting as weighting_named
 
 
@@ -159,17 +160,22 @@ class DiffusionClassifier(Method):
             rule = self.rule
             answers += self._race(these, latents[some], draws, rule) if rule else [self._classify(latents[some], draws)]
         gaps, costs, notes = zip(*answers, strict=True)
-        pixels = latents[0].numel()
-        output = -pixels * torch.stack(gaps) / self.temperature
-        if self.expected:
-            with torch.no_grad():
-                output = output + self.expected.logits(inputs).log_softmax(1)
-        return Prediction(output, costs, notes=notes), None
+        return Prediction(self._logits(torch.stack(gaps), inputs, latents), costs, notes=notes), None
+
+    @torch.no_grad()
+    def _logits(self, gaps: Tensor, inputs: Inputs, latents: Tensor) -> Tensor:
+        """`[B, K]` of the gaps to the best: log-likelihoods, and log-posteriors where a class is expected."""
+        output = -latents[0].numel() * gaps / self.temperature
+        return output + self.expected.logits(inputs).log_softmax(1) if self.expected else output
 
     def _race(
         self, inputs: Inputs, latents: Tensor, draws: Draws, rule: Rule
     ) -> list[tuple[Tensor, Cost, dict[str, float]]]:
         """For each image as `_classify`; notes say where its race ended, too."""
+
+        def look_on(lanes: Sequence[Lane]) -> None:
+            on_the_way(lambda: Interim(self._logits(self._gaps(lanes[0])[None], inputs.at([0]), latents)[0]))
+
         chosen, spent = None, self.differentiated
         if self.ranking:
             with torch.no_grad():
@@ -184,6 +190,7 @@ class DiffusionClassifier(Method):
             rule,
             candidates=chosen,
             owners=self.owners.tolist(),
+            look_on=look_on,
             **self.asking,
         )
         return [(self._gaps(lane), Cost(lane.asked + spent, spent), lane.notes()) for lane in lanes]

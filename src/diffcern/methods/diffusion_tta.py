@@ -41,6 +41,7 @@ from diffcern.priors import Prior
 from diffcern.priors.blocks import cut_backward
 from diffcern.tasks import Task
 from diffcern.types import Condition, Cost, Inputs, Prediction
+from diffcern.watching import Interim, on_the_way
 from diffcern.weightings import weighting as weighting_named
 
 SMALL: dict[str, Any] = {
@@ -216,6 +217,7 @@ class DiffusionTTA(Method):
             )
             for i, loss in zip(index.tolist(), gradient.loss.tolist(), strict=True):
                 trace[i].append(loss)
+            on_the_way(lambda now=output: Interim(now[0].detach(), trace[0][-1] if trace[0] else None))  # type: ignore[misc]
             if self.clean_error is not None and update == 0 and not self.extra:
                 active[index] &= strangeness(self.prior, gradient.losses, draws, self.weighting) > self.clean_error
             if self.gate is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -16,6 +17,7 @@ from diffcern.purifier import Purifier
 from diffcern.tasks import TASKS
 from diffcern.tasks.base import resized
 from diffcern.types import Cost, Inputs, Prediction
+from diffcern.watching import Interim, on_the_way
 
 Ensemble = Literal["none", "sum", "entropy", "confidence", "confidence-sum"]
 Vote = Literal["mean", "majority"]
@@ -130,6 +132,7 @@ class Purified(Method):
         images = self.predictor.of_view(self.purifier(seen, ids, seed, paths))
         if self.task.kind.dense:  # a map is answered in the size of its image
             images = resized(images, (inputs.images[0].shape[-2], inputs.images[0].shape[-1]))
+        on_the_way(partial(Interim, image=images[0]))
         second = self.after.step(self.after.init(), Inputs(images, list(ids)), seed)[0]
         through = self.purifier.guide is not None and self.purifier.guide.through
         purifying = [Cost(path.evaluations, path.evaluations if through else 0) for path in paths]

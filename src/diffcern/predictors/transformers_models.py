@@ -65,7 +65,10 @@ def _read(folder: Path, name: str, vocabulary: Vocabulary | None, weights: Store
     config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust)
     task = _task(config, name)
     if vocabulary is None and task is None:
-        raise UsageError(f'{name} needs labels: load_predictor(..., labels=["cat", "dog"]) names what to tell apart')
+        raise UsageError(
+            f"{name} needs labels, which name what to tell apart: --labels cat,dog, in Python "
+            'load_predictor(..., labels=["cat", "dog"])'
+        )
     processor = _processor(folder, name, trust)
     options = preprocessing(processor, name)
     model, missing = _load(f"AutoModel{TASK_OF_CLASS[task] if task else ''}", folder, name, weights, trust)
