@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import torch
 
 from diffcern.errors import UsageError
+
+BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}  # flags of processors that multiply it
 
 
 def device_named(name: str) -> torch.device:
@@ -27,6 +30,21 @@ def device_named(name: str) -> torch.device:
         return torch.device(name)
     except RuntimeError as error:
         raise UsageError(f"{name!r} is no device: {error}") from error
+
+
+def processor_flags() -> set[str]:
+    """What the processor can do, as Linux tells; empty elsewhere."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(errors="replace").splitlines() if info.is_file() else []
+    return set(next((line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))), "").split())
+
+
+def multiplies_bfloat16(device: torch.device) -> bool | None:
+    """Natively; where it is emulated it takes several times as long as float32. None where nothing says so."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    flags = processor_flags() if device.type == "cpu" else set()
+    return bool(BFLOAT16 & flags) if flags else None
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -17,7 +17,6 @@ from diffcern import __version__
 
 GIB = 2**30
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "sve", "bf16")  # of a processor, those that networks gain by
-NATIVE = {"avx512_bf16", "amx_bf16", "bf16"}  # those that multiply bfloat16
 OF_CONTRIBUTORS = ("dev", "docs")  # extras
 SIDE = 512  # of the matrices that say how fast bfloat16 is
 
@@ -98,11 +97,12 @@ def examine(checks: list[Check]) -> Health:
     """This machine; checks: what its self-test found."""
     import torch
 
+    from diffcern.devices import processor_flags
     from diffcern.memory import installed
 
     start = time.perf_counter()
     requirements = [Requirement(text) for text in _requirements()]
-    flags = _flags()
+    flags = processor_flags()
     return Health(
         diffcern=__version__,
         python=platform.python_version(),
@@ -113,7 +113,7 @@ def examine(checks: list[Check]) -> Health:
         memory_gib=round(installed() / GIB, 1),
         bfloat16_speed=_bfloat16_speed(),
         libraries=[_library(each) for each in requirements if not each.marker],
-        devices=_devices(flags),
+        devices=_devices(),
         places=_places(),
         extras=_extras(requirements),
         checks=checks,
@@ -151,21 +151,16 @@ def _extras(requirements: list[Requirement]) -> list[Extra]:
     return extras
 
 
-def _flags() -> set[str]:
-    """What the processor can do, as Linux tells; empty elsewhere."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(errors="replace").splitlines() if info.is_file() else []
-    return set(next((line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))), "").split())
-
-
-def _devices(flags: set[str]) -> list[Device]:
+def _devices() -> list[Device]:
     import torch
 
+    from diffcern.devices import multiplies_bfloat16
+
     name = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
-    devices = [Device("cpu", name, None, bool(NATIVE & flags) if flags else None)]
+    devices = [Device("cpu", name, None, multiplies_bfloat16(torch.device("cpu")))]
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         about = torch.cuda.get_device_properties(index)
-        memory, native = round(about.total_memory / GIB, 1), (about.major, about.minor) >= (8, 0)
+        memory, native = round(about.total_memory / GIB, 1), multiplies_bfloat16(torch.device("cuda", index))
         devices.append(Device(f"cuda:{index}", about.name, memory, native))
     if torch.backends.mps.is_available():
         devices.append(Device("mps", "Apple's GPU", None, None))
@@ -181,7 +176,7 @@ def _bfloat16_speed() -> float:
         matrix, times = torch.ones(SIDE, SIDE, dtype=dtype), []
         for _ in range(4):
             start = time.perf_counter()
-            matrix @ matrix
+            torch.nn.functional.linear(matrix, matrix)  # as layers do
             times.append(time.perf_counter() - start)
         seconds[dtype] = min(times[1:])
     return round(seconds[torch.float32] / seconds[torch.bfloat16], 2)

@@ -18,6 +18,8 @@ from diffcern.watching import doing
 if TYPE_CHECKING:
     from diffcern.report.explained import Picture
 
+SLOW = "this processor emulates bfloat16, several times slower than float32: --set models.dtype=float32"
+
 
 @plain(frozen=True)
 class RunResult:
@@ -47,7 +49,7 @@ class Bench(Spread):
 
     def carry_out(self, out: Path | None, *, overwrite: bool = False, events: Events = Silent()) -> RunResult:
         """out: the run folder, runs/NAME where none is given. overwrite: has no meaning here."""
-        from diffcern.devices import device_named
+        from diffcern.devices import device_named, multiplies_bfloat16
         from diffcern.files import check_folder
         from diffcern.run.evaluate import evaluate
         from diffcern.run.spec import check_same, read_spec
@@ -58,6 +60,9 @@ class Bench(Spread):
         device = self.device if self.ray else device_named(self.device)
         check_folder(folder)
         check_same(resolved, folder)
+        emulated = not self.ray and multiplies_bfloat16(device_named(self.device)) is False
+        if emulated and resolved.models.dtype == "bfloat16":
+            events.say(SLOW)
         kept = f"the records are kept in {folder}: run the same command to continue"
         with keeping(lambda: kept), events.stages() as report, self.threads():
             complete, skipped = evaluate(

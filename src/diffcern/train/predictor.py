@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from diffcern.configs import check_config
@@ -21,6 +21,8 @@ from diffcern.train.images import pixel_statistics, read_table
 from diffcern.train.loop import Outcome, check_out, train
 from diffcern.train.recipes import PredictorRecipe, Regime
 from diffcern.watching import Report, unheard
+
+NARROW = 8  # channels, of which a vector of AVX2 holds so many
 
 
 def train_predictor(
@@ -64,7 +66,8 @@ def train_predictor(
     check_config(config)
     torch.manual_seed(regime.seed)  # the initial weights
     predictor = native_predictor(config).to(device).train()
-    predictor.to(memory_format=torch.channels_last)  # faster convolutions
+    if not _narrow(predictor):
+        predictor.to(memory_format=torch.channels_last)  # faster convolutions
 
     def loss_at(step: int) -> Tensor:
         rng = generator(regime.seed, "predictor", step)
@@ -86,3 +89,10 @@ def train_predictor(
     predictor.eval()
     save_predictor(predictor, config, folder)
     return predictor, outcome
+
+
+def _narrow(model: nn.Module) -> bool:
+    """Whether channels must stay first: with channels last and on a CPU of AVX2 without AVX-512, the backward pass of
+    convolutions of few channels writes beyond its memory, and the process is gone (seen with torch 2.14.1)."""
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    return any(layer.kernel_size == (1, 1) and layer.in_channels < NARROW for layer in layers)
