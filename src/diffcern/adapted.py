@@ -13,7 +13,7 @@ from diffcern.errors import UsageError
 from diffcern.fingerprints import content_id
 from diffcern.methods import build_method
 from diffcern.methods.base import Method
-from diffcern.methods.presets import preset_options
+from diffcern.methods.presets import over_preset
 from diffcern.moving import moved, networks_in
 from diffcern.predictors import Predictor
 from diffcern.priors import Prior
@@ -144,5 +144,5 @@ def adapt(
             f"{type(prior).__name__}; wrap a network of yours: diffcern.Predictor(network, class_names, size=224)"
         )
     task = task_of(predictor, prior)
-    chosen = {**preset_options(method, preset, task.name), **options}
+    chosen = over_preset(method, preset, options, task.name)
     return AdaptedModel(build_method(method, predictor, prior, task, chosen), online=online, seed=seed)

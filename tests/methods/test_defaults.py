@@ -11,7 +11,7 @@ from diffcern.kinds import QUESTION_ANSWERING
 from diffcern.methods import METHODS
 from diffcern.methods.diffusion_tta import PUBLISHED, RATES
 from diffcern.methods.options import options_of
-from diffcern.methods.presets import PRESETS, preset_options
+from diffcern.methods.presets import PRESETS, over_preset, preset_options
 
 FREE = {"rows", "cache", "aligned", "gains", "source_images"}  # which change no answer, or have no default to speak of
 IMAGENET = {"optimizer": "sgd", "learning_rate": 2.5e-4, "momentum": 0.9, "statistics": "batch"}
@@ -165,3 +165,13 @@ def test_what_was_added_is_an_option_at_a_value_that_is_its_default(name):
     fields = options_of(METHODS[name]).model_fields
     for option, value in METHODS[name].added.items():
         assert fields[option].default == value
+
+
+def test_steps_that_a_single_step_would_not_take_are_refused():
+    """`diffcern align --method diffpure --set steps=25` purified in one step, and did not say so."""
+    with pytest.raises(UsageError, match=r"single step \(solver one-shot\), and steps=25 would.*solver=ddpm"):
+        over_preset("diffpure", "small", {"steps": 25})
+    assert over_preset("diffpure", "small", {"steps": 25, "solver": "ddpm"})["steps"] == 25
+    assert over_preset("diffpure", "small", {"steps": 1})["solver"] == "one-shot"
+    assert over_preset("diffpure", "paper", {"steps": 25}) == {"steps": 25}
+    assert over_preset("dda", "small", {"steps": 25})["steps"] == 25

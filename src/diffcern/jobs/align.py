@@ -165,13 +165,13 @@ def purification_options(
     """
     from diffcern.methods import checked_options
     from diffcern.methods.options import options_of
-    from diffcern.methods.presets import preset_options
+    from diffcern.methods.presets import over_preset
     from diffcern.methods.purification import ANSWERING, PURIFIERS
 
     if ANSWERING & given.keys():
         names = ", ".join(sorted(ANSWERING & given.keys()))
         raise UsageError(f"{names}: options of {answering}, not of the purification: leave them out here")
-    checked = checked_options(method, {**preset_options(method, preset, task), **given})
+    checked = checked_options(method, over_preset(method, preset, given, task))
     return options_of(PURIFIERS[method])(**checked).model_dump(exclude=set(ANSWERING))
 
 

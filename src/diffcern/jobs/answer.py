@@ -56,7 +56,7 @@ class Answer(RowsJob):
         from diffcern.errors import UsageError
         from diffcern.fingerprints import fingerprint
         from diffcern.kinds import QUESTION_ANSWERING
-        from diffcern.methods.presets import preset_options
+        from diffcern.methods.presets import over_preset
         from diffcern.predictors.question_answering import load_answerer
         from diffcern.run.answer import PURIFICATIONS, answer_rows, check_shift, purification
         from diffcern.run.columns import answered
@@ -67,7 +67,7 @@ class Answer(RowsJob):
         if self.method not in PURIFICATIONS:
             raise UsageError(f"--method is one of {', '.join(PURIFICATIONS)}, not {self.method!r}")
         check_shift(self.shift, self.severity)
-        options = {**preset_options(self.method, self.preset, QUESTION_ANSWERING), **self.options}
+        options = over_preset(self.method, self.preset, self.options, QUESTION_ANSWERING)
         device = device_named(self.device)
         data = load_questions(self.questions, max_side=self.max_side)
         answerer = load_answerer(self.predictor, allow_pickle=self.allow_pickle).to(device)

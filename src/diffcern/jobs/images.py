@@ -66,13 +66,13 @@ class OverImages(RowsJob):
         """
         from diffcern.data import load_dataset
         from diffcern.devices import device_named
-        from diffcern.methods.presets import preset_options
+        from diffcern.methods.presets import over_preset
         from diffcern.run.models import load_models
         from diffcern.run.spec import parse_models
 
         given = self.named(**names, labels=self.labels, templates=self.templates, class_map=self.class_map)
         named = parse_models(given)
-        chosen = {**preset_options(method, self.preset, named.task), **options}
+        chosen = over_preset(method, self.preset, options, named.task)
         dataset = load_dataset(self.images, max_side=self.max_side)
         models = load_models(named, device_named(self.device))
         check_templates(self.templates, models)

@@ -136,7 +136,7 @@ class Purify(OnModels, Spread):
         from diffcern.data import load_dataset
         from diffcern.devices import device_named
         from diffcern.methods import checked_options
-        from diffcern.methods.presets import preset_options
+        from diffcern.methods.presets import over_preset
         from diffcern.methods.purification import ANSWERING, PURIFIERS, unused_predictor
         from diffcern.predictors import load_predictor
         from diffcern.run.models import load_models
@@ -155,7 +155,7 @@ class Purify(OnModels, Spread):
             raise UsageError(
                 f"{', '.join(idle)}: options of answers to purified images (`adapt`), not of the images: leave them out"
             )
-        options = {**preset_options(self.method, self.preset), **self.options, **own}
+        options = over_preset(self.method, self.preset, {**self.options, **own})
         device = device_named(self.device)
         dataset = load_dataset(self.images, max_side=self.max_side)
         prior = load_models(parse_models(self.named(prior=self.prior)), device).prior

@@ -7,10 +7,12 @@ reported figures use the test splits. It serves the other small priors in `weigh
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from diffcern.errors import UsageError, unknown
 from diffcern.methods import method_class
+from diffcern.solvers import ONE_SHOT
 
 PRESETS = ("paper", "small")
 
@@ -29,3 +31,17 @@ def preset_options(method: str, preset: str, task: str = "classification") -> di
     except UsageError:  # said where the method is built
         return {}
     return cls.small_options(task)
+
+
+def over_preset(method: str, preset: str, given: Mapping[str, Any], task: str = "classification") -> dict[str, Any]:
+    """The options of a preset with those that were given in their place.
+
+    Raises as `preset_options`, and UsageError for steps that the preset's solver would not take.
+    """
+    chosen = preset_options(method, preset, task)
+    if chosen.get("solver") == ONE_SHOT and given.get("steps", 1) != 1 and "solver" not in given:
+        raise UsageError(
+            f"the preset {preset!r} of {method} is a single step (solver {ONE_SHOT}), and steps={given['steps']} would "
+            "change nothing: give a solver for them too, solver=ddpm"
+        )
+    return {**chosen, **given}

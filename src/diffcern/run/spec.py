@@ -24,7 +24,7 @@ from diffcern.errors import DiffcernError, UsageError, unknown
 from diffcern.given import override
 from diffcern.kinds import KINDS, known
 from diffcern.methods import checked_options, reads_batch
-from diffcern.methods.presets import preset_options
+from diffcern.methods.presets import over_preset
 from diffcern.run.protocols import PROTOCOLS, Protocol
 from diffcern.texts import read_toml
 
@@ -226,7 +226,7 @@ def _key(part: str | int) -> str:
 
 def _with_preset(entry: Entry, task: str) -> Entry:
     """The entry with its preset's options filled in, so that a run folder says what was run."""
-    options = {**preset_options(entry.method, entry.preset, task), **entry.options}
+    options = over_preset(entry.method, entry.preset, entry.options, task)
     checked_options(entry.method, options)
     return dataclasses.replace(entry, preset="paper", options=options)
 
