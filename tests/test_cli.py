@@ -169,9 +169,11 @@ def test_classify_ranks_labels(cli, folder, tmp_path):
         (("adapt", "{}", *MODELS, "--out", "r.csv", "--set", "step=1"), 2, "'steps'"),
         (("adapt", "{}", *MODELS, "--out", "r.csv", "--batch-size", "4"), 2, "--online"),
         (("adapt", "{}/nowhere", *MODELS, "--out", "r.csv"), 1, "no such file"),
-        (("adapt", "{}", *MODELS, "--out", "r.csv", "--dtype", "fp8"), 2, "'float32', 'bfloat16' or 'float16'"),
-        (("classify", "{}", "--prior", "embedded:digits", "--dtype", "fp8"), 2, "'float32', 'bfloat16' or 'float16'"),
-        (("bench", "digits", "--set", "models.dtype=fp8"), 2, "'float32', 'bfloat16' or 'float16'"),
+        (("adapt", "{}", *MODELS, "--out", "r.csv", "--dtype", "fp8"), 2, "unknown dtype 'fp8'. Known: auto, bfloat16"),
+        (("classify", "{}", "--prior", "embedded:digits", "--dtype", "fp8"), 2, "unknown dtype 'fp8'. Known: auto,"),
+        (("bench", "digits", "--set", "models.dtype=fp8"), 2, "'float32', 'bfloat16' or 'float16', not 'fp8'"),
+        (("bench", "digits", "--set", "data.count=abc"), 2, "--set data.count=abc, at data.count: Input should be a"),
+        (("bench", "digits", "--set", "data.cuont=3"), 2, "--set data.cuont=3, [data]: unknown key 'cuont'. Did you"),
         (("classify", "{}", "--prior", "embedded:digits", "--labels", "cat,dog"), 1, "cat, dog"),
         (("bench", "digts"), 2, "digits"),
         (("bench", "digits", "--shard", "5/4"), 2, "1 <= I <= N"),
@@ -249,3 +251,22 @@ def test_an_image_that_was_replaced_is_answered_again(cli, interrupted, folder, 
     assert "continuing: 1 of 7" in err
     rows = {row["id"]: row for row in json.loads((tmp_path / "r.json").read_text())}
     assert rows[first.name]["before"] == rows[second.name]["before"]
+
+
+@pytest.mark.parametrize(
+    ("command", "where"), [(("doctor",), "diffcern.selftest.self_test"), (("view", "{}"), "diffcern.report.write_view")]
+)
+def test_ctrl_c_ends_any_command_with_a_sentence(cli, folder, monkeypatch, command, where):
+    def pressed(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(where, pressed)
+    code, out, err = cli(*(a.replace("{}", str(folder)) for a in command))
+    assert (code, out) == (130, "")
+    assert "interrupted; nothing more was done" in err
+
+
+def test_presets_are_listed_for_every_task(cli):
+    methods = json.loads(cli("list", "methods", "--json")[1])["methods"]
+    assert "\n... for depth: optimizer=adam, learning_rate=0.0001, temperature=1.0" in methods["sda-tta"]
+    assert "... for" not in methods["memo"]

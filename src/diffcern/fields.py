@@ -106,7 +106,10 @@ View = Annotated[
 ]
 MaxSide = Annotated[int | None, help_of("shrink larger images (to 1,000 megapixels) in loading", ge=1)]
 Device = Annotated[str, help_of("auto, cpu, cuda or mps")]
-Dtype = Annotated[str, help_of("precision of the prior's network: auto, float32, bfloat16 or float16")]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    help_of("precision of the prior's network: auto, float32, bfloat16 or float16"),
+]
 Compile = Annotated[bool, help_of("compile the prior's network (torch.compile)")]
 AllowPickle = Annotated[bool, help_of("read weights that exist as pickles only")]
 TrustRemoteCode = Annotated[bool, help_of("run code that a repository brings along")]

@@ -11,7 +11,7 @@ import typer
 
 from diffcern.cli.bars import Bars
 from diffcern.cli.consoles import print_json, results, waiting
-from diffcern.cli.derive import from_job, interruptible
+from diffcern.cli.derive import from_job
 from diffcern.cli.groups import Group
 from diffcern.cli.options import JsonOption, OutFile, OutLists, OverwriteOption, StrictOption
 from diffcern.cli.tables import report_skipped
@@ -71,7 +71,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Fit a temperature on the answers of a bench's entry; classify and adapt use it from then on."""
-    with interruptible(), waiting():
+    with waiting():
         _present(of_run(run_dir, entry, shift, per_class, keep), as_json)
 
 

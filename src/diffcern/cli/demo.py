@@ -17,7 +17,6 @@ from diffcern.cli.bars import Bars
 from diffcern.cli.bench import show_run
 from diffcern.cli.completing import completing
 from diffcern.cli.consoles import print_json, results, waiting
-from diffcern.cli.derive import interruptible
 from diffcern.cli.options import HERE, JsonOption
 from diffcern.cli.tables import report_skipped
 from diffcern.errors import DiffcernError, UsageError, unknown
@@ -73,14 +72,14 @@ def demo(
         processes = workers or min(4, os.cpu_count() or 1)
         overrides = (f"data.count={count}", *_dtype())
         job = Bench(spec=SPECS[task], overrides=overrides, workers=processes, device="cpu")
-        with interruptible(), waiting():
+        with waiting():
             show_run(job, folder, as_json)
         return
     check_folder(folder)
     if workers is not None:
         raise UsageError(f"--workers is for {', '.join(SPECS)}; {task} is one process: leave it out")
     kept = f"what is in {folder} is kept: run the same command to continue"
-    with interruptible(), waiting(), keeping(lambda: kept):  # while models are loaded: `collect` has its own
+    with waiting(), keeping(lambda: kept):  # while models are loaded: `collect` has its own
         summary, table = (matching if task == "matching" else question_answering)(folder, count)
     if as_json:
         print_json(summary)

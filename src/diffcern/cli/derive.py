@@ -12,7 +12,6 @@ import inspect
 import math
 import types
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -20,10 +19,10 @@ import typer
 from pydantic.fields import FieldInfo
 
 from diffcern.cli.completing import NAMES, completing
-from diffcern.cli.consoles import remarks, waiting
+from diffcern.cli.consoles import waiting
 from diffcern.errors import UsageError, unknown
 from diffcern.fields import spelling_of
-from diffcern.jobs.base import Idle, Interrupted, Job, make
+from diffcern.jobs.base import Idle, Job, make
 
 GIVEN = ("COMMANDLINE", "ENVIRONMENT")  # sources of a parameter's value, by name
 J = TypeVar("J", bound=Job)
@@ -116,7 +115,7 @@ def from_job(kind: type[J], **fixed: Any) -> Callable[[Callable[..., None]], Cal
         def command(context: typer.Context, **values: Any) -> None:
             rest = {parameter.name: values.pop(parameter.name) for parameter in own}
             given = {name for name in values if _source(context, name) in GIVEN}
-            with interruptible(), waiting():
+            with waiting():
                 show(_made(kind, [option for option in options if option.name in given], values, fixed), **rest)
 
         keyword = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
@@ -131,17 +130,6 @@ def from_job(kind: type[J], **fixed: Any) -> Callable[[Callable[..., None]], Cal
         return command
 
     return decorate
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Ctrl-C ends a command with exit code 130, and says what is kept."""
-    try:
-        yield
-    except KeyboardInterrupt as interruption:
-        kept = str(interruption) if isinstance(interruption, Interrupted) else "nothing more was done"
-        remarks().print(f"interrupted; {kept}")
-        raise typer.Exit(130) from None
 
 
 def _finite(parameter: typer.CallbackParam, value: float | None) -> float | None:

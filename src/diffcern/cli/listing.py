@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -14,6 +15,7 @@ from diffcern.cli.completing import LISTS, completing
 from diffcern.cli.consoles import print_json, results, waiting
 from diffcern.cli.options import JsonOption
 from diffcern.errors import unknown
+from diffcern.kinds import KINDS, QUESTION_ANSWERING
 
 DATASETS = {  # what each form of `diffcern.data.FORMS` is
     "embedded": "shipped: handwritten digits (scikit-learn), two or three of them in an image (100 and 1,000 classes), "
@@ -124,6 +126,15 @@ def _options(method: str) -> str:
 
     paper = {name: field.default for name, field in options_of(METHODS[method]).model_fields.items()}
     small = preset_options(method, "small")
-    text = "options: " + (", ".join(f"{name}={value}" for name, value in paper.items()) or "none")
-    changes = ", ".join(f"{name}={value}" for name, value in small.items() if value != paper[name])
-    return text + (f"\nin preset small, the default of adapt and classify: {changes}" if changes else "")
+    text = "options: " + (_told(paper) or "none")
+    changes = _told({name: value for name, value in small.items() if value != paper[name]})
+    text += f"\nin preset small, the default of adapt and classify: {changes}" if changes else ""
+    for task in [*KINDS, QUESTION_ANSWERING]:
+        other = preset_options(method, "small", task)
+        own = _told({name: value for name, value in other.items() if value != small.get(name, paper[name])})
+        text += f"\n... for {task}: {own}" if own else ""
+    return text
+
+
+def _told(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in options.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import re
 import tomllib
@@ -153,9 +154,16 @@ def read_spec(source: str | Path, overrides: Sequence[str] = ()) -> Spec:
         table = read_toml(path)
     except DiffcernError as error:
         raise UsageError(str(error)) from error
+    changed = copy.deepcopy(table)
     for assignment in overrides:
-        override(table, assignment)
-    return parse_spec(table, str(path))
+        override(changed, assignment)
+    try:
+        return parse_spec(changed, str(path))
+    except UsageError:
+        if changed == table:
+            raise
+        parse_spec(table, str(path))  # the file's own mistake, where it has one
+        return parse_spec(changed, " ".join(f"--set {assignment}" for assignment in overrides))
 
 
 def read_world(path: Path) -> Spec:
@@ -216,7 +224,7 @@ def _validated(kind: type[Value], table: Mapping[str, Any], what: str) -> Value:
             message = unknown(form, name, [field.name for field in dataclasses.fields(known)])
             place = ".".join(map(_key, section))
             raise UsageError(f"{what}{f', [{place}]' if place else ''}: {message}") from error
-        raise UsageError(f"{what}, at {where or 'the top'}: {first['msg']}") from error
+        raise UsageError(f"{what}, at {where or 'the top'}: {first['msg']}, not {first['input']!r:.60}") from error
 
 
 def _key(part: str | int) -> str:
