@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 import torch
-from report.conftest import build_run
+from PIL import Image
+from report.conftest import build_run, read, write
 
 from diffcern.data import encode_png, load_dataset
 
@@ -26,6 +30,10 @@ def address(browser, tmp_path_factory):
     """The address of a server of its own process, as the command starts it."""
     folder = tmp_path_factory.mktemp("app")
     build_run(folder / "runs" / "weather", n=6, shifts=("fog",), severities=(3,))
+    build_run(folder / "runs" / "unfinished", n=6, shifts=("fog",), severities=(3,))
+    there = [row for row in read(folder / "runs" / "unfinished") if row["entry"] == "source"]
+    write(folder / "runs" / "unfinished" / "records" / "0.parquet", there[:8])
+    shutil.copytree(Path(__file__).parents[1] / "jobs" / "old" / "bench", folder / "runs" / "older")
     (folder / "runs" / "broken").mkdir()
     (folder / "runs" / "broken" / "spec.toml").write_text("no specification")
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -102,6 +110,21 @@ def test_a_picture_of_ones_own_and_files_that_are_none(opened):
     page.get_by_role("button", name="Go").click()
     page.get_by_role("group", name="Diffusion-TTA", exact=True).wait_for(timeout=30_000)
     assert "right" not in page.get_by_role("group", name="The model alone").text_content()  # nobody knows
+
+
+def test_a_picture_of_200_megapixels_is_shrunk(opened):
+    """What is refused for its size is tested with other damaged input: tests/data."""
+    page = opened()
+    content = io.BytesIO()
+    Image.new("1", (15_000, 14_000), 1).save(content, "PNG")
+    huge = {"name": "huge.png", "mimeType": "image/png", "buffer": content.getvalue()}
+    page.locator("input[type=file]").set_input_files(huge)
+    page.wait_for_function(
+        "() => { const now = document.querySelector('img[alt=\"The picture as it is\"]'); "
+        "return now && now.naturalWidth == 320 && now.naturalHeight == 299 }",
+        timeout=30_000,
+    )
+    assert page.get_by_role("button", name="Go").is_enabled()
 
 
 def test_a_picture_too_small_for_the_shift_leaves_none_on_the_page(opened):
@@ -198,6 +221,29 @@ def test_two_visitors_do_not_meet(opened):
     one.get_by_role("group", name="The model alone").wait_for(timeout=30_000)
     assert other.get_by_role("group", name="The model alone").count() == 0
     assert other.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_two_visitors_who_ask_at_once_have_answers_of_their_own(opened):
+    pages = opened(), opened()
+    shifted(pages[0], "noise")
+    shifted(pages[1], "contrast")
+    for page in pages:
+        page.get_by_role("button", name="Go").click()
+    for page, other in zip(pages, ("contrast", "noise"), strict=True):
+        page.get_by_role("group", name="Canonical view", exact=True).wait_for(timeout=60_000)
+        assert page.get_by_role("group").filter(has_text="evaluations").count() == 4
+        assert page.get_by_alt_text(re.compile(f"under {other}")).count() == 0
+
+
+@pytest.mark.parametrize(
+    ("run", "says"), [("unfinished", "Incomplete: 2 of 6 cells; run the same"), ("older", "source")]
+)
+def test_runs_that_are_unfinished_or_of_another_version_open(new_page, address, run, says):
+    page = new_page()
+    page.goto(f"{address}/runs?run={run}")
+    view = page.frame_locator("iframe")
+    view.locator("#rows tr").first.wait_for(timeout=30_000)
+    assert says in view.locator("body").text_content()
 
 
 def test_runs_are_opened_and_nothing_else(new_page, address):
