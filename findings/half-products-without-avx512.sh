@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# torch, on a CPU without AVX-512: what a product of bfloat16 or float16 matrices costs depends on their layout, by ten times.
+# torch, on a CPU without AVX-512: what a product of half-precision matrices costs depends on their layout, by ten times.
 #
-# Everybody expects half precision to be slow where no instruction multiplies it, and the same for all products of one
+# Everybody expects half precision to be slow where no instruction multiplies it, and equally so for products of one
 # size. On an AVX2 processor a product a @ b of 384 x 384 takes about 35 times as long as in float32; the same numbers
 # with the right matrix laid out by columns (a linear layer's weight, the keys of attention) about 9 times; with the left
-# one so about 4 times (bfloat16) and 16 (float16). In float32 all three take the same. So a layer is slow and attention's second product, of the
-# weights with the values, is four times slower still, and a benchmark of `a @ b` says nothing about a network.
-# torch 2.14.1, one thread. On a CPU with AVX-512 or AMX other kernels are taken, and this says so.
+# one so about 4 times in bfloat16 and 16 in float16. In float32 all three take the same. So a layer is slow, and
+# attention's second product, of the weights with the values, is four times slower still; a benchmark of `a @ b` says
+# nothing about a network. torch 2.14.1, one thread. On a CPU with AVX-512 or AMX other kernels are taken, and this says
+# so.
 set -euo pipefail
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
