@@ -149,3 +149,21 @@ def test_models_of_ones_own_come_first_and_whole():
     assert [world.title for world in worlds][:2] == ["Yours", "Digits"]
     with pytest.raises(UsageError, match="take all three"):
         of_models(None, "embedded:digits", None, "classification", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--runs", "nowhere"), "--runs nowhere is no folder"),
+        (("--labels", "cat"), "two or more to tell apart"),
+        (("--labels", "cat,dog"), "models of your own take all three"),
+        (("--labels", "sentences.csv"), "names alone"),
+        (("--task", "flow"), "--task is one of"),
+    ],
+)
+def test_the_command_refuses_before_it_serves(cli, tmp_path, monkeypatch, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sentences.csv").write_text("label,prompt\ncat,a cat\ncat,a kitten\ndog,a dog\n")
+    code, _, err = cli("app", "--no-browser", "--port", 8961, *arguments)
+    assert code == 2
+    assert says in " ".join(err.split())

@@ -45,6 +45,9 @@ def app(
     if runs and not runs.is_dir():
         raise UsageError(f"--runs {runs} is no folder: give the one that your run folders are in")
     runs = runs or Path("runs")
+    told = parse_labels(labels) or []
+    if isinstance(told, dict):
+        raise UsageError("--labels on the page are names alone, as cat,dog: sentences of one's own are for classify")
     check_free(host, port)
     with waiting():
         from diffcern.optional import needs
@@ -53,7 +56,7 @@ def app(
         from diffcern.app.serve import serve
         from diffcern.app.worlds import of_models
 
-        worlds = of_models(predictor, prior, images, task, device, tuple(parse_labels(labels) or ()))
+        worlds = of_models(predictor, prior, images, task, device, told)
     console = remarks()
     console.print(f"http://{LOCAL[0] if host == EVERYWHERE else host}:{port} (Ctrl-C ends it)")
     if host not in LOCAL:
