@@ -175,6 +175,7 @@ def test_depths_say_how_far(opened):
 def test_captions_are_told_apart_and_may_be_ones_own(opened, screenshot):
     page = opened()
     enter(page, "Scenes, and what is said of them")
+    assert page.get_by_text("Go: what the model alone says").count() == 1
     texts = page.get_by_role("textbox", name="What to tell apart")
     first, second = texts.input_value().splitlines()
     page.get_by_role("button", name="Go").click()
@@ -200,6 +201,20 @@ def test_captions_are_told_apart_and_may_be_ones_own(opened, screenshot):
     page.get_by_text("Go: what the model alone says").wait_for()
     page.get_by_role("button", name="Go").click()
     page.get_by_text(re.compile("zeppelin")).first.wait_for()
+
+
+def test_labels_that_change_while_a_method_works_stop_it(opened):
+    page = opened()
+    enter(page, "Scenes, and what is said of them")
+    page.get_by_role("button", name="Go").click()
+    page.get_by_role("group", name="The model alone").wait_for(timeout=30_000)
+    page.get_by_role("textbox", name="What to tell apart").fill("a red cone\na blue ring\na green cube")
+    page.get_by_text("Stopped.").first.wait_for(timeout=30_000)
+    page.get_by_text("Go: what the model alone says").wait_for()
+    page.get_by_role("button", name="Go").click()
+    alone = page.get_by_role("group", name="The model alone")
+    alone.get_by_text("a green cube").first.wait_for(timeout=30_000)
+    assert page.get_by_text("Go: what the model alone says").count() == 0
 
 
 def test_it_stops(opened):

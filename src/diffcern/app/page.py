@@ -36,6 +36,7 @@ class TryPage:
         self.asked: Question | None = None
         self.busy = False
         self.progress = ""
+        self.drawn = 0  # how often
 
     def build(self) -> None:
         with frame("try"), ui.row(wrap=True).classes("w-full gap-8 items-start"):
@@ -98,9 +99,13 @@ class TryPage:
         """The picture as it is, and under its shift; what was asked about another one is stopped."""
         self.stop()
         self.clear()
+        self.drawn += 1
+        mine = self.drawn
         if self.picture is None:
             return
         question = await asyncio.to_thread(_quietly, self.question)
+        if mine != self.drawn:  # something else was chosen meanwhile
+            return
         if not isinstance(question, Question):
             self.controls.show_nothing()
             self.say(f"{question}: choose another picture, or another shift")
