@@ -6,6 +6,7 @@ import io
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -52,8 +53,8 @@ def address(browser, tmp_path_factory):
             assert process.poll() is None
             time.sleep(0.1)
     yield place
-    process.terminate()
-    process.wait(20)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0
 
 
 @pytest.fixture

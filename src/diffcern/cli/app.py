@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from pathlib import Path
 from typing import Annotated
@@ -61,7 +62,8 @@ def app(
     console.print(f"http://{LOCAL[0] if host == EVERYWHERE else host}:{port} (Ctrl-C ends it)")
     if host not in LOCAL:
         console.print(f"whoever reaches {host} can use this page and look at the runs in {runs}")
-    serve(worlds, runs if runs.is_dir() else None, host, port, show=browser)
+    with contextlib.suppress(KeyboardInterrupt):  # which is how it ends
+        serve(worlds, runs if runs.is_dir() else None, host, port, show=browser)
 
 
 def check_free(host: str, port: int) -> None:
