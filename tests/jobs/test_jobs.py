@@ -197,3 +197,19 @@ def test_adapt_is_unsure_below_a_confidence(tmp_path):
     dense = {**asked, "predictor": "embedded:scenes-segmentation", "task": "segmentation", "abstain_below": 0.5}
     with pytest.raises(UsageError, match="--abstain-below is of one answer for an image"):
         Adapt(**dense).carry_out(tmp_path / "maps.parquet")
+
+
+def test_pieces_are_the_same_whatever_is_left_of_the_work():
+    """And hold whole batches: questions were asked beside others by several workers than by one."""
+    asked = []
+
+    class Elsewhere:
+        def map(self, make, pieces, finished, lost):
+            asked.extend(tuple(piece) for piece in pieces)
+
+    ids = [str(place) for place in range(100)]
+    piecewise(Elsewhere(), None, [range(40, 100)], ids, lambda row: None)
+    assert [piece[0] for piece in asked if piece] == [40, 64, 96]
+    asked.clear()
+    piecewise(Elsewhere(), None, [range(3, 60)], ids, lambda row: None, alone=False)
+    assert [len(piece) for piece in asked if piece] == [57]

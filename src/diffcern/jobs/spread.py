@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic.dataclasses import dataclass
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from diffcern.run.executors import Executor, Make
 
 
-PIECE = 20  # rows that are made elsewhere at a time
+PIECE = 32  # rows that are made elsewhere at a time: whole batches of `answer`, so that it asks in the same ones
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -106,8 +107,9 @@ def piecewise(
             raise DiffcernError(f"{why}, and one image depends on another here: run again")
         spoilt.extend(piece)
 
-    size = PIECE if alone else max(1, *map(len, stretches))
-    pieces = [places[start : start + size] for places in stretches for start in range(0, len(places), size)]
+    pieces: list[Sequence[int]] = [places for places in stretches if places]
+    if alone:  # the same ones whatever is left of the work
+        pieces = [tuple(piece) for places in stretches for _, piece in groupby(places, lambda place: place // PIECE)]
     executor.map(make, pieces, finished, lost)
     one_by_one = [(place,) for place in spoilt]
     executor.map(make, one_by_one, finished, lambda piece, why: add({"id": ids[piece[0]], "error": why}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
@@ -91,10 +91,9 @@ def answer_rows(
     shift, severity: what is done to the whole images first, see `data.shifts.shift`. todo: rows of the questions. One
     that cannot be read, or has no choices, is a row with an error.
     """
-    given = readable(questions, todo)
-    while batch := list(islice(given, batch_size)):
+    for _, places in groupby(todo, lambda place: place // batch_size):  # the same batches whatever is left of the work
         asked = []
-        for item in batch:
+        for item in readable(questions, list(places)):
             try:
                 if isinstance(item, UnreadableImage):
                     raise item
