@@ -270,3 +270,12 @@ def test_presets_are_listed_for_every_task(cli):
     methods = json.loads(cli("list", "methods", "--json")[1])["methods"]
     assert "\n... for depth: optimizer=adam, learning_rate=0.0001, temperature=1.0" in methods["sda-tta"]
     assert "... for" not in methods["memo"]
+
+
+def test_what_is_missing_is_not_shown_as_what_is_there(cli, tmp_path):
+    (tmp_path / "x.toml").write_text('name = "x"\n[data]\ncount = 3\n[models]\n[entries.source]\nmethod = "source"\n')
+    code, _, err = cli("bench", tmp_path / "x.toml")
+    assert code == 2
+    assert " ".join(err.split()).endswith("x.toml, at data.dataset: Field required")
+    _, _, err = cli("bench", tmp_path / "x.toml", "--set", "data.dataset=embedded:digits", "--set", "data.cuont=3")
+    assert "unknown key 'cuont'" in err

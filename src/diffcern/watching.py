@@ -46,7 +46,7 @@ def evaluated(rows: int) -> None:
 
 @dataclass(frozen=True)
 class Interim:
-    """What a method has come to on its way, of the first image of those it works on; None where it says nothing of it.
+    """What a method has come to on its way, of one image at a time; None where it says nothing of it.
 
     output: what it would answer now, logits `[K]` or a map. loss: that of this step. image: `[3, h, w]` in [0, 1], what
     it makes of the image."""

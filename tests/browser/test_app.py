@@ -218,6 +218,33 @@ def test_labels_that_change_while_a_method_works_stop_it(opened):
     assert page.get_by_text("Go: what the model alone says").count() == 0
 
 
+def test_what_is_asked_is_about_the_picture_that_is_there(opened):
+    """Go, and another picture at once: answers to the first stood under the second."""
+    page = opened()
+    enter(page, "Scenes, as masks")
+    shifted(page, "glass_blur")
+    page.get_by_role("button", name="Go").dblclick()
+    page.get_by_role("button", name="Picture 3", exact=True).click()
+    page.get_by_text("Go: what the model alone says").wait_for(timeout=30_000)
+    page.wait_for_timeout(1500)
+    assert page.get_by_role("group", name="The model alone").count() == 0
+    assert page.get_by_text("Go: what the model alone says").count() == 1
+
+
+def test_the_world_that_was_chosen_last_is_entered(opened):
+    page = opened()
+    enter(page, "Scenes, and what is said of them")
+    page.get_by_role("button", name="Go").click()
+    for world in ("Scenes, as masks", "Digits"):
+        page.get_by_role("combobox", name="What to try").click()
+        page.get_by_role("option", name=world, exact=True).click()
+    page.get_by_role("checkbox", name="MEMO").wait_for(timeout=30_000)
+    page.get_by_alt_text("The picture as it is").wait_for(timeout=30_000)
+    page.wait_for_timeout(500)
+    assert page.get_by_role("checkbox", name="MEMO").count() == 1
+    assert not page.get_by_role("textbox", name="What to tell apart").is_visible()
+
+
 def test_it_stops(opened):
     page = opened()
     enter(page, "Scenes, as masks")

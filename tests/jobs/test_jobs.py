@@ -13,6 +13,7 @@ import diffcern
 from diffcern.data import encode_png, load_dataset
 from diffcern.errors import DiffcernError, UsageError
 from diffcern.jobs import JOBS, Adapt, Classify, Interrupted, Match, TrainAnswerer, TrainPrior, make, schema
+from diffcern.jobs.spread import piecewise
 
 
 @pytest.fixture

@@ -77,6 +77,7 @@ class Controls:
         for part in (self.offered, self.picture, self.methods):
             part.clear()
         self.boxes = {}
+        self.texts.set_visibility(False)
 
     def fill(self, world: World) -> None:
         """What a world has to choose from."""

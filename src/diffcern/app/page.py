@@ -36,7 +36,7 @@ class TryPage:
         self.asked: Question | None = None
         self.busy = False
         self.progress = ""
-        self.drawn = 0  # how often
+        self.drawn, self.entered = 0, 0  # how often
 
     def build(self) -> None:
         with frame("try"), ui.row(wrap=True).classes("w-full gap-8 items-start"):
@@ -58,8 +58,12 @@ class TryPage:
     async def enter(self, title: str | None = None) -> None:
         """A world, whose models are loaded where nobody was there before."""
         self.stop()
+        self.entered += 1
+        mine = self.entered
         while self.busy:
             await asyncio.sleep(TICK)
+        if mine != self.entered:  # another one was chosen meanwhile
+            return
         self.world, self.picture = self.worlds[title] if title else self.world, None
         self.controls.empty()
         self.clear()
@@ -103,7 +107,7 @@ class TryPage:
         mine = self.drawn
         if self.picture is None:
             return
-        question = await asyncio.to_thread(_quietly, self.question)
+        question = await asyncio.to_thread(_quietly, self.question())
         if mine != self.drawn:  # something else was chosen meanwhile
             return
         if not isinstance(question, Question):
@@ -114,12 +118,17 @@ class TryPage:
             small_print("Go: what the model alone says, then each method. Why?: what the prior sees under each class.")
         self.controls.show(question)
 
-    def question(self) -> Question:
-        """About what is shown now."""
-        if self.picture is None:
-            raise DiffcernError("there is no picture yet: choose one, or drop one of yours")
-        chosen = self.controls
-        return Question.of(self.world, self.picture, chosen.shift_name, chosen.severity_number, chosen.labels)
+    def question(self) -> Callable[[], Question]:
+        """Makes one about what is shown now, whatever is chosen until it is made."""
+        world, picture, chosen = self.world, self.picture, self.controls
+        how = chosen.shift_name, chosen.severity_number, chosen.labels
+
+        def make() -> Question:
+            if picture is None:
+                raise DiffcernError("there is no picture yet: choose one, or drop one of yours")
+            return Question.of(world, picture, *how)
+
+        return make
 
     def clear(self) -> None:
         """Answers belong to a picture."""
@@ -168,7 +177,13 @@ class TryPage:
         if self.busy:
             self.say("One thing at a time: press Stop, or wait.")
             return None
-        question = await asyncio.to_thread(_quietly, self.question)
+        self.busy, shown = True, self.drawn  # claimed before anything is waited for
+        try:
+            question = await asyncio.to_thread(_quietly, self.question())
+        finally:
+            self.busy = False
+        if shown != self.drawn:  # another picture, shift or label was chosen meanwhile
+            return None
         if not isinstance(question, Question):
             self.say(str(question))
             return None

@@ -91,8 +91,8 @@ class Question:
     def source(self) -> Answer:
         """What the predictor says by itself."""
         with self._turn(), torch.no_grad():
-            begin = time.perf_counter()
-            output = self.world.models.predictor(self.shown[None].to(self.world.models.device))[0]  # type: ignore[misc]
+            models, begin = self.world.models, time.perf_counter()
+            output = models.predictor(self.shown[None].to(models.device))[0]  # type: ignore[misc]
             return Answer(output.cpu(), seconds=time.perf_counter() - begin)
 
     def ask(self, name: str, heard: Callable[[Answer], None]) -> Answer:

@@ -48,7 +48,8 @@ class Picture:
 
 @dataclass
 class World:
-    """Names as on the command line; loaded when they are first asked for, once for all visitors.
+    """Names as on the command line; loaded when they are first asked for, once for all visitors, and again for labels
+    that a visitor writes.
 
     labels: what models that read text are told, which visitors may change; none: the models' own classes."""
 

@@ -18,7 +18,7 @@ from diffcern.watching import doing
 if TYPE_CHECKING:
     from diffcern.report.explained import Picture
 
-SLOW = "this processor emulates bfloat16, several times slower than float32: --set models.dtype=float32"
+SLOW = "this processor has no bfloat16, which may take several times as long as float32: --set models.dtype=float32"
 
 
 @plain(frozen=True)

@@ -159,11 +159,13 @@ def read_spec(source: str | Path, overrides: Sequence[str] = ()) -> Spec:
         override(changed, assignment)
     try:
         return parse_spec(changed, str(path))
-    except UsageError:
-        if changed == table:
-            raise
-        parse_spec(table, str(path))  # the file's own mistake, where it has one
-        return parse_spec(changed, " ".join(f"--set {assignment}" for assignment in overrides))
+    except UsageError as error:
+        try:
+            parse_spec(table, str(path))
+        except UsageError:
+            raise error from None
+        given = " ".join(f"--set {assignment}" for assignment in overrides)  # the file alone is right
+        raise UsageError(str(error).replace(str(path), given, 1)) from None
 
 
 def read_world(path: Path) -> Spec:
@@ -224,7 +226,8 @@ def _validated(kind: type[Value], table: Mapping[str, Any], what: str) -> Value:
             message = unknown(form, name, [field.name for field in dataclasses.fields(known)])
             place = ".".join(map(_key, section))
             raise UsageError(f"{what}{f', [{place}]' if place else ''}: {message}") from error
-        raise UsageError(f"{what}, at {where or 'the top'}: {first['msg']}, not {first['input']!r:.60}") from error
+        given = "" if first["type"] == "missing" else f", not {first['input']!r:.60}"
+        raise UsageError(f"{what}, at {where or 'the top'}: {first['msg']}{given}") from error
 
 
 def _key(part: str | int) -> str:

@@ -66,7 +66,7 @@ def train_predictor(
     check_config(config)
     torch.manual_seed(regime.seed)  # the initial weights
     predictor = native_predictor(config).to(device).train()
-    if not _narrow(predictor):
+    if device.type != "cpu" or not _narrow(predictor):
         predictor.to(memory_format=torch.channels_last)  # faster convolutions
 
     def loss_at(step: int) -> Tensor:
@@ -93,6 +93,6 @@ def train_predictor(
 
 def _narrow(model: nn.Module) -> bool:
     """Whether channels must stay first: with channels last and on a CPU of AVX2 without AVX-512, the backward pass of
-    convolutions of few channels writes beyond its memory, and the process is gone (seen with torch 2.14.1)."""
+    1 x 1 convolutions of few channels writes beyond its memory, and the process is gone (seen with torch 2.14.1)."""
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
     return any(layer.kernel_size == (1, 1) and layer.in_channels < NARROW for layer in layers)
