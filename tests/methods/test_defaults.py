@@ -6,12 +6,15 @@ so a change of one of these is seen by everybody who has records.
 
 import pytest
 
+from diffcern.adapted import adapt
 from diffcern.errors import UsageError
 from diffcern.kinds import QUESTION_ANSWERING
 from diffcern.methods import METHODS
 from diffcern.methods.diffusion_tta import PUBLISHED, RATES
 from diffcern.methods.options import options_of
 from diffcern.methods.presets import PRESETS, over_preset, preset_options
+from diffcern.predictors import load_predictor
+from diffcern.priors import load_prior
 
 FREE = {"rows", "cache", "aligned", "gains", "source_images"}  # which change no answer, or have no default to speak of
 IMAGENET = {"optimizer": "sgd", "learning_rate": 2.5e-4, "momentum": 0.9, "statistics": "batch"}
@@ -171,6 +174,9 @@ def test_steps_that_a_single_step_would_not_take_are_refused():
     """`diffcern align --method diffpure --set steps=25` purified in one step, and did not say so."""
     with pytest.raises(UsageError, match=r"single step \(solver one-shot\), and steps=25 would.*solver=ddpm"):
         over_preset("diffpure", "small", {"steps": 25})
+    digits = load_predictor("embedded:digits"), load_prior("embedded:digits")
+    with pytest.raises(UsageError, match=r"then = diffpure in the preset 'small' is a single step"):
+        adapt(*digits, "canonical", then="diffpure", then_preset="small", then_options={"steps": 25})
     assert over_preset("diffpure", "small", {"steps": 25, "solver": "ddpm"})["steps"] == 25
     assert over_preset("diffpure", "small", {"steps": 1})["solver"] == "one-shot"
     assert over_preset("diffpure", "paper", {"steps": 25}) == {"steps": 25}

@@ -49,6 +49,12 @@ def test_feedback_shows_each_step_with_its_loss(method, inputs, predictor):
     assert not any(interim.output.requires_grad for interim in found)
 
 
+def test_classes_that_are_left_out_are_not_shown(predictor, prior, task, inputs):
+    method = build_method("diffusion-tta", predictor, prior, task, {**OPTIONS["diffusion-tta"], "top_k": 2})
+    found, answer = shown(method, inputs[:1])
+    assert all(torch.equal(interim.output.isinf(), answer.output[0].isinf()) for interim in found)
+
+
 @pytest.mark.parametrize("method", ["diffusion-classifier"], indirect=True)
 def test_a_race_ends_with_the_answer_that_was_shown_last(method, inputs):
     found, answer = shown(method, inputs[:1])

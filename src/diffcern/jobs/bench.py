@@ -60,8 +60,7 @@ class Bench(Spread):
         device = self.device if self.ray else device_named(self.device)
         check_folder(folder)
         check_same(resolved, folder)
-        emulated = not self.ray and multiplies_bfloat16(device_named(self.device)) is False
-        if emulated and resolved.models.dtype == "bfloat16":
+        if resolved.models.dtype == "bfloat16" and not isinstance(device, str) and multiplies_bfloat16(device) is False:
             events.say(SLOW)
         kept = f"the records are kept in {folder}: run the same command to continue"
         with keeping(lambda: kept), events.stages() as report, self.threads():

@@ -30,6 +30,7 @@ from diffcern.methods.diffusion_classifier import DiffusionClassifier
 from diffcern.methods.diffusion_tta import DiffusionTTA
 from diffcern.methods.dusa import Dusa
 from diffcern.methods.memo import Memo
+from diffcern.methods.options import over
 from diffcern.methods.purification import DDA, GDA, DiffPure
 from diffcern.methods.source import Source
 from diffcern.predictors import Predictor
@@ -125,7 +126,7 @@ class Canonical(Method):
             task.check(prior)
         inner = THEN[then]
         options = inner.small_options(task.name) if then_preset == "small" else {}
-        options = {**options, **(then_options or {})}
+        options = over(options, then_options or {}, f"then = {then} in the preset {then_preset!r}")
         if inner.reads_batch(options):
             raise UsageError(f"then = {then} answers on one image: leave what reads a batch out of then_options")
         self.then = build(inner, f"then = {then}", THEN, predictor, prior, task, options)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -217,7 +218,7 @@ class DiffusionTTA(Method):
             )
             for i, loss in zip(index.tolist(), gradient.loss.tolist(), strict=True):
                 trace[i].append(loss)
-            on_the_way(lambda now=output: Interim(now[0].detach(), trace[0][-1] if trace[0] else None))  # type: ignore[misc]
+            on_the_way(partial(_now, output.detach(), keep, trace[0]))
             if self.clean_error is not None and update == 0 and not self.extra:
                 active[index] &= strangeness(self.prior, gradient.losses, draws, self.weighting) > self.clean_error
             if self.gate is not None:
@@ -229,9 +230,7 @@ class DiffusionTTA(Method):
             if prior_optimizer is not None:
                 descend(prior_leaves, prior_optimizer, gradient.parameters.values())
         with torch.no_grad():
-            output = call(self.predictor, leaves, inputs.images)
-            if keep is not None:
-                output = torch.full_like(output, -torch.inf).scatter(-1, keep, output.gather(-1, keep))
+            output = _kept(call(self.predictor, leaves, inputs.images), keep)
         spent = [self.draws * len(losses) for losses in trace]
         costs = [Cost(self.extra + count, count) for count in spent]
         after = TTAState(stop(leaves, optimizer), stop(prior_leaves, prior_optimizer) if prior_optimizer else None)
@@ -267,3 +266,13 @@ class DiffusionTTA(Method):
                 allow_unused=True,
             )
         descend(leaves, optimizer, gradients)
+
+
+def _now(output: Tensor, keep: Tensor | None, losses: Sequence[float]) -> Interim:
+    """Of the first image, before a step."""
+    return Interim(_kept(output, keep)[0], losses[-1] if losses else None)
+
+
+def _kept(output: Tensor, keep: Tensor | None) -> Tensor:
+    """The logits of the classes that are mixed, -inf for the others; all where none was left out."""
+    return output if keep is None else torch.full_like(output, -torch.inf).scatter(-1, keep, output.gather(-1, keep))

@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from diffcern.errors import UsageError, first_line, unknown
+from diffcern.solvers import ONE_SHOT
 
 LARGEST = 2**53  # of any option, in both directions
 MODELS = ("predictor", "prior", "task")  # constructor arguments that are no options
@@ -29,6 +30,19 @@ def options_of(cls: type) -> type[BaseModel]:
 def defaults(cls: type) -> dict[str, Any]:
     """The constructor's default of each option, `inspect.Parameter.empty` where it has none."""
     return {name: each.default for name, each in inspect.signature(cls).parameters.items() if name not in MODELS}
+
+
+def over(preset: Mapping[str, Any], given: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """The options of a preset, called `what` in messages, with those that were given in their place.
+
+    Raises UsageError for steps that the preset's solver would not take.
+    """
+    if preset.get("solver") == ONE_SHOT and given.get("steps", 1) != 1 and "solver" not in given:
+        raise UsageError(
+            f"{what} is a single step (solver {ONE_SHOT}), and steps={given['steps']} would change nothing: give a "
+            "solver for them too, solver=ddpm"
+        )
+    return {**preset, **given}
 
 
 def checked(cls: type, name: str, options: Mapping[str, Any]) -> dict[str, Any]:

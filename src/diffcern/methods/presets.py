@@ -12,7 +12,7 @@ from typing import Any
 
 from diffcern.errors import UsageError, unknown
 from diffcern.methods import method_class
-from diffcern.solvers import ONE_SHOT
+from diffcern.methods.options import over
 
 PRESETS = ("paper", "small")
 
@@ -36,12 +36,6 @@ def preset_options(method: str, preset: str, task: str = "classification") -> di
 def over_preset(method: str, preset: str, given: Mapping[str, Any], task: str = "classification") -> dict[str, Any]:
     """The options of a preset with those that were given in their place.
 
-    Raises as `preset_options`, and UsageError for steps that the preset's solver would not take.
+    Raises as `preset_options` and `over`.
     """
-    chosen = preset_options(method, preset, task)
-    if chosen.get("solver") == ONE_SHOT and given.get("steps", 1) != 1 and "solver" not in given:
-        raise UsageError(
-            f"the preset {preset!r} of {method} is a single step (solver {ONE_SHOT}), and steps={given['steps']} would "
-            "change nothing: give a solver for them too, solver=ddpm"
-        )
-    return {**chosen, **given}
+    return over(preset_options(method, preset, task), given, f"the preset {preset!r} of {method}")
